@@ -1,0 +1,40 @@
+# make demo   installs the project into .venv and runs the main job
+# make test   lint, types, import arrows, tests
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all lint bench clean
+
+demo: .venv/.installed
+	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
+	$(BIN)/pocketfleet simulate mnist-fleet --out runs/mnist-fleet --force --plot
+
+test: lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/simulation_speed.py
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch .venv/.installed $@

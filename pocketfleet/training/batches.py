@@ -1,0 +1,50 @@
+"""Which examples make up which batch on a device: a function of the assignment's ``batch_seed`` alone.
+
+Rules, the same in every language:
+
+1. Epoch ``e`` visits the examples in the permutation of ``draw_key(batch_seed, "epoch", e)``.
+2. Its batches are consecutive runs of ``batch_size``; the last one of an epoch may be shorter.
+3. Work in steps goes on through as many epochs as it takes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.training.draws import draw_key, permutation
+
+__all__ = ["batch_indices", "examples_processed", "steps_of_epochs"]
+
+
+def steps_of_epochs(num_examples: int, *, epochs: int, batch_size: int) -> int:
+    """Steps that ``epochs`` passes over ``num_examples`` take."""
+    return epochs * -(-num_examples // batch_size)
+
+
+def examples_processed(num_examples: int, *, steps: int, batch_size: int) -> int:
+    """Examples seen in the first ``steps`` batches, repeats counted."""
+    steps_per_epoch = -(-num_examples // batch_size)
+    whole, rest = divmod(steps, steps_per_epoch)
+    return whole * num_examples + min(rest * batch_size, num_examples)
+
+
+def batch_indices(
+    num_examples: int, *, steps: int, batch_size: int, batch_seed: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ``steps`` arrays of example indices, each ``[1..batch_size]`` long.
+
+    Raises:
+        ValueError: there are no examples but steps are wanted.
+    """
+    if num_examples < 1 and steps > 0:
+        raise ValueError("no examples to make batches of")
+    done, epoch = 0, 0
+    while done < steps:
+        order = permutation(draw_key(batch_seed, "epoch", epoch), num_examples)
+        for start in range(0, num_examples, batch_size):
+            if done == steps:
+                return
+            yield order[start : start + batch_size]
+            done += 1
+        epoch += 1

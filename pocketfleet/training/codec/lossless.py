@@ -1,0 +1,76 @@
+"""An update as canonical safetensors: every bit kept.
+
+Format: 8 bytes of little-endian header length; the header, JSON without spaces, tensors ordered by falling dtype
+size, then name, padded with spaces to a multiple of 8; then the values. (https://github.com/huggingface/safetensors)
+"""
+
+import json
+
+import torch
+
+from pocketfleet.training.update import Update, UpdateError, tensors_from_bytes, tensors_to_bytes
+from pocketfleet.training.weights import Tensors, Weights
+
+__all__ = ["LosslessCodec", "tensors_bytes"]
+
+# safetensors' names of the types, in the order in which the library lays them out.
+_DTYPE_ORDER = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def tensors_bytes(tensors: Tensors) -> int:
+    """Size of ``tensors_to_bytes(tensors)``, from names, types and shapes alone."""
+    order = list(_DTYPE_ORDER)
+    header, offset = {}, 0
+    for name, value in sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0])):
+        end = offset + value.numel() * value.element_size()
+        header[name] = {
+            "dtype": _DTYPE_ORDER[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + offset
+
+
+class LosslessCodec:
+    """Deltas and buffers side by side under their names."""
+
+    name = "lossless"
+    lossless = True
+
+    def encode(self, update: Update) -> bytes:
+        """Canonical bytes of the update."""
+        return tensors_to_bytes(update.delta | update.buffers)
+
+    def decode(self, data: bytes, like: Weights) -> Update:
+        """The update in ``data``.
+
+        Raises:
+            UpdateError: names, shapes or types are not those of ``like``.
+        """
+        tensors = tensors_from_bytes(data)
+        expected = like.trainable | like.buffers
+        for name in sorted(tensors.keys() | expected.keys()):
+            if name not in tensors or name not in expected:
+                side = "lacks" if name in expected else "has an unknown"
+                raise UpdateError(f"the update {side} tensor {name!r}")
+            got, want = tensors[name], expected[name]
+            if got.shape != want.shape or got.dtype != want.dtype:
+                raise UpdateError(
+                    f"tensor {name!r} must be {want.dtype} of shape {tuple(want.shape)}, got {got.dtype} of shape "
+                    f"{tuple(got.shape)}"
+                )
+        return Update({name: tensors[name] for name in like.trainable}, {name: tensors[name] for name in like.buffers})
+
+    def encoded_bytes(self, like: Weights) -> int:
+        """Size of any update of these weights."""
+        return tensors_bytes(like.trainable | like.buffers)

@@ -1,0 +1,399 @@
+"""Rounds as a state machine: who gets an assignment, whose report counts, when a round closes.
+
+It has no IO, clock, log, random draw or tensor: the driver brings devices, assignments and times, and
+gets columns of answers. Rules of the synchronous round:
+
+1. One round is open at all times. It has an index (0, 1, ..., one more at every closing) and the model
+   version it trains from (one more only after a closing that succeeded).
+2. A check-in is ASSIGNED while the open round's live assignments and accepted reports are together
+   fewer than ``RoundPlan.selected``; otherwise it is turned away, ROUND_FULL. Assignment ids are
+   0, 1, 2, ... in the order handed out, over all rounds.
+3. A round's deadline is the time of its first assignment plus ``deadline_s``, and stays there whatever
+   becomes of that assignment. A round without assignments has no deadline and waits for ever.
+4. A device whose report the open round accepted is turned away, ALREADY_REPORTED, until the round
+   closes; this goes before rule 2. Every turn-away says to retry at the open round's deadline.
+5. A device that checks in while it holds a live assignment of the open round has lost it (it
+   restarted): that assignment is withdrawn, its slot is free, and the check-in takes it.
+6. A deadline closes its round at any time >= the deadline, before whatever happens at that time: a
+   report *at* the deadline is too late, a check-in at the deadline meets the next round. The closing's
+   time is the deadline, however late the driver says so.
+7. The ``cohort``-th accepted report closes the round at that moment: it succeeded. At the deadline a
+   round succeeds with at least ``RoundPlan.minimum`` accepted reports; with fewer it is abandoned: its
+   accepted reports are listed in the closing but belong in no model.
+8. A report on a live assignment of the open round is ACCEPTED, the first time. Another report on an
+   accepted assignment is REPEATED, for ever, and not counted. A report on any other assignment of a
+   closed round is LATE when accepted reports closed the round, DEADLINE_PASSED when its deadline did.
+   WITHDRAWN assignments stay so, and an id never handed out (a negative one too) is UNKNOWN.
+   Answers other than ACCEPTED change nothing.
+9. A closed round never changes. Every assignment ends in exactly one state: accepted, withdrawn, or
+   left over when its round closed.
+10. Elements of a batch are handled one at a time, in the order given: any split into batches gives the
+    same answers. Equal times are in order. Time starts at 0 and never decreases, within a batch or over
+    calls. Wrong input raises ``ValueError`` and nothing has changed.
+11. A device may still work on an assignment of a closed round (and will be late) and check in to the
+    open one freely; rule 5 looks at the open round only. Silence frees no slot: a device that drops out
+    holds its own until it checks in again or the round closes.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.training.round import (
+    Bools,
+    CheckInCode,
+    CheckIns,
+    Float64s,
+    Int64s,
+    ReportCode,
+    Reports,
+    RoundClosed,
+    RoundPlan,
+)
+
+__all__ = ["CheckInCode", "CheckIns", "Coordinator", "ReportCode", "Reports", "RoundClosed", "RoundPlan"]
+
+# Every assignment ever handed out is a row, its id the row's index. `answer` is the ReportCode that the next
+# report on it gets, and so its whole state: ACCEPTED while live, REPEATED once its report was accepted.
+_ASSIGNMENT = np.dtype(
+    [("device", np.int64), ("model_version", np.int64), ("num_examples", np.int64), ("answer", np.int8)], align=True
+)
+_SPARE_ROWS = 64
+# A saved closing; its accepted reports are read back from its round's assignments.
+_CLOSING = np.dtype(
+    [
+        ("round", np.int64),
+        ("model_version", np.int64),
+        ("time_s", np.float64),
+        ("opened_s", np.float64),
+        ("succeeded", np.bool_),
+        ("reason", "U8"),
+        ("assigned", np.int64),
+        ("withdrawn", np.int64),
+    ]
+)
+# The attributes that, with the assignments, are the whole open round.
+_OPEN_ROUND = ("round", "model_version", "now_s", "opened_s", "first_id", "accepted", "withdrawn")
+
+
+class Coordinator:
+    """The open round, every assignment so far, and the closings nobody has taken yet.
+
+    A batch is cut into segments, within which no round closes and no device checks in twice; a segment
+    is a few array operations. Devices are dense indices, 0 to ``population - 1``.
+    """
+
+    def __init__(self, plan: RoundPlan, *, population: int, model_version: int = 0) -> None:
+        if not 1 <= plan.cohort <= population:
+            raise ValueError(f"plan.cohort must be 1..{population} (the population), got {plan.cohort}")
+        if model_version < 0:
+            raise ValueError(f"model_version must be 0 or more, got {model_version}")
+        self._plan, self._selected, self._minimum = plan, plan.selected, plan.minimum
+        # Grows by doubling; rows from _count on are spare.
+        self._assignments = _grown(np.empty(0, _ASSIGNMENT), _SPARE_ROWS)
+        self._count = 0
+        # [population] each device's newest assignment; one below _first_id is of a closed round.
+        self._newest: Int64s = np.full(population, -1, np.int64)
+        self._closings: list[RoundClosed] = []
+        self._now_s = 0.0
+        self._model_version = model_version
+        self._open(0)
+
+    def _open(self, index: int) -> None:
+        self._round = index
+        self._first_id = self._count
+        self._opened_s = math.inf
+        self._accepted = self._withdrawn = 0
+
+    @property
+    def round(self) -> int:
+        """The open round's index."""
+        return self._round
+
+    @property
+    def model_version(self) -> int:
+        """The version the open round trains from: the newest."""
+        return self._model_version
+
+    @property
+    def now_s(self) -> float:
+        """The latest time the driver brought."""
+        return self._now_s
+
+    @property
+    def open_slots(self) -> int:
+        """How many more devices that are not in the open round yet would be assigned now."""
+        # Live and accepted together are the assignments that were not withdrawn.
+        return self._selected - (self._count - self._first_id - self._withdrawn)
+
+    def next_deadline_s(self) -> float:
+        """When the open round closes at the latest; inf while it has no assignment."""
+        return self._opened_s + self._plan.deadline_s
+
+    def check_in_many(self, device: npt.ArrayLike, now_s: npt.ArrayLike) -> CheckIns:
+        """Answer devices that ask for work.
+
+        Args:
+            device: [n] integers below the population.
+            now_s: [n] when each checks in, not decreasing.
+
+        Raises:
+            ValueError: a device is out of range, a time is not finite or decreases, or lengths differ.
+        """
+        times = self._checked_times(now_s)
+        devices = _checked_integers("device", device, size=times.size)
+        population = self._newest.size
+        _require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+        # A segment from `start` must stop at the first device that was already seen at `start` or after.
+        latest_repeat = np.maximum.accumulate(_previous_occurrence(devices))
+        answers = _turned_away(times.size)
+        start = 0
+        while start < times.size:
+            self._move_to(float(times[start]))
+            # A round without assignments has free slots, so this check-in is its first assignment.
+            self._opened_s = min(self._opened_s, float(times[start]))
+            deadline = times.searchsorted(self.next_deadline_s())
+            stop = max(start + 1, min(int(deadline), int(latest_repeat.searchsorted(start))))
+            self._check_in(devices[start:stop], slice(start, stop), answers)
+            start = stop
+        self._now_s = float(times[-1]) if times.size else self._now_s
+        return answers
+
+    def _check_in(self, device: Int64s, segment: slice, answers: CheckIns) -> None:
+        """Rules 2, 4 and 5 for devices [n] without repeats, all before the open round's deadline."""
+        newest = self._newest[device]
+        # At a device's first check-in newest is -1, which reads some row to no effect.
+        state = np.where(newest >= self._first_id, self._assignments["answer"][newest], -1)
+        restarted, reported = state == ReportCode.ACCEPTED, state == ReportCode.REPEATED
+        fresh = state == -1
+        # A restart frees a slot and takes it, so only fresh devices compete for the open ones.
+        assigned = restarted | (fresh & (fresh.cumsum() <= self.open_slots))
+
+        self._assignments["answer"][newest[restarted]] = ReportCode.WITHDRAWN
+        self._withdrawn += int(restarted.sum())
+        ids = self._assign(device[assigned])
+
+        answers.assignment_id[segment][assigned] = ids
+        answers.code[segment][assigned] = CheckInCode.ASSIGNED
+        answers.code[segment][reported] = CheckInCode.ALREADY_REPORTED
+        answers.retry_at_s[segment][~assigned] = self.next_deadline_s()
+        answers.round[segment] = self._round
+        answers.model_version[segment] = self._model_version
+
+    def _assign(self, device: Int64s) -> Int64s:
+        """Hand out live assignments of the open round to ``device`` [n]; returns their ids [n]."""
+        start, stop = self._count, self._count + device.size
+        if stop > self._assignments.size:
+            self._assignments = _grown(self._assignments[:start], max(stop, 2 * start))
+        rows = self._assignments[start:stop]
+        rows["device"] = device
+        rows["model_version"] = self._model_version
+        rows["answer"] = ReportCode.ACCEPTED
+        ids = np.arange(start, stop, dtype=np.int64)
+        self._newest[device] = ids
+        self._count = stop
+        return ids
+
+    def report_many(self, assignment_id: npt.ArrayLike, num_examples: npt.ArrayLike, now_s: npt.ArrayLike) -> Reports:
+        """Answer devices that bring an update.
+
+        Args:
+            assignment_id: [n] any integers; those never handed out are answered UNKNOWN.
+            num_examples: [n] examples processed, 1 or more.
+            now_s: [n] when each report arrives, not decreasing.
+
+        Raises:
+            ValueError: ``num_examples`` is below 1, a time is not finite or decreases, or lengths differ.
+        """
+        times = self._checked_times(now_s)
+        ids = _checked_integers("assignment_id", assignment_id, size=times.size)
+        examples = _checked_integers("num_examples", num_examples, size=times.size)
+        _require(examples >= 1, examples, "num_examples must be 1 or more")
+        answers = Reports(
+            code=np.empty(times.size, np.int8),
+            weight=np.zeros(times.size, np.float64),
+            staleness=np.full(times.size, -1, np.int64),
+        )
+        # An id that came earlier in the batch is no longer live, whatever it was answered.
+        repeated = _previous_occurrence(ids) >= 0
+        start = 0
+        while start < times.size:
+            self._move_to(float(times[start]))
+            stop = int(times.searchsorted(self.next_deadline_s()))
+            segment = slice(start, stop)
+            stop = start + self._report(ids[segment], repeated[segment], examples[segment], segment, answers)
+            if self._accepted == self._plan.cohort:
+                self._close(float(times[stop - 1]), reason="cohort")
+            start = stop
+        self._now_s = float(times[-1]) if times.size else self._now_s
+        return answers
+
+    def _report(self, ids: Int64s, repeated: Bools, examples: Int64s, segment: slice, answers: Reports) -> int:
+        """Rule 8 for reports [n], all before the deadline; returns how many came until the round was complete.
+
+        ``repeated`` [n] marks ids that came earlier in the batch.
+        """
+        table = self._assignments
+        known = (ids >= 0) & (ids < self._count)
+        row = np.where(known, ids, 0)
+        code = np.where(known, table["answer"][row], ReportCode.UNKNOWN)
+        code[repeated & (code == ReportCode.ACCEPTED)] = ReportCode.REPEATED
+        accepted = np.flatnonzero(code == ReportCode.ACCEPTED)[: self._plan.cohort - self._accepted]
+        self._accepted += accepted.size
+        complete = self._accepted == self._plan.cohort
+        used = int(accepted[-1]) + 1 if complete else ids.size
+
+        table["answer"][ids[accepted]] = ReportCode.REPEATED
+        table["num_examples"][ids[accepted]] = examples[accepted]
+        answers.code[segment][:used] = code[:used]
+        answers.weight[segment][accepted] = examples[accepted]
+        staleness = np.where(known, self._model_version - table["model_version"][row], -1)
+        answers.staleness[segment][:used] = staleness[:used]
+        return used
+
+    def advance(self, now_s: float) -> tuple[RoundClosed, ...]:
+        """Move time on, which may pass the open round's deadline, and take the closings.
+
+        Returns:
+            Every closing since the last call, in order, each handed over once.
+
+        Raises:
+            ValueError: ``now_s`` is not finite or decreases.
+        """
+        self._move_to(float(self._checked_times([now_s])[0]))
+        self._now_s = float(now_s)
+        closings, self._closings = tuple(self._closings), []
+        return closings
+
+    def _move_to(self, time_s: float) -> None:
+        """Rule 6: close the open round if its deadline is at or before ``time_s``."""
+        if time_s >= self.next_deadline_s():
+            self._close(self.next_deadline_s(), reason="deadline")
+
+    def _close(self, time_s: float, *, reason: Literal["cohort", "deadline"]) -> None:
+        """Rules 1 and 7: record the outcome, settle what is still live, open the next round."""
+        answer = self._assignments["answer"][self._first_id : self._count]
+        answer[answer == ReportCode.ACCEPTED] = ReportCode.LATE if reason == "cohort" else ReportCode.DEADLINE_PASSED
+        closing = RoundClosed(
+            round=self._round,
+            model_version=self._model_version,
+            time_s=time_s,
+            opened_s=self._opened_s,
+            succeeded=self._accepted >= self._minimum,
+            reason=reason,
+            assigned=answer.size,
+            withdrawn=self._withdrawn,
+            **self._accepted_reports(self._first_id, self._count),
+        )
+        self._closings.append(closing)
+        self._model_version += closing.succeeded
+        self._open(self._round + 1)
+
+    def _accepted_reports(self, start: int, stop: int) -> dict[str, Any]:
+        """The last columns of a closing whose round handed out the ids ``start`` to ``stop - 1``."""
+        rows = self._assignments[start:stop]
+        accepted = np.flatnonzero(rows["answer"] == ReportCode.REPEATED)
+        accepted = accepted[rows["device"][accepted].argsort(kind="stable")]
+        columns = {name: rows[name][accepted] for name in ("device", "num_examples")}
+        return {"assignment_id": start + accepted, **columns}
+
+    def _checked_times(self, now_s: npt.ArrayLike) -> Float64s:
+        times = np.asarray(now_s, np.float64)
+        if times.ndim != 1:
+            raise ValueError(f"now_s must be one column [n], got shape {times.shape}")
+        earlier = np.concatenate(([self._now_s], times[:-1]))
+        _require(
+            np.isfinite(times) & (times >= earlier),
+            times,
+            f"now_s must be finite and never decrease (now {self._now_s})",
+        )
+        return times
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything, as arrays for a checkpoint: copies, without objects, ready for ``numpy.savez``."""
+        closings = [tuple(getattr(closing, name) for name in _CLOSING.names or ()) for closing in self._closings]
+        return {
+            "plan": _plan_column(self._plan),
+            "population": np.array(self._newest.size),
+            "assignments": self._assignments[: self._count].copy(),
+            "closings": np.array(closings, _CLOSING),
+            **{name: np.array(getattr(self, f"_{name}")) for name in _OPEN_ROUND},
+        }
+
+    @classmethod
+    def restore(cls, plan: RoundPlan, state: Mapping[str, npt.NDArray[Any]]) -> "Coordinator":
+        """The coordinator that ``state`` was taken from, to go on exactly as that one would.
+
+        Raises:
+            ValueError: ``plan`` is not the plan the state was saved under.
+            KeyError: ``state`` lacks an array.
+        """
+        if not np.array_equal(state["plan"], _plan_column(plan)):
+            raise ValueError(f"the state was saved under another plan, {state['plan'].tolist()}: got {plan}")
+        coordinator = cls(plan, population=int(state["population"]))
+        coordinator._load(state)
+        return coordinator
+
+    def _load(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name in _OPEN_ROUND:
+            setattr(self, f"_{name}", state[name].item())
+        self._count = state["assignments"].size
+        self._assignments = _grown(state["assignments"], self._count + _SPARE_ROWS)
+        # Only the open round's assignments are looked up by device; the last of a device's is its newest.
+        ids = np.arange(self._first_id, self._count, dtype=np.int64)
+        self._newest[self._assignments["device"][ids]] = ids
+        # The rounds closed last handed out the ids just below the open round's.
+        start = self._first_id - int(state["closings"]["assigned"].sum())
+        for row in state["closings"]:
+            numbers: dict[str, Any] = {name: row[name].item() for name in _CLOSING.names or ()}
+            stop = start + numbers["assigned"]
+            self._closings.append(RoundClosed(**numbers, **self._accepted_reports(start, stop)))
+            start = stop
+
+
+def _grown(rows: npt.NDArray[np.void], size: int) -> npt.NDArray[np.void]:
+    grown = np.zeros(size, _ASSIGNMENT)
+    grown[: rows.size] = rows
+    return grown
+
+
+def _plan_column(plan: RoundPlan) -> Float64s:
+    return np.array([plan.cohort, plan.over_selection, plan.minimum_ratio, plan.deadline_s], np.float64)
+
+
+def _turned_away(size: int) -> CheckIns:
+    """Answers that turn everybody away, for a segment to fill in."""
+    return CheckIns(
+        assignment_id=np.full(size, -1, np.int64),
+        code=np.full(size, CheckInCode.ROUND_FULL, np.int8),
+        retry_at_s=np.full(size, np.nan),
+        round=np.empty(size, np.int64),
+        model_version=np.empty(size, np.int64),
+    )
+
+
+def _previous_occurrence(values: Int64s) -> Int64s:
+    """Where each value occurred last before its own place, [n] to [n]; -1 for a first occurrence."""
+    order = values.argsort(kind="stable")
+    same = values[order[1:]] == values[order[:-1]]
+    previous = np.full(values.size, -1, np.int64)
+    previous[order[1:][same]] = order[:-1][same]
+    return previous
+
+
+def _checked_integers(name: str, values: npt.ArrayLike, *, size: int) -> Int64s:
+    column = np.asarray(values)
+    if column.shape != (size,):
+        raise ValueError(f"{name} must have the shape of now_s, ({size},), got {column.shape}")
+    if column.size and column.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {column.dtype}")
+    return column.astype(np.int64)
+
+
+def _require(fulfilled: Bools, values: npt.NDArray[Any], rule: str) -> None:
+    if not fulfilled.all():
+        index = int(fulfilled.argmin())
+        raise ValueError(f"{rule}, got {values[index]} at index {index}")

@@ -1,0 +1,180 @@
+"""What is learnt: a model, a loss, metrics and examples, and how a task is found by name.
+
+A task is any object with the attributes of ``Task``. A packaged one is found by its name, a user's own by
+``module:factory``; the factory is called with the experiment's ``task.options``.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from pocketfleet.errors import InputError
+from pocketfleet.training.examples import ExampleDataset, Examples, as_examples
+from pocketfleet.training.tasks import packaged_tasks
+from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
+from pocketfleet.training.weights import Tensors, Weights, model_weights
+
+__all__ = ["NaturalTask", "Task", "check_task", "initial_model", "load_factory", "load_task"]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A model, its loss and metrics, and the examples that a partition splits over devices.
+
+    ``loss(output, target)`` returns ``[batch]``, one loss an example; a scalar mean is accepted.
+    ``metrics(output, target)`` returns tensors ``[batch]`` by name, one value an example, of which means are
+    taken (a squared error, a 0 or 1 for a hit); both must be made of tensor operations, for they are exported.
+    """
+
+    name: str
+
+    def make_model(self) -> nn.Module:
+        """The model, called as ``model(x)``; torch's generator is seeded around the call."""
+        ...
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """One loss an example, ``[batch]``."""
+        ...
+
+    def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Tensors:
+        """One value an example for each metric, ``[batch]``; the first one is the task's headline."""
+        ...
+
+    def train_examples(self) -> Examples | ExampleDataset:
+        """What the devices hold together."""
+        ...
+
+    def test_examples(self) -> Examples | ExampleDataset:
+        """What no device holds."""
+        ...
+
+
+@runtime_checkable
+class NaturalTask(Task, Protocol):
+    """A task whose examples already belong to users: ``partition.kind = "natural"``."""
+
+    def device_examples(self, device: int) -> Examples | ExampleDataset:
+        """The examples of user ``device`` (0, 1, ...)."""
+        ...
+
+
+def load_factory(path: str, *, key: str) -> Any:  # noqa: ANN401 - whatever the user's module holds
+    """The object named ``module:attribute``; the working directory is searched last.
+
+    Args:
+        path: for example ``"mytask:make_task"``.
+        key: the experiment's key that holds it, for the message.
+
+    Raises:
+        InputError: the module or the attribute is missing, or the module fails when imported.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise InputError(f'{key} must be a packaged name or "module:factory", got {path!r}')
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # Appended, never first: a user's own folders called training/ or export/ must not shadow installed packages.
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        raise InputError(
+            f"{key}: no module named {exc.name!r} for {path!r}; start where {module_name.split('.')[0]}.py lies "
+            f"(searched: the installed packages, then {here})"
+        ) from exc
+    except Exception as exc:
+        raise InputError(f"{key}: importing {module_name!r} failed: {type(exc).__name__}: {exc}") from exc
+    if not hasattr(module, attribute):
+        raise InputError(f"{key}: module {module_name!r} has no {attribute!r}")
+    return getattr(module, attribute)
+
+
+def load_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """A task by packaged name or ``module:factory``, made with ``options`` as keyword arguments.
+
+    Raises:
+        InputError: the name is unknown, the factory rejects the options, or what it returns is no task.
+    """
+    options = dict(options or {})
+    if ":" in name:
+        factory = load_factory(name, key="task.name")
+    elif name in packaged_tasks():
+        factory = importlib.import_module(f"pocketfleet.training.tasks.{name}").make_task
+    else:
+        raise InputError(
+            f'task.name must be one of {sorted(packaged_tasks())} or a path such as "my_module:make_task", got {name!r}'
+        )
+    try:
+        task = factory(**options)
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"task {name!r} could not be made with options {options}: {exc}") from exc
+    if not isinstance(task, Task):
+        missing = [part for part in Task.__protocol_attrs__ if not hasattr(task, part)]  # type: ignore[attr-defined]
+        raise InputError(f"{name!r} returned {type(task).__name__}, which is no task: it lacks {sorted(missing)}")
+    return task
+
+
+def initial_model(task: Task, *, seed: int) -> nn.Module:
+    """The task's model with initial weights drawn from ``seed``; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # noqa: TID251 - the one place that seeds a model
+        model = task.make_model()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"make_model of task {task.name!r} must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
+    """Try one loss, one gradient and the metrics on a few examples before anything is built on them.
+
+    Returns:
+        The model's weights.
+
+    Raises:
+        InputError: a shape, a type or a value is not what ``Task`` promises; the message says which.
+    """
+    few = as_examples(examples, what="train_examples")
+    few = few.take(torch.arange(min(len(few), 3)))
+    if len(few) == 0:
+        raise InputError(f"task {task.name!r} has no training examples")
+    weights = model_weights(model, few.x)
+    step = TrainStep(model, task.loss, StepSettings())
+    output = model.eval()(few.x)
+    try:
+        loss = task.loss(output, few.y)
+    except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+        raise InputError(
+            f"the loss of task {task.name!r} fails on an output of shape {tuple(output.shape)} and targets of shape "
+            f"{tuple(few.y.shape)}: {exc}"
+        ) from exc
+    if not isinstance(loss, torch.Tensor) or tuple(loss.shape) not in {(), (len(few),)}:
+        shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise InputError(
+            f"the loss of task {task.name!r} must return one value an example, shape ({len(few)},) for a batch of "
+            f'{len(few)}, or their mean, shape (); got {shape}. With torch.nn.functional losses use reduction="none" '
+            "and average all but the first dimension"
+        )
+    try:
+        step.gradient(TrainState.start(weights, step.settings), few.x, few.y)
+    except RuntimeError as exc:
+        raise InputError(f"the loss of task {task.name!r} has no gradient: {exc}") from exc
+    _check_metrics(task, output, few.y)
+    return weights
+
+
+def _check_metrics(task: Task, output: torch.Tensor, target: torch.Tensor) -> None:
+    metrics = task.metrics(output, target)
+    if not isinstance(metrics, dict) or not metrics:
+        raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name, got {metrics!r}")
+    for name, value in metrics.items():
+        if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(target),):
+            shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise InputError(
+                f"metric {name!r} of task {task.name!r} must hold one value an example, shape ({len(target)},), "
+                f"got {shape}"
+            )

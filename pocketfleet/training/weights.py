@@ -1,0 +1,91 @@
+"""A model taken apart: what is learnt, what stays, what a step updates on the side.
+
+``trainable`` are parameters that require a gradient; ``buffers`` are buffers that a training step changes
+(batch-norm statistics); everything else is ``frozen`` and travels to a phone once a task.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from pocketfleet.errors import InputError
+
+__all__ = ["Tensors", "Weights", "all_finite", "model_weights", "tensors_sha256"]
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A model's tensors by full name, each group sorted by name, detached and contiguous."""
+
+    trainable: Tensors
+    buffers: Tensors
+    frozen: Tensors
+
+    def with_frozen(self, values: Mapping[str, torch.Tensor]) -> "Weights":
+        """The same weights with some frozen tensors replaced."""
+        unknown = sorted(set(values) - set(self.frozen))
+        if unknown:
+            raise ValueError(f"not frozen weights of this model: {unknown}")
+        return replace(self, frozen=self.frozen | dict(values))
+
+
+def _changed_buffers(model: nn.Module, x: torch.Tensor) -> set[str]:
+    """Names of the buffers that one forward pass in training mode writes to."""
+    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    before = {name: value._version for name, value in buffers.items()}
+    was_training = model.training
+    model.train()
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, (parameters, buffers), (x,))
+    finally:
+        model.train(was_training)
+    return {name for name, value in buffers.items() if value._version != before[name]}
+
+
+def model_weights(model: nn.Module, example_x: torch.Tensor) -> Weights:
+    """Take a model apart.
+
+    Args:
+        model: any module called as ``model(x)``.
+        example_x: a small batch ``[batch, ...]``, used to see which buffers a training step changes.
+
+    Raises:
+        InputError: nothing is trainable, or the model does not accept the batch.
+    """
+    try:
+        changed = _changed_buffers(model, example_x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+        raise InputError(
+            f"the model does not accept the task's examples, a batch of shape {tuple(example_x.shape)} and type "
+            f"{example_x.dtype}: {exc}"
+        ) from exc
+    groups: dict[str, Tensors] = {"trainable": {}, "buffers": {}, "frozen": {}}
+    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
+        group = "trainable" if value.requires_grad else "buffers" if name in changed else "frozen"
+        groups[group][name] = value.detach().clone().contiguous()
+    if not groups["trainable"]:
+        raise InputError("the model has no parameter that requires a gradient: nothing to train")
+    return Weights(**groups)
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names in sorted order, each followed by the tensor's little-endian bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().contiguous().numpy()
+        digest.update(name.encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether every value of every floating-point tensor is finite."""
+    return all(bool(np.isfinite(value.numpy()).all()) for value in tensors.values() if value.is_floating_point())
