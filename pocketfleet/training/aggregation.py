@@ -4,6 +4,8 @@ The bits of a float64 sum depend on its order, so updates must come in rising or
 model whatever the cohort.
 """
 
+import math
+
 import torch
 
 from pocketfleet.training.update import Update
@@ -26,15 +28,20 @@ class MeanAggregator:
         """Add one update.
 
         Raises:
-            ValueError: ``weight`` is not positive or ``device`` does not rise; nothing has changed.
+            ValueError: ``weight`` is not positive and finite, ``device`` does not rise, or names or shapes are not
+                those of the updates before; nothing has changed.
         """
-        if not weight > 0.0:
-            raise ValueError(f"weight must be above 0, got {weight}")
+        if not 0.0 < weight < math.inf:
+            raise ValueError(f"weight must be above 0 and finite, got {weight}")
         if device <= self._last_device:
             raise ValueError(f"devices must come in rising order, got {device} after {self._last_device}")
-        for total, values in ((self._delta, update.delta), (self._buffers, update.buffers)):
+        pairs = ((self._delta, update.delta), (self._buffers, update.buffers))
+        if self.num_updates and any(_shapes(total) != _shapes(values) for total, values in pairs):
+            raise ValueError(f"the update of device {device} has other names or shapes than the updates before it")
+        for total, values in pairs:
             for name, value in values.items():
-                scaled = value.to(torch.float64).mul_(weight)
+                # Out of place: a float64 update is not copied by ``to`` and stays the caller's.
+                scaled = value.to(torch.float64) * weight
                 if name in total:
                     total[name].add_(scaled)
                 else:
@@ -55,3 +62,7 @@ class MeanAggregator:
             {name: total / self._weight for name, total in self._delta.items()},
             {name: total / self._weight for name, total in self._buffers.items()},
         )
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}

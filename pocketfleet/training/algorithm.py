@@ -31,7 +31,10 @@ class Algorithm(Protocol):
     tensors by name and part of checkpoints.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """A short word for it, such as ``fedavg``."""
+        ...
 
     def step_settings(self, settings: StepSettings) -> StepSettings:
         """The experiment's settings with the terms switched on that this algorithm needs."""

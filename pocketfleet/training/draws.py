@@ -50,7 +50,8 @@ def draw_key(seed: int, purpose: str, *indices: npt.ArrayLike) -> UInt64s:
 
     Args:
         seed: the experiment's seed, 0 or more.
-        purpose: what the draw is for; two purposes never share numbers.
+        purpose: what the draw is for, always with as many indices (the ``i``-th number of a key is the key of its
+            index ``i``); two purposes never share numbers.
         indices: non-negative integers or integer arrays that broadcast together.
 
     Returns:

@@ -56,7 +56,7 @@ def as_examples(source: "Examples | ExampleDataset", *, what: str) -> Examples:
     try:
         pairs = [source[index] for index in range(len(source))]
         x, y = (torch.stack([torch.as_tensor(pair[side]) for pair in pairs]) for side in (0, 1))
-    except (TypeError, ValueError, IndexError, RuntimeError) as exc:
+    except (TypeError, ValueError, LookupError, RuntimeError) as exc:
         raise InputError(
             f"{what}: the dataset's items must be (x, y) pairs of numbers or tensors of one shape: {exc}"
         ) from exc

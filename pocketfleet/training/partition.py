@@ -122,10 +122,10 @@ def _deal_by_label(
     # Devices choose in a drawn order: the last ones get what is left.
     for device in permutation(draw_key(seed, "deal"), len(sizes)):
         for u in uniform(draw_key(seed, "draw", device), int(sizes[device])):
-            odds = shares[device] * (left > 0)
-            if odds.sum() == 0.0:
-                odds = left.astype(np.float64)
-            bounds = np.cumsum(odds)
+            bounds = np.cumsum(shares[device] * (left > 0))
+            # Its own classes have run out; below the smallest normal number, u * bounds[-1] could round to bounds[-1].
+            if bounds[-1] < np.finfo(np.float64).tiny:
+                bounds = np.cumsum(left.astype(np.float64))
             label = int(np.searchsorted(bounds, u * bounds[-1], side="right"))
             left[label] -= 1
             dealt[device].append(int(shuffled[label][left[label]]))

@@ -29,6 +29,8 @@ class RoundPlan:
         over_selection: devices asked per report wanted, 1 or more.
         minimum_ratio: share of ``cohort``, 0 to 1, that still makes a model at the deadline.
         deadline_s: seconds a round waits after its first assignment.
+        interval_s: seconds from a round's first assignment to the earliest first assignment of the next;
+            0: at once, when the round closes.
     """
 
     cohort: int
@@ -39,6 +41,8 @@ class RoundPlan:
     minimum_ratio: float = 0.6
     # Our choice, no published figure: ten minutes, several times what download, training and upload take.
     deadline_s: float = 600.0
+    # Our choice, no published default: without a schedule the next round starts as soon as one closes.
+    interval_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.cohort, int) and self.cohort >= 1):
@@ -49,6 +53,8 @@ class RoundPlan:
             raise ValueError(f"minimum_ratio must be 0..1 (a share of the cohort), got {self.minimum_ratio!r}")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be more than 0 seconds (and finite), got {self.deadline_s!r}")
+        if not 0 <= self.interval_s < math.inf:
+            raise ValueError(f"interval_s must be 0 seconds or more (and finite), got {self.interval_s!r}")
 
     @property
     def selected(self) -> int:
@@ -67,6 +73,7 @@ class CheckInCode(enum.IntEnum):
     ASSIGNED = 0
     ROUND_FULL = 1
     ALREADY_REPORTED = 2
+    NOT_YET = 3
 
 
 class ReportCode(enum.IntEnum):
@@ -123,7 +130,8 @@ class RoundClosed:
         round: the round's index.
         model_version: the version it trained *from*.
         time_s: when it closed.
-        opened_s: the time of its first assignment, from which its deadline counts.
+        opened_s: the time of its first assignment, from which its deadline and the interval to the next
+            round count.
         succeeded: whether its reports make the next model version; False: abandoned.
         reason: what closed it, "cohort" (enough reports) or "deadline".
         assignment_id: the accepted reports' assignments [k], in order of device index.

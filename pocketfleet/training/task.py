@@ -168,7 +168,13 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
 
 
 def _check_metrics(task: Task, output: torch.Tensor, target: torch.Tensor) -> None:
-    metrics = task.metrics(output, target)
+    try:
+        metrics = task.metrics(output, target)
+    except (RuntimeError, TypeError, ValueError, LookupError) as exc:
+        raise InputError(
+            f"the metrics of task {task.name!r} fail on an output of shape {tuple(output.shape)} and targets of shape "
+            f"{tuple(target.shape)}: {exc}"
+        ) from exc
     if not isinstance(metrics, dict) or not metrics:
         raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name, got {metrics!r}")
     for name, value in metrics.items():

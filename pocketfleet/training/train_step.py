@@ -130,11 +130,13 @@ class TrainStep:
     def gradient(self, state: TrainState, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Tensors, Tensors]:
         """Mean loss (scalar), its gradient by name, and the buffers after the forward pass."""
         leaves = {name: value.detach().requires_grad_() for name, value in state.trainable.items()}
-        buffers = {name: value.clone() for name, value in state.buffers.items()}
+        # One dictionary, into which functional_call puts a buffer that the model replaces instead of writing to it.
+        tensors = leaves | state.frozen | {name: value.clone() for name, value in state.buffers.items()}
         self.model.train()
-        output = functional_call(self.model, (leaves, state.frozen, buffers), (x,))
+        output = functional_call(self.model, tensors, (x,))
         loss = self.loss(output, y).mean()
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        buffers = {name: tensors[name].detach() for name in state.buffers}
         return loss.detach(), dict(zip(leaves, gradients, strict=True)), buffers
 
     def _add_terms(self, gradient: Tensors, state: TrainState, hyper: Hyper) -> Tensors:

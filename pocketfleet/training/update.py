@@ -52,5 +52,6 @@ def tensors_from_bytes(data: bytes) -> Tensors:
     """
     try:
         return dict(load(data))
-    except (SafetensorError, ValueError) as exc:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as exc:
+        # The library's own checks, then torch's: a type it has no name for, a size it cannot hold.
         raise UpdateError(f"{len(data)} bytes that are no safetensors: {exc}") from exc

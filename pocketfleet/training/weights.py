@@ -28,26 +28,44 @@ class Weights:
     frozen: Tensors
 
     def with_frozen(self, values: Mapping[str, torch.Tensor]) -> "Weights":
-        """The same weights with some frozen tensors replaced."""
+        """The same weights with some frozen tensors replaced.
+
+        Raises:
+            ValueError: a name is not frozen here, or a value has another shape.
+        """
         unknown = sorted(set(values) - set(self.frozen))
         if unknown:
             raise ValueError(f"not frozen weights of this model: {unknown}")
+        for name, value in values.items():
+            if value.shape != self.frozen[name].shape:
+                want, got = tuple(self.frozen[name].shape), tuple(value.shape)
+                raise ValueError(f"frozen weight {name!r} must be of shape {want}, got {got}")
         return replace(self, frozen=self.frozen | dict(values))
 
 
 def _changed_buffers(model: nn.Module, x: torch.Tensor) -> set[str]:
-    """Names of the buffers that one forward pass in training mode writes to."""
-    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    before = {name: value._version for name, value in buffers.items()}
+    """Names of the buffers that a forward pass in training mode writes to or replaces."""
     was_training = model.training
     model.train()
     try:
-        with torch.no_grad():
-            torch.func.functional_call(model, (parameters, buffers), (x,))
+        # A second time from other values: a batch's statistics may happen to equal what is there.
+        return _changed_from(model, x, shift=0.0) | _changed_from(model, x, shift=1.0)
     finally:
         model.train(was_training)
-    return {name for name, value in buffers.items() if value._version != before[name]}
+
+
+def _changed_from(model: nn.Module, x: torch.Tensor, *, shift: float) -> set[str]:
+    # Values are compared, not version counters: torch's batch_norm writes to its statistics without counting.
+    before = {
+        name: value.detach() + shift if value.is_floating_point() else value.detach()
+        for name, value in model.named_buffers()
+    }
+    tensors = {name: value.detach() for name, value in model.named_parameters()}
+    tensors |= {name: value.clone() for name, value in before.items()}
+    with torch.no_grad():
+        # Puts a buffer that the model replaces (``self.mean = ...``) into the one dictionary it is given.
+        torch.func.functional_call(model, tensors, (x,))
+    return {name for name, value in before.items() if not torch.equal(tensors[name], value)}
 
 
 def model_weights(model: nn.Module, example_x: torch.Tensor) -> Weights:

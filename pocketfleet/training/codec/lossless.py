@@ -1,7 +1,8 @@
 """An update as canonical safetensors: every bit kept.
 
-Format: 8 bytes of little-endian header length; the header, JSON without spaces, tensors ordered by falling dtype
-size, then name, padded with spaces to a multiple of 8; then the values. (https://github.com/huggingface/safetensors)
+Format: 8 bytes of little-endian header length; the header, JSON without spaces, tensors ordered by type as in
+``_DTYPE_ORDER``, then name, padded with spaces to a multiple of 8; then the values.
+(https://github.com/huggingface/safetensors)
 """
 
 import json
@@ -13,13 +14,16 @@ from pocketfleet.training.weights import Tensors, Weights
 
 __all__ = ["LosslessCodec", "tensors_bytes"]
 
-# safetensors' names of the types, in the order in which the library lays them out.
+# safetensors' names of the types, in the order in which the library lays them out (safetensors 0.8).
 _DTYPE_ORDER = {
     torch.int64: "I64",
     torch.float64: "F64",
-    torch.int32: "I32",
     torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
     torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }

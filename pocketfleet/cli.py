@@ -1,0 +1,321 @@
+"""The command line. Exit codes: 0 done, 2 the user's input, 1 our failure; tracebacks only with ``--debug``.
+
+Everything heavy is imported inside the command that needs it, so that ``--help`` is quick.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pocketfleet.errors import InputError, PocketfleetError
+
+if TYPE_CHECKING:
+    from pocketfleet.device_sim.report import Run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pocketfleet",
+    help="Trains models on a fleet of phones you do not have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def _options(context: typer.Context, debug: Debug = False) -> None:
+    context.obj = {"debug": debug}
+
+
+@app.command()
+def simulate(
+    experiment: Annotated[
+        str | None, typer.Argument(help="A packaged experiment (see: list experiments), or a path to a TOML file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as rounds.count=50.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.  [default: runs/<experiment>]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Continue this run directory from its last checkpoint.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw plot.png into the run directory.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a simulated fleet train a model in virtual time."""
+    from pocketfleet.progress import Progress
+
+    if (experiment is None) == (resume is None):
+        raise InputError("simulate takes an experiment, or --resume with the directory of an earlier run")
+    progress = Progress(shown=not (quiet or as_json))
+    if resume is not None:
+        if out is not None or force:
+            raise InputError("--resume goes on in its own directory: leave out --out and --force")
+        with progress:
+            from pocketfleet.simulation import resume as resume_run
+
+            run = resume_run(resume, settings or (), observer=progress)
+    else:
+        assert experiment is not None
+        from pocketfleet.experiment import Experiment
+
+        loaded = Experiment.load(experiment, settings or ())
+        target = out or Path("runs") / Path(experiment).stem
+        with progress:
+            progress.expect(loaded.rounds.count, name=Path(experiment).stem)
+            from pocketfleet.simulation import simulate as simulate_run
+
+            run = simulate_run(loaded, target, force=force, observer=progress)
+    picture = run.plot() if plot else None
+    if as_json:
+        typer.echo(json.dumps(run.summary, indent=2))
+    elif not quiet:
+        _print_run(run, picture)
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(help="experiments, tasks or phones")], as_json: Json = False) -> None:
+    """List the packaged experiments or tasks, or the phones of the catalogue."""
+    rows: list[dict[str, Any]]
+    if what == "experiments":
+        from pocketfleet.experiment import packaged_experiments
+
+        rows = [{"experiment": name, "what": text} for name, text in packaged_experiments().items()]
+    elif what == "tasks":
+        from pocketfleet.training.tasks import packaged_tasks
+
+        rows = [{"task": name, "what": text} for name, text in packaged_tasks().items()]
+    elif what == "phones":
+        rows = _phone_rows()
+    else:
+        raise InputError(f"list takes experiments, tasks or phones, got {what!r}")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+
+
+@app.command()
+def init(name: Annotated[str, typer.Argument(help="A Python name, such as mytask.")]) -> None:
+    """Write a commented task module, its data and an experiment file to start from: NAME.py, NAME.csv, NAME.toml."""
+    from pocketfleet.starter import write_starter
+
+    for path in write_starter(name, Path()):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: pocketfleet simulate {name}.toml")
+
+
+@app.command()
+def export(
+    task: Annotated[str, typer.Argument(help='A packaged task, or "my_module:make_task".')],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the task.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="The largest batch; planned memory is for it.")] = 16,
+    momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="0 leaves momentum out.")] = 0.0,
+    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov momentum.")] = False,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="0 leaves it out.")] = 0.0,
+    proximal_mu: Annotated[float, typer.Option(min=0.0, help="FedProx's term; 0 leaves it out.")] = 0.0,
+    max_norm: Annotated[float, typer.Option(min=0.0, help="Gradient clipping; 0 leaves it out.")] = 0.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="The manifest's default.")] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the initial weights.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle in --out.")] = False,
+) -> None:
+    """Export a task to the folder that goes to a phone: programs for ExecuTorch and ONNX, weights, manifest."""
+    from pocketfleet.experiment import parsed_settings
+    from pocketfleet.export.bundle import export_bundle
+    from pocketfleet.training.task import load_task
+    from pocketfleet.training.train_step import StepSettings
+
+    task_options = parsed_settings(options or ())
+    settings = StepSettings(
+        momentum=momentum > 0.0,
+        nesterov=nesterov,
+        weight_decay=weight_decay > 0.0,
+        proximal=proximal_mu > 0.0,
+        clipping=max_norm > 0.0,
+    )
+    hyper = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "proximal_mu": proximal_mu,
+        "max_norm": max_norm,
+    }
+    bundle = export_bundle(
+        load_task(task, task_options),
+        out=out,
+        settings=settings,
+        hyper={name: hyper[name] for name in settings.hyper_names},
+        max_batch=max_batch,
+        seed=seed,
+        force=force,
+        task_path=task,
+        task_options=task_options,
+    )
+    typer.echo(f"wrote {bundle.path}")
+    _print_table(_bundle_rows(bundle))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Check a bundle's hashes, and its programs against eager PyTorch."""
+    from pocketfleet.export.bundle import Bundle, verify_bundle
+    from pocketfleet.training.task import load_task
+
+    loaded = Bundle.load(bundle)
+    report = verify_bundle(loaded, load_task(loaded.task.path, loaded.task.options))
+    rows: list[dict[str, Any]] = [
+        {
+            "runtime": row.runtime,
+            "check": row.check,
+            "worst tensor": row.tensor,
+            "error": f"{row.error:.1e}",
+            "allowed": f"{row.tolerance:.1e}",
+            "passed": row.passed,
+        }
+        for row in report.worst()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what works on this machine, what does not, and what to do about it."""
+    from pocketfleet.doctor import examine
+
+    findings = examine()
+    rows = [{"what": one.what, "works": one.works, "found": one.found, "do": one.advice} for one in findings]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table([{**row, "works": "yes" if row["works"] else "no"} for row in rows])
+    if not all(one.works for one in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The program ``pocketfleet``: runs a command and turns errors into exit codes."""
+    debug = "--debug" in sys.argv
+    if debug:
+        # The flag may stand anywhere on the line.
+        sys.argv.remove("--debug")
+        sys.argv.insert(1, "--debug")
+    try:
+        app()
+    except InputError as error:
+        _fail(error, code=2, debug=debug)
+    except PocketfleetError as error:
+        _fail(error, code=1, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the outermost handler: what gets here is our failure
+        _fail(error, code=1, debug=debug, prefix=f"internal error ({type(error).__name__}; --debug shows where): ")
+
+
+def _fail(error: Exception, *, code: int, debug: bool, prefix: str = "") -> None:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"pocketfleet: {prefix}{error}", err=True)
+    raise SystemExit(code)
+
+
+def _print_run(run: "Run", picture: Path | None) -> None:
+    summary = run.summary
+    metrics = summary["metrics"]
+    rows: list[dict[str, Any]] = [
+        {"figure": name, "untrained": f"{metrics['initial'][name]:.4g}", "last": f"{value:.4g}",
+         "mean of last five": f"{metrics['mean_of_last_five'][name]:.4g}"}
+        for name, value in metrics["last"].items()
+    ]
+    _print_table(rows)
+    lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropouts"].items()) or "none"
+    facts = {
+        "ended": "all rounds done" if summary["ended"] == "rounds" else "at rounds.horizon_s: the fleet filled no more rounds",
+        "rounds": f"{summary['rounds']} ({summary['rounds_abandoned']} abandoned)",
+        "phones": summary["devices"],
+        "assignments": f"{summary['device_rounds']}, {summary['reports_accepted']} reports accepted",
+        "lost": lost,
+        "virtual time": f"{summary['virtual_seconds']:,.0f} s",
+        "wall time": f"{summary['wall_seconds']:.1f} s",
+        "downloaded, uploaded": f"{summary['downlink_bytes'] / 1e6:.1f} MB, {summary['uplink_bytes'] / 1e6:.1f} MB",
+        "energy": f"{summary['energy_joules']:.0f} J",
+        **_personalisation_fact(summary["personalisation"]),
+        "run directory": str(run.path),
+    }
+    if picture is not None:
+        facts["plot"] = str(picture)
+    _print_table([{"run": name, "": value} for name, value in facts.items()])
+
+
+def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:
+    if not found["devices"]:
+        return {}
+    return {
+        f"held-out {found['metric']}": f"{found['global']:.4g} before local training, {found['personalised']:.4g} after "
+        f"({found['devices']} phones)"
+    }
+
+
+def _bundle_rows(bundle: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - imported late
+    rows = []
+    for runtime in ("executorch", "onnx"):
+        footprint = bundle.footprint(runtime)
+        step = footprint.operators["train_step"]
+        rows.append(
+            {
+                "runtime": runtime,
+                "first download": f"{bundle.download_bytes(runtime) / 1e3:,.0f} kB",
+                "training memory": f"{footprint.training_memory_bytes / 1e3:,.0f} kB",
+                "step": f"{sum(operator.flops[1] for operator in step) / 1e6:,.2f} MFLOP",
+                "moved": f"{sum(operator.bytes[1] for operator in step) / 1e6:,.2f} MB",
+            }
+        )
+    return rows
+
+
+def _phone_rows() -> list[dict[str, Any]]:
+    from pocketfleet.device_sim.phone import load_phones
+
+    return [
+        {
+            "phone": phone.name,
+            "year": phone.year,
+            "soc": phone.soc,
+            "GFLOPS, one thread": f"{phone.peak_flops_one_thread / 1e9:.1f}",
+            "free RAM, GB": f"{phone.free_memory_bytes / 1e9:.1f}",
+            "battery, Wh": f"{phone.battery_joules / 3600:.1f}",
+        }
+        for phone in load_phones()
+    ]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(highlight=False).print(table)

@@ -1,0 +1,218 @@
+"""A device's attempt at a round: download, train, upload; how long each takes, and what ends it early.
+
+Rules:
+
+1. An attempt starts at its assignment. Download, training and upload follow one another.
+2. It ends early at whatever comes first: the phone is picked up, unplugged, or leaves unmetered Wi-Fi (where the
+   rule asks for these), its battery falls to the rule's floor, its link is lost during a transfer, its deadline.
+3. Picked up, unplugged or low on battery *while training*, with a step done: under ``partial_work = "report"`` the
+   device uploads what it has at once; otherwise, and in every other case, it drops out.
+4. While uploading only the network and the deadline matter: the work is done.
+5. A device stops at its deadline; being done at the very moment is too late.
+6. A transfer cut short has moved its share of the bytes.
+"""
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.device_sim.availability import Availability
+from pocketfleet.device_sim.eligibility import Rule
+
+__all__ = ["Attempts", "Drop", "Journey", "Stage", "carry_out", "first_violation"]
+
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+Int8s = npt.NDArray[np.int8]
+
+
+class Drop(IntEnum):
+    """Why an attempt ended without a report; the lower-case name is what the event log prints."""
+
+    NONE = 0
+    IN_USE = 1
+    NOT_CHARGING = 2
+    METERED = 3
+    LOW_BATTERY = 4
+    LINK_LOST = 5
+    DEADLINE = 6
+
+    @property
+    def word(self) -> str:
+        """The name in an event log, such as ``link_lost``."""
+        return self.name.lower()
+
+
+class Stage(IntEnum):
+    """How far an attempt came."""
+
+    DOWNLOAD = 0
+    TRAIN = 1
+    UPLOAD = 2
+    DONE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Journey:
+    """What the attempts need, columns ``[n]``; seconds are those of an undisturbed stage.
+
+    Attributes:
+        device: dense index.
+        start_s: virtual time of the assignment.
+        deadline_s: virtual time of the round's deadline.
+        steps: training steps wanted, at least 1.
+        download_s, step_s, upload_s: seconds of the download, one step, the upload.
+        download_lost_after_s, upload_lost_after_s: seconds of transfer until the link is lost; inf: never.
+        battery_lasts_s: seconds of training until the battery is at its floor; inf: never.
+    """
+
+    device: Int64s
+    start_s: Floats
+    deadline_s: Floats
+    steps: Int64s
+    download_s: Floats
+    step_s: Floats
+    upload_s: Floats
+    download_lost_after_s: Floats
+    upload_lost_after_s: Floats
+    battery_lasts_s: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attempts:
+    """How the attempts went, columns ``[n]``.
+
+    Attributes:
+        steps: training steps completed.
+        download_s, train_s, upload_s: seconds spent in each stage.
+        downloaded_ratio, uploaded_ratio: share of each transfer's bytes that moved.
+        end_s: virtual time at which the report arrives or the device drops out.
+        stage: ``Stage`` reached; ``DONE`` with a report.
+        interrupted: ``Drop`` that ended training early, also where a partial report followed.
+        drop: ``Drop`` that ended the attempt; ``NONE`` with a report.
+    """
+
+    steps: Int64s
+    download_s: Floats
+    train_s: Floats
+    upload_s: Floats
+    downloaded_ratio: Floats
+    uploaded_ratio: Floats
+    end_s: Floats
+    stage: Int8s
+    interrupted: Int8s
+    drop: Int8s
+
+    def row(self, index: int) -> Self:
+        """One attempt as columns of length 1."""
+        return type(self)(**{part.name: getattr(self, part.name)[index : index + 1] for part in fields(self)})
+
+
+def first_violation(
+    availability: Availability, rule: Rule, devices: Int64s, from_s: Floats, until_s: Floats
+) -> tuple[Floats, Int8s]:
+    """When each device first breaks the rule's idle, charging or unmetered, and which.
+
+    Args:
+        availability: the devices' days.
+        rule: conditions it does not ask for are never broken.
+        devices: ``[n]``, all within the rule at ``from_s``.
+        from_s: ``[n]`` virtual times.
+        until_s: ``[n]``; what happens later is not looked for.
+
+    Returns:
+        Times ``[n]`` (inf: not before ``until_s``) and ``Drop`` values ``[n]``.
+    """
+    when, what = np.full(len(devices), np.inf), np.full(len(devices), Drop.NONE, dtype=np.int8)
+    cursor, open_rows = from_s.astype(np.float64).copy(), np.arange(len(devices))
+    while len(open_rows):
+        cursor[open_rows] = availability.next_change_s(devices[open_rows], cursor[open_rows])
+        open_rows = open_rows[cursor[open_rows] < until_s[open_rows]]
+        state = availability.state(devices[open_rows], cursor[open_rows])
+        broken = np.select(
+            [rule.idle & ~state.idle, rule.charging & ~state.charging, rule.unmetered & ~state.wifi],
+            [Drop.IN_USE, Drop.NOT_CHARGING, Drop.METERED],
+            Drop.NONE,
+        )
+        hit = broken != Drop.NONE
+        when[open_rows[hit]], what[open_rows[hit]] = cursor[open_rows[hit]], broken[hit]
+        open_rows = open_rows[~hit]
+    return when, what
+
+
+def carry_out(
+    journey: Journey, *, availability: Availability, rule: Rule, partial_work: bool
+) -> Attempts:
+    """Let each device attempt its work; see the module's rules.
+
+    Args:
+        journey: what is to be done, ``[n]``.
+        availability: the devices' days.
+        rule: what the phone must go on being.
+        partial_work: whether interrupted training is reported.
+    """
+    n, start, end_by = len(journey.device), journey.start_s, journey.deadline_s
+    broken_s, broken = first_violation(availability, rule, journey.device, start, end_by)
+
+    # Download.
+    downloaded = start + journey.download_s
+    cut_s, cut = _earliest(
+        (broken_s, broken), (start + journey.download_lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE)
+    )
+    fell_1 = cut_s <= downloaded
+    download_s = np.where(fell_1, cut_s - start, journey.download_s)
+
+    # Training.
+    trained = downloaded + journey.steps * journey.step_s
+    stop_s, stop = _earliest(
+        (broken_s, broken), (downloaded + journey.battery_lasts_s, Drop.LOW_BATTERY), (end_by, Drop.DEADLINE)
+    )
+    stopped = ~fell_1 & (stop_s <= trained)
+    train_s = np.where(fell_1, 0.0, np.where(stopped, stop_s - downloaded, journey.steps * journey.step_s))
+    steps = np.where(stopped, np.floor(train_s / journey.step_s), journey.steps).astype(np.int64)
+    steps = np.where(fell_1, 0, np.minimum(steps, journey.steps))
+    may_report = partial_work & (steps >= 1) & ~np.isin(stop, (Drop.METERED, Drop.DEADLINE))
+    fell_2 = stopped & ~may_report
+
+    # Upload: only the network and the deadline matter.
+    upload_from = downloaded + train_s
+    off_wifi = Rule(idle=False, charging=False, unmetered=rule.unmetered, min_battery_ratio=0.0)
+    lost_s, lost = first_violation(availability, off_wifi, journey.device, upload_from, end_by)
+    break_s, break_ = _earliest(
+        (lost_s, lost), (upload_from + journey.upload_lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE)
+    )
+    reached_3 = ~fell_1 & ~fell_2
+    fell_3 = reached_3 & (break_s <= upload_from + journey.upload_s)
+    upload_s = np.where(reached_3, np.where(fell_3, break_s - upload_from, journey.upload_s), 0.0)
+
+    none = np.full(n, Drop.NONE, dtype=np.int8)
+    return Attempts(
+        steps=steps,
+        download_s=download_s,
+        train_s=train_s,
+        upload_s=upload_s,
+        downloaded_ratio=_ratio(download_s, journey.download_s),
+        uploaded_ratio=_ratio(upload_s, journey.upload_s),
+        end_s=start + download_s + train_s + upload_s,
+        stage=np.select([fell_1, fell_2, fell_3], [Stage.DOWNLOAD, Stage.TRAIN, Stage.UPLOAD], Stage.DONE).astype(
+            np.int8
+        ),
+        interrupted=np.where(stopped, stop, none).astype(np.int8),
+        drop=np.select([fell_1, fell_2, fell_3], [cut, stop, break_], none).astype(np.int8),
+    )
+
+
+def _ratio(spent_s: Floats, whole_s: Floats) -> Floats:
+    return np.divide(spent_s, whole_s, out=np.ones_like(whole_s), where=whole_s > 0.0)
+
+
+def _earliest(*causes: tuple[Floats, npt.ArrayLike]) -> tuple[Floats, Int8s]:
+    """The first cause in time of each row, and when; of equal times the one named first."""
+    times = np.stack([when for when, _ in causes])
+    words = np.stack([np.broadcast_to(np.asarray(what, dtype=np.int8), times.shape[1:]) for _, what in causes])
+    first = times.argmin(axis=0)
+    rows = np.arange(times.shape[1])
+    return times[first, rows], words[first, rows]

@@ -1,0 +1,72 @@
+"""Which examples each device of a fleet holds: those it trains on and those it holds out."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pocketfleet.errors import InputError
+from pocketfleet.training.examples import Examples, as_examples
+from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
+from pocketfleet.training.partition import held_out_split, partition
+from pocketfleet.training.task import NaturalTask, Task
+from pocketfleet.training.weights import Tensors
+
+__all__ = ["DeviceData"]
+
+
+class DeviceData:
+    """Examples by device; a function of the task, the partition and the seed, so that any process can rebuild it.
+
+    Attributes:
+        test: examples that no device holds.
+        num_training: how many examples each device trains on, ``int64 [devices]``.
+    """
+
+    def __init__(
+        self, task: Task, *, kind: str, devices: int, seed: int, alpha: float, examples_per_device: int
+    ) -> None:
+        """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples."""
+        self.test = as_examples(task.test_examples(), what=f"test_examples of task {task.name!r}")
+        self._rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._own: list[Examples] = []
+        if kind == "natural":
+            if not isinstance(task, NaturalTask):
+                raise InputError(f'partition.kind "natural" needs a task with device_examples, {task.name!r} has none')
+            self._own = [
+                as_examples(task.device_examples(device), what=f"device_examples({device})")
+                for device in range(devices)
+            ]
+            rows = [np.arange(len(own)) for own in self._own]
+        else:
+            self._shared = as_examples(task.train_examples(), what=f"train_examples of task {task.name!r}")
+            rows = list(
+                partition(
+                    kind,
+                    self._shared.y.numpy(),
+                    devices=devices,
+                    seed=seed,
+                    alpha=alpha,
+                    examples_per_device=examples_per_device,
+                )
+            )
+        self._rows = [held_out_split(own, seed=seed, device=device) for device, own in enumerate(rows)]
+        self.num_training = np.array([len(training) for training, _ in self._rows], dtype=np.int64)
+
+    def training(self, device: int) -> Examples:
+        """The examples that a device trains on."""
+        return self._take(device, self._rows[device][0])
+
+    def held_out(self, device: int) -> Examples:
+        """The examples that a device measures its models on; none where it has fewer than five."""
+        return self._take(device, self._rows[device][1])
+
+    def scaling(self, model: nn.Module) -> Tensors:
+        """Mean and scale for the model's ``FeatureScaling`` layers from per-device sums; empty without such layers."""
+        if not has_scaling(model):
+            return {}
+        with_examples = np.flatnonzero(self.num_training)
+        return frozen_scaling(model, (FeatureSums.of(self.training(int(device)).x) for device in with_examples))
+
+    def _take(self, device: int, rows: npt.NDArray[np.int64]) -> Examples:
+        return (self._own[device] if self._own else self._shared).take(torch.from_numpy(rows))

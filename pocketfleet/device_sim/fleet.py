@@ -1,0 +1,238 @@
+"""A fleet: a population of devices as columns, one row a device.
+
+Rules:
+
+1. A device is a unit of a catalogue phone. Which one, it draws from a *mix* (weights over phones), or is told.
+2. Units of one phone differ a little in compute: a lognormal factor of mean 1 on the peak. Phones of one SoC
+   differ up to twofold between models, and that is in the catalogue, not here.
+3. Every draw is keyed by (seed, device): adding a device changes no other device's row.
+4. Overrides come last, in the order given; a later one wins.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.device_sim.mix import load_mix
+from pocketfleet.device_sim.network import draw_links
+from pocketfleet.device_sim.phone import Phone, find_phone, load_phones
+from pocketfleet.errors import InputError
+from pocketfleet.training.draws import draw_key, normal, uniform
+
+__all__ = ["DeviceOverride", "Fleet", "build_fleet"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+# Assumed: sustained speed differs by some percent between units of a phone (silicon, age, case). Peaks hardly do:
+# 35.147 and 35.150 GFLOP/s on two models with a Helio G99 (hiroog/vfpbench@19d3b70 log/*.txt), while the same
+# log has 69.8 (Pixel 8) and 37.7 (Pixel 8a) on one Tensor G3: differences between models are the catalogue's.
+UNIT_SPREAD = 0.05
+# Assumed: the battery at the start is uniform between these, as if the fleet were met at any hour of its day.
+INITIAL_BATTERY_RATIO = (0.2, 1.0)
+_S_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fleet:
+    """The devices' columns, all ``[devices]``; ``phone`` indexes ``load_phones()``.
+
+    Attributes:
+        peak_flops: one-thread FP32 operations a second.
+        free_memory_bytes: what a training app can hope for.
+        compute_watts: drawn above idle while training on one thread.
+        latency_s: a round trip.
+        link_losses_per_s: the rate at which an open link is lost.
+        down_variation_ratio: standard deviation over mean of a device's rate between transfers.
+        metered: the link's bytes cost money.
+    """
+
+    seed: int
+    name: tuple[str, ...]
+    phone_name: tuple[str, ...]
+    phone: npt.NDArray[np.int64]
+    peak_flops: Floats
+    memory_bytes_per_s: Floats
+    free_memory_bytes: Floats
+    battery_capacity_joules: Floats
+    initial_battery_ratio: Floats
+    compute_watts: Floats
+    idle_watts: Floats
+    screen_watts: Floats
+    receive_watts: Floats
+    transmit_watts: Floats
+    charger_watts: Floats
+    down_bits_per_s: Floats
+    up_bits_per_s: Floats
+    latency_s: Floats
+    link_losses_per_s: Floats
+    down_variation_ratio: Floats
+    up_variation_ratio: Floats
+    metered: Bools
+    has_charger: Bools
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOverride:
+    """What some devices have instead of what they drew; ``None`` leaves it."""
+
+    devices: tuple[int, ...] | Literal["all"]
+    peak_flops_ratio: float | None = None
+    free_memory_bytes: float | None = None
+    down_bits_per_s: float | None = None
+    up_bits_per_s: float | None = None
+    latency_s: float | None = None
+    link_losses_per_hour: float | None = None
+    metered: bool | None = None
+    has_charger: bool | None = None
+    battery_ratio: float | None = None
+
+
+def build_fleet(
+    *,
+    devices: int,
+    seed: int,
+    mix: str | Path = "global-2024",
+    phones: Sequence[str] = (),
+    names: Sequence[str] = (),
+    network: str = "home-wifi",
+    overrides: Sequence[DeviceOverride] = (),
+) -> Fleet:
+    """Draw a fleet.
+
+    Args:
+        devices: how many, 1 or more.
+        seed: the experiment's seed.
+        mix: a packaged mix, or a CSV file with the columns ``phone`` and ``weight``.
+        phones: one catalogue phone a device, instead of a mix.
+        names: one name a device; ``device-0``, ``device-1``, ... without.
+        network: a scenario of ``catalog/networks.csv``.
+        overrides: applied in order.
+
+    Raises:
+        InputError: a value is not allowed, or a name unknown; the message names the key.
+    """
+    if devices < 1:
+        raise InputError(f"fleet.devices must be 1 or more, got {devices}")
+    catalogue = load_phones()
+    phone = _named_phones(phones, devices, catalogue) if phones else _drawn_phones(mix, seed, devices, catalogue)
+    links = draw_links(network, seed, devices)
+    device = np.arange(devices)
+    low, high = INITIAL_BATTERY_RATIO
+    fleet = Fleet(
+        seed=seed,
+        name=_names(names, devices),
+        phone_name=tuple(catalogue[index].name for index in phone),
+        phone=phone,
+        peak_flops=_column(catalogue, phone, "peak_flops_one_thread") * _unit_factor(seed, device),
+        memory_bytes_per_s=_column(catalogue, phone, "memory_bytes_per_s"),
+        free_memory_bytes=_column(catalogue, phone, "free_memory_bytes"),
+        battery_capacity_joules=_column(catalogue, phone, "battery_joules"),
+        initial_battery_ratio=low + (high - low) * uniform(draw_key(seed, "fleet.battery", device), 1)[:, 0],
+        compute_watts=_column(catalogue, phone, "compute_watts"),
+        idle_watts=_column(catalogue, phone, "idle_watts"),
+        screen_watts=_column(catalogue, phone, "screen_watts"),
+        receive_watts=_column(catalogue, phone, "receive_watts"),
+        transmit_watts=_column(catalogue, phone, "transmit_watts"),
+        charger_watts=_column(catalogue, phone, "charger_watts"),
+        down_bits_per_s=links.down_bits_per_s,
+        up_bits_per_s=links.up_bits_per_s,
+        latency_s=links.latency_s,
+        link_losses_per_s=links.link_losses_per_s,
+        down_variation_ratio=links.down_variation_ratio,
+        up_variation_ratio=links.up_variation_ratio,
+        metered=links.metered,
+        has_charger=np.ones(devices, dtype=np.bool_),
+    )
+    for number, override in enumerate(overrides):
+        _apply(fleet, override, key=f"fleet.overrides[{number}]")
+    return fleet
+
+
+def _column(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], figure: str) -> Floats:
+    return np.array([getattr(model, figure) for model in catalogue], dtype=np.float64)[phone]
+
+
+def _unit_factor(seed: int, device: npt.NDArray[np.int64]) -> Floats:
+    score = normal(draw_key(seed, "fleet.unit", device), 1)[:, 0]
+    factor: Floats = np.exp(UNIT_SPREAD * score - UNIT_SPREAD**2 / 2.0)
+    return factor
+
+
+def _drawn_phones(mix: str | Path, seed: int, devices: int, catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
+    weights = load_mix(mix)
+    index = {model.name: number for number, model in enumerate(catalogue)}
+    share = np.cumsum(list(weights.values()))
+    chance = uniform(draw_key(seed, "fleet.phone", np.arange(devices)), 1)[:, 0]
+    # The last phone takes what rounding leaves of the sum.
+    drawn = np.minimum(np.searchsorted(share, chance * share[-1], side="right"), len(share) - 1)
+    phone: npt.NDArray[np.int64] = np.array([index[name] for name in weights], dtype=np.int64)[drawn]
+    return phone
+
+
+def _named_phones(phones: Sequence[str], devices: int, catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
+    if len(phones) != devices:
+        raise InputError(f"fleet.phones must name one phone a device ({devices}), got {len(phones)}")
+    return np.array([catalogue.index(find_phone(name, catalogue)) for name in phones], dtype=np.int64)
+
+
+def _names(names: Sequence[str], devices: int) -> tuple[str, ...]:
+    if not names:
+        return tuple(f"device-{number}" for number in range(devices))
+    if len(names) != devices:
+        raise InputError(f"fleet.names must hold one name a device ({devices}), got {len(names)}")
+    if len(set(names)) != devices:
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        raise InputError(f"fleet.names must be unique, got more than once: {', '.join(twice)}")
+    return tuple(names)
+
+
+# field of an override: its column, the factor to the column's unit, the lowest and the highest value allowed.
+_REPLACED: dict[str, tuple[str, float, float, float]] = {
+    "free_memory_bytes": ("free_memory_bytes", 1.0, 0.0, np.inf),
+    "down_bits_per_s": ("down_bits_per_s", 1.0, 1.0, np.inf),
+    "up_bits_per_s": ("up_bits_per_s", 1.0, 1.0, np.inf),
+    "latency_s": ("latency_s", 1.0, 0.0, np.inf),
+    "link_losses_per_hour": ("link_losses_per_s", 1.0 / _S_PER_HOUR, 0.0, np.inf),
+    "metered": ("metered", 1.0, 0.0, 1.0),
+    "has_charger": ("has_charger", 1.0, 0.0, 1.0),
+    "battery_ratio": ("initial_battery_ratio", 1.0, 0.0, 1.0),
+}
+# A millionth of a phone's speed is a step of hours: anything under it is a mistake.
+_LEAST_PEAK_RATIO = 1e-6
+
+
+def _apply(fleet: Fleet, override: DeviceOverride, *, key: str) -> None:
+    """Write an override into the columns of a fleet that nobody has seen yet."""
+    rows = _rows(override, len(fleet), key=key)
+    given = {field.name: getattr(override, field.name) for field in dataclasses.fields(override)}
+    for field, (column, factor, lowest, highest) in _REPLACED.items():
+        if given[field] is not None:
+            getattr(fleet, column)[rows] = factor * _checked(given[field], lowest, highest, key=f"{key}.{field}")
+    if override.peak_flops_ratio is not None:
+        ratio = _checked(override.peak_flops_ratio, _LEAST_PEAK_RATIO, np.inf, key=f"{key}.peak_flops_ratio")
+        fleet.peak_flops[rows] *= ratio
+
+
+def _rows(override: DeviceOverride, devices: int, *, key: str) -> npt.NDArray[np.int64]:
+    if override.devices == "all":
+        return np.arange(devices)
+    unknown = [device for device in override.devices if not 0 <= device < devices]
+    if unknown:
+        raise InputError(f"{key}.devices must be in 0..{devices - 1} (the fleet's), got {unknown[0]}")
+    return np.array(override.devices, dtype=np.int64)
+
+
+def _checked(value: float, lowest: float, highest: float, *, key: str) -> float:
+    if not (lowest <= value <= highest and np.isfinite(value)):
+        bound = f"{lowest:g} or more" if highest == np.inf else f"{lowest:g} to {highest:g}"
+        raise InputError(f"{key} must be {bound}, got {value}")
+    return value

@@ -1,0 +1,110 @@
+"""Intervals that recur in a device's life, drawn when they are looked at and never stored.
+
+Rules:
+
+1. Time is cut into slots of equal length. A slot holds at most one interval, which starts within it.
+2. An interval is a function of (seed, purpose, device, slot) alone. It may last into later slots, ``slots_back`` of
+   them at most, so the state at a time is found by looking at the current slot and that many before it.
+3. An interval holds its start and not its end. Intervals of neighbouring slots may overlap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.training.draws import draw_key, uniform
+
+__all__ = ["Drawn", "Recurring", "Spans"]
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+# Slots before time 0 are looked at too; their numbers are shifted by this to be keys, which are not negative.
+_SLOTS_BEFORE_ZERO = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The intervals of slots, ``[n, slots]``: whether they happen, how long after the slot's start, how long."""
+
+    happens: Bools
+    after_s: Floats
+    length_s: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Every interval of ``n`` devices that matters from some time on until ``until_s``.
+
+    Attributes:
+        start_s: ``[n, slots]``; infinitely early, like the end, where a slot holds none.
+        end_s: ``[n, slots]``.
+        until_s: ``[n]``; from here on further intervals matter.
+    """
+
+    start_s: Floats
+    end_s: Floats
+    until_s: Floats
+
+    def hold(self, now_s: Floats) -> Bools:
+        """Whether an interval of each device holds ``now_s``; both ``[n]``."""
+        now_s = now_s[:, np.newaxis]
+        return np.asarray(((self.start_s <= now_s) & (now_s < self.end_s)).any(axis=1), dtype=np.bool_)
+
+    def next_edge_s(self, now_s: Floats) -> Floats:
+        """The next start or end after ``now_s``, but ``until_s`` if there is none before it; ``[n]``."""
+        edge_s = self.until_s
+        for bound_s in (self.start_s, self.end_s):
+            later_s = np.where(bound_s > now_s[:, np.newaxis], bound_s, np.inf)
+            edge_s = np.minimum(edge_s, later_s.min(axis=1))
+        return edge_s
+
+    def rows(self, chosen: Indices) -> Self:
+        """The same of some of the devices."""
+        return type(self)(start_s=self.start_s[chosen], end_s=self.end_s[chosen], until_s=self.until_s[chosen])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurring:
+    """One kind of recurring interval.
+
+    Attributes:
+        purpose: keys the draws.
+        slot_s: a slot's length in seconds.
+        offset_s: when slot 0 starts, at most 0.
+        slots_back: how many slots an interval may reach beyond its own.
+        draw: ``(traits [n, traits], slot_start_s [n, slots], chance [n, slots, 4]) -> Drawn``, where traits are what
+            stays with a device and ``chance`` is uniform in [0, 1).
+    """
+
+    purpose: str
+    slot_s: float
+    offset_s: float
+    slots_back: int
+    draw: Callable[[Floats, Floats, Floats], Drawn]
+
+    def spans(self, seed: int, devices: Indices, traits: Floats, now_s: Floats, *, slots_ahead: int) -> Spans:
+        """The intervals around ``now_s`` and over ``slots_ahead`` further slots.
+
+        Args:
+            seed: the experiment's seed.
+            devices: ``[n]``.
+            traits: ``[n, traits]``.
+            now_s: ``[n]``, 0 or more.
+            slots_ahead: 0 or more.
+        """
+        current = np.floor((now_s - self.offset_s) / self.slot_s)
+        slot = current[:, np.newaxis] + np.arange(-self.slots_back, slots_ahead + 1, dtype=np.float64)
+        slot_start_s: Floats = slot * self.slot_s + self.offset_s
+        key = draw_key(seed, self.purpose, devices[:, np.newaxis], slot.astype(np.int64) + _SLOTS_BEFORE_ZERO)
+        drawn = self.draw(traits, slot_start_s, uniform(key, 4))
+        start_s = np.where(drawn.happens, slot_start_s + drawn.after_s, -np.inf)
+        return Spans(
+            start_s=start_s,
+            end_s=start_s + np.where(drawn.happens, drawn.length_s, 0.0),
+            until_s=(current + slots_ahead + 1) * self.slot_s + self.offset_s,
+        )

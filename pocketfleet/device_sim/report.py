@@ -1,0 +1,99 @@
+"""A finished run read back: its tables, its summary, its plots."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pocketfleet.device_sim.run_directory import EXPERIMENT, SUMMARY
+from pocketfleet.errors import InputError
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A run directory of a simulation that ended.
+
+    Attributes:
+        path: the directory.
+        summary: what ``summary.json`` says.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open a run.
+
+        Raises:
+            InputError: there is no finished run at ``path``.
+        """
+        self.path = Path(path)
+        if not (self.path / EXPERIMENT).is_file():
+            raise InputError(f"{path} holds no run (no {EXPERIMENT})")
+        if not (self.path / SUMMARY).is_file():
+            raise InputError(f"the run in {path} has not ended: continue it with pocketfleet simulate --resume {path}")
+        self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """One row a closed round."""
+        return pd.read_parquet(self.path / "rounds.parquet")
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row an event, in order of time; see ``device_sim.events``."""
+        return pd.read_parquet(self.path / "events.parquet")
+
+    @cached_property
+    def devices(self) -> pd.DataFrame:
+        """One row a device."""
+        return pd.read_parquet(self.path / "devices.parquet")
+
+    def plot(self, file: Path | str | None = None) -> Path:
+        """Draw the headline metric over rounds and virtual time, and what became of the assignments; a PNG.
+
+        Args:
+            file: where to; ``plot.png`` in the run directory by default.
+
+        Returns:
+            The file's path.
+        """
+        # The object interface, without pyplot: no window system is touched and no global state is left behind.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        learning, fates = figure.subplots(1, 2)
+        figure.suptitle(
+            f"{self.summary['task']}: {self.summary['devices']} phones, {self.summary['rounds']} rounds, "
+            f"{self.summary['virtual_seconds'] / 3600:.1f} virtual hours"
+        )
+        self._plot_metric(learning)
+        self._plot_fates(fates)
+        target = Path(file) if file is not None else self.path / "plot.png"
+        figure.savefig(target, dpi=120)
+        return target
+
+    def _plot_metric(self, axes: Any) -> None:  # noqa: ANN401 - matplotlib is untyped
+        name = f"test_{self.summary['headline_metric']}"
+        evaluated = self.rounds.dropna(subset=[name]) if name in self.rounds else self.rounds.iloc[:0]
+        axes.plot(evaluated["closed_s"] / 3600.0, evaluated[name] if len(evaluated) else [], color="#0072b2", marker=".")
+        axes.set_xlabel("virtual hours")
+        axes.set_ylabel(name)
+        axes.set_title("The global model on examples no phone holds")
+        axes.grid(alpha=0.3)
+
+    def _plot_fates(self, axes: Any) -> None:  # noqa: ANN401 - matplotlib is untyped
+        # Okabe and Ito's palette, told apart by colour-blind readers (jfly.uni-koeln.de/color).
+        colours = ("#009e73", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000", "#999999")
+        below = pd.Series(0, index=self.rounds.index)
+        lost = [name for name in self.rounds.columns if name.startswith("dropouts_")]
+        for colour, column in zip(colours, ["accepted", *lost], strict=False):
+            label = column.removeprefix("dropouts_").replace("_", " ")
+            axes.bar(self.rounds["round"], self.rounds[column], bottom=below, width=1.0, color=colour, label=label)
+            below = below + self.rounds[column]
+        axes.set_xlabel("round")
+        axes.set_ylabel("assignments")
+        axes.set_title("What became of the assignments")
+        axes.legend(fontsize="small")

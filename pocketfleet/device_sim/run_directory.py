@@ -1,0 +1,201 @@
+"""The folder a run leaves behind, written so that a kill at any moment loses nothing that a checkpoint holds.
+
+Rules:
+
+1. Tables grow by *parts*, one Parquet file each a checkpoint (``parts/events-000012.parquet``); checkpoint ``n`` counts
+   on parts ``0..n``. Parts are written before their checkpoint.
+2. A checkpoint is a folder that appears by renaming (``checkpoints/000012``); the last two are kept.
+3. Reopening drops what the latest checkpoint does not count on: later parts, half-written folders.
+4. ``finish`` joins the parts into whole tables and writes ``summary.json`` last: a folder with a summary is complete.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pocketfleet.errors import InputError
+from pocketfleet.training.update import tensors_from_bytes, tensors_to_bytes
+from pocketfleet.training.weights import Tensors
+
+__all__ = ["Checkpoint", "RunDirectory"]
+
+EXPERIMENT, SUMMARY = "experiment.toml", "summary.json"
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Everything a run continues from: JSON-able values, arrays and tensors, each by name."""
+
+    values: Mapping[str, Any]
+    arrays: Mapping[str, npt.NDArray[Any]]
+    tensors: Tensors
+
+
+class RunDirectory:
+    """The files of one run; at most one process writes to it."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, experiment_toml: str, *, force: bool) -> "RunDirectory":
+        """Start a new run.
+
+        Args:
+            path: must not exist, be empty, or with ``force`` hold an earlier run, which is deleted.
+            experiment_toml: the resolved experiment.
+            force: replace an earlier run.
+
+        Raises:
+            InputError: ``path`` is in use, or holds something that is no run.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {path} is a file; name a folder")
+        if path.is_dir() and any(path.iterdir()):
+            is_run = (path / EXPERIMENT).is_file()
+            if not is_run:
+                raise InputError(f"--out {path} holds files that are no run of pocketfleet; name another folder")
+            if not force:
+                raise InputError(
+                    f"--out {path} holds a run already: name another folder, continue it with --resume, or replace it "
+                    "with --force"
+                )
+            lock = _locked(path)
+            for item in path.iterdir():
+                if item.name != _LOCK:
+                    shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        directory = cls(path, lock)
+        directory.write_text(EXPERIMENT, experiment_toml)
+        return directory
+
+    @classmethod
+    def reopen(cls, path: Path) -> "RunDirectory":
+        """Open a run to continue it, dropping what its latest checkpoint does not count on.
+
+        Raises:
+            InputError: there is no run at ``path``, or another process writes to it.
+        """
+        if not (path / EXPERIMENT).is_file():
+            raise InputError(f"--resume: {path} holds no run (no {EXPERIMENT}); name the folder of an earlier --out")
+        directory = cls(path, _locked(path))
+        number = directory.latest_number()
+        for part in (path / "parts").glob("*"):
+            if part.suffix != ".parquet" or _number(part) > number:
+                part.unlink()
+        for folder in [*(path / "checkpoints").glob(".*"), *path.glob(".bundle.*")]:
+            shutil.rmtree(folder)
+        return directory
+
+    def close(self) -> None:
+        """Let another process write."""
+        self._lock.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended by itself."""
+        return (self.path / SUMMARY).is_file()
+
+    def latest_number(self) -> int:
+        """The latest checkpoint's number, -1 without one."""
+        return max((int(folder.name) for folder in self._checkpoints()), default=-1)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file so that it is there whole or not at all."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text)
+        partial.replace(self.path / name)
+
+    def write_parts(self, number: int, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Write the rows that came since the last checkpoint."""
+        folder = self.path / "parts"
+        folder.mkdir(exist_ok=True)
+        for name, table in tables.items():
+            target = folder / f"{name}-{number:06d}.parquet"
+            partial = target.with_suffix(".partial")
+            table.to_parquet(partial, index=False)
+            partial.replace(target)
+
+    def write_checkpoint(self, number: int, checkpoint: Checkpoint) -> None:
+        """Write checkpoint ``number`` and delete all but the last two."""
+        folder = self.path / "checkpoints" / f"{number:06d}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        (partial / "values.json").write_text(json.dumps(dict(checkpoint.values)))
+        np.savez(partial / "arrays.npz", **dict(checkpoint.arrays))
+        (partial / "tensors.safetensors").write_bytes(tensors_to_bytes(checkpoint.tensors))
+        for file in partial.iterdir():
+            _flush(file)
+        partial.rename(folder)
+        _flush(folder.parent)
+        for old in sorted(self._checkpoints())[:-_KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def read_checkpoint(self, number: int) -> Checkpoint:
+        """Read a checkpoint that ``latest_number`` or ``kept_numbers`` named."""
+        folder = self.path / "checkpoints" / f"{number:06d}"
+        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return Checkpoint(
+            values=json.loads((folder / "values.json").read_text()),
+            arrays=arrays,
+            tensors=tensors_from_bytes((folder / "tensors.safetensors").read_bytes()),
+        )
+
+    def read_parts(self, name: str) -> pd.DataFrame:
+        """All rows of a table that were written so far, in order of writing."""
+        parts = sorted((self.path / "parts").glob(f"{name}-*.parquet"))
+        tables = [table for table in map(pd.read_parquet, parts) if len(table)]
+        return pd.concat(tables, ignore_index=True) if tables else pd.read_parquet(parts[0])
+
+    def finish(self, tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any]) -> None:
+        """Write the whole tables and the summary, and delete the parts."""
+        for name, table in tables.items():
+            partial = self.path / f".{name}.partial"
+            table.to_parquet(partial, index=False)
+            partial.replace(self.path / f"{name}.parquet")
+        self.write_text(SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
+        shutil.rmtree(self.path / "parts")
+
+    def _checkpoints(self) -> list[Path]:
+        return [folder for folder in (self.path / "checkpoints").glob("*") if folder.name.isdigit()]
+
+
+_LOCK = ".lock"
+
+
+def _locked(path: Path) -> IO[str]:
+    lock = (path / _LOCK).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        lock.close()
+        raise InputError(f"another process is writing to {path}; wait for it, or name another folder") from exc
+    return lock
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.rpartition("-")[2])
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

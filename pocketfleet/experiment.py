@@ -1,0 +1,289 @@
+"""Everything a run depends on, in one TOML file: the schema, its defaults, and how a user is told what is wrong.
+
+What is not built is not in the schema: an unknown key or value is refused, never accepted and ignored.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pocketfleet.errors import InputError
+
+__all__ = ["Experiment", "packaged_experiments", "parsed_settings"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TaskSection(_Section):
+    """What is learnt."""
+
+    name: str  # a packaged task, or "my_module:make_task"
+    options: dict[str, Any] = {}  # keyword arguments of the task's factory
+    bundle: str = ""  # take the programs from this bundle instead of exporting anew
+
+
+class PartitionSection(_Section):
+    """How the examples are spread over devices."""
+
+    kind: Literal["iid", "dirichlet", "quantity", "natural"] = "iid"
+    # Hsu et al. 2019 (arXiv:1909.06335) sweep concentrations from 0 to 100; 0.3 is a common strong skew.
+    alpha: Positive = 0.3
+    examples_per_device: int = Field(default=0, ge=0)  # 0: split what there is; n: draw n with replacement
+
+
+class OverrideSection(_Section):
+    """What differs for some devices from what the fleet drew; unset keys stay as drawn."""
+
+    devices: list[Annotated[int, Field(ge=0)]] | Literal["all"]
+    peak_flops_ratio: Positive | None = None
+    free_memory_bytes: NotNegative | None = None
+    down_bits_per_s: Positive | None = None
+    up_bits_per_s: Positive | None = None
+    latency_s: NotNegative | None = None
+    link_losses_per_hour: NotNegative | None = None
+    metered: bool | None = None
+    has_charger: bool | None = None
+    battery_ratio: Ratio | None = None
+
+
+class FleetSection(_Section):
+    """The phones."""
+
+    devices: Count = 100
+    mix: str = "global-2024"  # a packaged mix, or a CSV of phone and weight
+    phones: list[str] = []  # one phone a device, instead of a mix
+    names: list[str] = []  # one name a device
+    program: Literal["executorch", "onnx"] = "executorch"  # what the phone runs: drives bytes, memory, seconds
+    network: str = "home-wifi"
+    availability: str = "always"
+    overrides: list[OverrideSection] = []
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        for key in ("phones", "names"):
+            given = len(getattr(self, key))
+            if given not in {0, self.devices}:
+                raise ValueError(f"fleet.{key} must name one a device ({self.devices}) or none, got {given}")
+        return self
+
+
+class EligibilitySection(_Section):
+    """When a phone may train."""
+
+    idle: bool = True
+    charging: bool = True
+    unmetered: bool = True
+    min_battery_ratio: Ratio = 0.3  # see device_sim.eligibility.Rule
+
+
+class TrainingSection(_Section):
+    """One device's work in a round."""
+
+    optimizer: Literal["sgd"] = "sgd"
+    epochs: Count = 1
+    steps: int = Field(default=0, ge=0)  # 0: epochs; n: so many steps whatever the examples
+    batch_size: Count = 16
+    learning_rate: Positive
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+    max_norm: NotNegative = 0.0  # 0: no clipping
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Self:
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("training.nesterov needs a training.momentum above 0, got momentum 0")
+        return self
+
+
+class RoundsSection(_Section):
+    """When a round opens, closes, counts; and when the run ends."""
+
+    policy: Literal["synchronous"] = "synchronous"
+    count: Count = 100  # model versions to publish
+    horizon_s: Positive = 2_592_000.0  # 30 days: a fleet that fills no round ends
+    cohort: Count = 10  # reports wanted
+    # Bonawitz et al. 2019 (arXiv:1902.01046), section 9: 130 % of the devices wanted are asked.
+    over_selection: float = Field(default=1.3, ge=1, allow_inf_nan=False)
+    minimum_ratio: Ratio = 0.6
+    deadline_s: Positive = 600.0
+    partial_work: Literal["report", "discard"] = "report"
+    evaluate_every: Count = 1
+
+
+class AlgorithmSection(_Section):
+    """What devices and server do with updates."""
+
+    name: str = "fedavg"  # fedavg | fedprox | "my_module:make_algorithm"
+    # Li et al. 2020 (arXiv:1812.06127) tune mu over 0.001 to 1.
+    proximal_mu: NotNegative = 0.01
+
+
+class ServerSection(_Section):
+    """The server's optimizer."""
+
+    optimizer: Literal["sgd", "momentum"] = "sgd"  # sgd at rate 1 is FedAvg, momentum is FedAvgM
+    learning_rate: Positive = 1.0
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # Hsu et al. 2019, section 4.3
+
+
+class EngineSection(_Section):
+    """How the host computes; never in the events."""
+
+    runtime: Literal["torch", "executorch", "onnx"] = "torch"
+    processes: Count = 1
+    checkpoint_every: Count = 1  # closed rounds
+
+
+class Experiment(_Section):
+    """One run, wholly described.
+
+    Load one with ``Experiment.load``, change it with ``with_settings``, run it with ``pocketfleet.simulate``.
+    """
+
+    seed: int = Field(default=1, ge=0)
+    task: TaskSection
+    partition: PartitionSection = PartitionSection()
+    fleet: FleetSection = FleetSection()
+    eligibility: EligibilitySection = EligibilitySection()
+    training: TrainingSection
+    rounds: RoundsSection = RoundsSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    server: ServerSection = ServerSection()
+    engine: EngineSection = EngineSection()
+
+    @model_validator(mode="after")
+    def _cohort_within_fleet(self) -> Self:
+        if self.rounds.cohort > self.fleet.devices:
+            raise ValueError(
+                f"rounds.cohort must be 1..{self.fleet.devices} (the fleet's size), got {self.rounds.cohort}: lower it "
+                "or raise fleet.devices"
+            )
+        return self
+
+    @classmethod
+    def load(cls, source: str | Path, settings: Iterable[str] = ()) -> "Experiment":
+        """An experiment by packaged name or path.
+
+        Args:
+            source: such as ``"mnist-fleet"`` or ``"my.toml"``.
+            settings: changes such as ``"rounds.count=50"``; the right side is a TOML value, or a word.
+
+        Raises:
+            InputError: no such experiment, no TOML, or a value that the schema refuses.
+        """
+        return cls.from_toml(_text_of(source), settings, name=str(source))
+
+    @classmethod
+    def from_toml(cls, text: str, settings: Iterable[str] = (), *, name: str = "the experiment") -> "Experiment":
+        """An experiment from the text of a TOML file; see ``load``."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as exc:
+            raise InputError(f"{name} is no TOML file: {exc}") from exc
+        return cls._checked(_changed(table, settings), name=name)
+
+    def with_settings(self, *settings: str) -> "Experiment":
+        """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
+        return self._checked(_changed(self.model_dump(exclude_none=True), settings), name="the experiment")
+
+    def to_toml(self) -> str:
+        """Every key with its value."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    @classmethod
+    def _checked(cls, table: Mapping[str, Any], *, name: str) -> "Experiment":
+        try:
+            return cls.model_validate(table)
+        except ValidationError as exc:
+            problems = "; ".join(_problem(error) for error in exc.errors())
+            raise InputError(f"{name}: {problems}") from exc
+
+
+def packaged_experiments() -> dict[str, str]:
+    """Names of the packaged experiments and their one-line descriptions."""
+    folder = resources.files("pocketfleet").joinpath("experiments")
+    texts = {item.name.removesuffix(".toml"): item.read_text() for item in folder.iterdir() if item.name.endswith(".toml")}
+    return {name: text.splitlines()[0].removeprefix("#").strip() for name, text in sorted(texts.items())}
+
+
+def _text_of(source: str | Path) -> str:
+    if str(source) in packaged_experiments():
+        return resources.files("pocketfleet").joinpath("experiments", f"{source}.toml").read_text()
+    path = Path(source)
+    try:
+        return path.read_text()
+    except FileNotFoundError as exc:
+        close = difflib.get_close_matches(str(source), packaged_experiments(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(
+            f"no experiment {str(source)!r}: neither a file nor one of {', '.join(packaged_experiments())}{hint}"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"cannot read the experiment {str(source)!r}: {exc}") from exc
+
+
+def _changed(table: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """``table`` with dotted keys set."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set takes key=value, such as rounds.count=50, got {setting!r}")
+        *sections, last = key.strip().split(".")
+        inner = result
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"--set {setting}: {section} is no section")
+        inner[last] = _value(value.strip())
+    return result
+
+
+def parsed_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """``["a.b=1", "c=word"]`` as the table that a TOML file would give."""
+    return _changed({}, settings)
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - any TOML value
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
+    key = ".".join(str(part) for part in error["loc"] if part not in {"int", "str"})
+    if error["type"] == "extra_forbidden":
+        allowed = _keys_at(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {key}: {hint}allowed here: {', '.join(allowed)}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{key} {error['msg'].removeprefix('Input ')}, got {error['input']!r}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Experiment
+    for part in location:
+        if isinstance(part, int):
+            continue
+        kind = model.model_fields[part].annotation
+        model = OverrideSection if part == "overrides" else kind
+    return list(model.model_fields)

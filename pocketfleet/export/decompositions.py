@@ -1,0 +1,283 @@
+"""One table a runtime: the operators that it lacks, computes wrongly or computes too slowly, and what replaces them.
+
+Each entry names the versions that were seen to need it and why. A replacement is a function with the operator's own
+arguments; it returns ``NotImplemented`` for arguments that it does not cover, and the operator is then left in place
+for the runtime, where the gate judges it. All work for any batch size.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch._decomp import get_decompositions
+
+from pocketfleet.export import convolution as im2col
+
+__all__ = ["EXECUTORCH", "ONNX", "Decomposition", "decomposition_table"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decomposition:
+    """An operator's replacement for one runtime, the versions that need it and the reason."""
+
+    operator: Any
+    replacement: Callable[..., Any]
+    versions: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The operator's name without overload: ``aten.convolution_backward``."""
+        return str(self.operator).rpartition(".")[0]
+
+
+def max_pool2d_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: torch.Tensor,
+) -> torch.Tensor:
+    """``aten.max_pool2d_with_indices_backward``: each gradient is added where the maximum came from."""
+    del kernel_size, stride, padding, dilation, ceil_mode
+    lead, (height, width) = list(x.shape[:-2]), x.shape[-2:]
+    pooled = math.prod(grad.shape[-2:])
+    zeros = aten.full.default([*lead, height * width], 0.0, dtype=grad.dtype)
+    flat = aten.scatter_add.default(zeros, len(lead), indices.reshape([*lead, pooled]), grad.reshape([*lead, pooled]))
+    return flat.view(x.shape)
+
+
+def avg_pool2d_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:  # noqa: ANN401 - a tensor or NotImplemented
+    """``aten.avg_pool2d_backward`` as a sum of shifted, spread gradients; padding counts as part of a window.
+
+    Not covered: ``ceil_mode``, padding left out of the count, and inputs without a batch.
+    """
+    kernel = _pair(kernel_size)
+    steps, pad = _pair(stride) if len(stride) else kernel, _pair(padding)
+    if ceil_mode or x.dim() != 4 or (any(pad) and not count_include_pad):
+        return NotImplemented
+    share = grad * (1.0 / (divisor_override or kernel[0] * kernel[1]))
+    for dim in (0, 1):
+        share = _scatter_windows(share, 2 + dim, kernel[dim], steps[dim], pad[dim], x.shape[2 + dim])
+    return share
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return (values[0], values[-1])
+
+
+def _scatter_windows(grad: torch.Tensor, dim: int, kernel: int, stride: int, padding: int, size: int) -> torch.Tensor:
+    """Add each entry along ``dim`` to the ``kernel`` places that its window covers; ``size`` places come back."""
+    spread = _spread(grad, dim, stride)
+    total = None
+    for offset in range(kernel):
+        low = offset - padding
+        shifted = _shift(spread, dim, low, size)
+        total = shifted if total is None else total + shifted
+    assert total is not None
+    return total
+
+
+def _spread(grad: torch.Tensor, dim: int, stride: int) -> torch.Tensor:
+    """Put ``stride - 1`` zeros after every entry along ``dim``."""
+    if stride == 1:
+        return grad
+    shape = list(grad.shape)
+    apart = _pad_after(grad.unsqueeze(dim + 1), dim + 1, stride - 1)
+    return apart.view([*shape[:dim], shape[dim] * stride, *shape[dim + 1 :]])
+
+
+def _pad_after(x: torch.Tensor, dim: int, count: int) -> torch.Tensor:
+    return aten.constant_pad_nd.default(x, [0, 0] * (x.dim() - 1 - dim) + [0, count], 0.0)
+
+
+def _shift(x: torch.Tensor, dim: int, low: int, size: int) -> torch.Tensor:
+    """Move entries along ``dim`` by ``low`` places and cut or pad with zeros to ``size`` places."""
+    first, last = max(-low, 0), min(x.shape[dim], size - low)
+    cut = aten.slice_copy.Tensor(x, dim, first, last)
+    pads = [0, 0] * (x.dim() - 1 - dim) + [max(low, 0), size - max(low, 0) - (last - first)]
+    return aten.constant_pad_nd.default(cut, pads, 0.0) if any(pads) else cut
+
+
+def threshold_backward(grad: torch.Tensor, x: torch.Tensor, threshold: float) -> torch.Tensor:
+    """``aten.threshold_backward``, a rectifier's gradient, as a choice between the gradient and zero."""
+    return aten.where.self(aten.le.Scalar(x, threshold), aten.full.default([], 0.0, dtype=grad.dtype), grad)
+
+
+def convolution_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> Any:  # noqa: ANN401 - gradients or NotImplemented
+    """``aten.convolution_backward`` by two convolutions; any dimension, groups, stride, padding and dilation.
+
+    The input's gradient is the transposed convolution of the output's gradient. The weight's gradient is the
+    convolution of the input with the output's gradient as its kernel, batch and channels exchanged, stride and
+    dilation exchanged.
+    """
+    del bias_sizes, output_padding
+    if transposed or x.dim() != weight.dim():
+        return NotImplemented
+    dims = range(weight.dim() - 2)
+    grad_x = grad_w = grad_b = None
+    if output_mask[0]:
+        reached = [
+            (grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1
+            for i in dims
+        ]
+        missing = [x.shape[2 + i] - reached[i] for i in dims]
+        grad_x = aten.convolution.default(grad, weight, None, stride, padding, dilation, True, missing, groups)
+    if output_mask[1]:
+        grad_w = _convolution_grad_weight(grad, x, weight, stride, padding, dilation, groups)
+    if output_mask[2]:
+        grad_b = grad.sum([0, *(2 + i for i in dims)])
+    return grad_x, grad_w, grad_b
+
+
+def _convolution_grad_weight(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    batch, channels, *size = x.shape
+    dims = range(len(size))
+    order = [2, 1, 0, *(3 + i for i in dims)]
+    image = x.view(batch, groups, channels // groups, *size).permute(order)
+    image = image.reshape(channels // groups, groups * batch, *size)
+    full = aten.convolution.default(
+        image, grad.transpose(0, 1), None, dilation, padding, stride, False, [0] * len(size), groups
+    ).transpose(0, 1)
+    for i in dims:
+        # A stride that does not divide the image leaves kernel positions beyond the kernel's own.
+        full = full.narrow(2 + i, 0, weight.shape[2 + i])
+    return full
+
+
+def _torch_entries(names: Sequence[Any], *, versions: str, reason: str) -> list[Decomposition]:
+    found = get_decompositions(list(names))
+    return [
+        Decomposition(operator=operator, replacement=found[operator], versions=versions, reason=reason)
+        for operator in names
+    ]
+
+
+_BATCH_NORM = (
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit.no_stats,
+    aten._native_batch_norm_legit_functional.default,
+    aten.native_batch_norm_backward.default,
+)
+
+EXECUTORCH: tuple[Decomposition, ...] = (
+    Decomposition(
+        operator=aten.max_pool2d_with_indices_backward.default,
+        replacement=max_pool2d_backward,
+        versions="executorch 1.5.1",
+        reason="the kernel adds into memory that it does not set to zero: gradients grow with every call",
+    ),
+    Decomposition(
+        operator=aten.convolution.default,
+        replacement=im2col.convolution,
+        versions="executorch 1.5.1",
+        reason="the kernel loops over single values: 20 ms where products take 1 (6 to 16 channels, 5 x 5, batch 16)",
+    ),
+    Decomposition(
+        operator=aten.convolution_backward.default,
+        replacement=im2col.convolution_backward,
+        versions="executorch 1.5.1",
+        reason="as slow as the forward kernel, and 2-D only",
+    ),
+    Decomposition(
+        operator=aten.avg_pool2d_backward.default,
+        replacement=avg_pool2d_backward,
+        versions="executorch 1.5.1",
+        reason="there is no kernel",
+    ),
+    Decomposition(
+        operator=aten.threshold_backward.default,
+        replacement=threshold_backward,
+        versions="executorch 1.5.1",
+        reason="there is no kernel; the default decomposition is several times slower than a choice with a scalar",
+    ),
+    *_torch_entries(
+        _BATCH_NORM,
+        versions="executorch 1.5.1",
+        reason="there is no kernel of the functional form; buffers must leave the step as outputs",
+    ),
+)
+
+ONNX: tuple[Decomposition, ...] = (
+    Decomposition(
+        operator=aten.max_pool2d_with_indices_backward.default,
+        replacement=max_pool2d_backward,
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="there is no translation",
+    ),
+    Decomposition(
+        operator=aten.convolution_backward.default,
+        replacement=convolution_backward,
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="there is no translation",
+    ),
+    Decomposition(
+        operator=aten.avg_pool2d_backward.default,
+        replacement=avg_pool2d_backward,
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="there is no translation",
+    ),
+    *_torch_entries(
+        _BATCH_NORM,
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="there is no translation of the functional form and of the gradient",
+    ),
+)
+
+_TABLES: dict[str, tuple[Decomposition, ...]] = {"executorch": EXECUTORCH, "onnx": ONNX}
+
+
+def decomposition_table(
+    runtime: Literal["executorch", "onnx"], *, leave_out: Collection[str] = ()
+) -> dict[Any, Callable[..., Any]]:
+    """The table of one runtime as ``make_fx`` takes it.
+
+    Args:
+        runtime: which table.
+        leave_out: names such as ``"aten.convolution"`` that keep the runtime's own operator.
+
+    Raises:
+        ValueError: ``leave_out`` names an operator that the table does not hold.
+    """
+    entries = _TABLES[runtime]
+    unknown = sorted(set(leave_out) - {entry.name for entry in entries})
+    if unknown:
+        raise ValueError(f"no decomposition for {runtime} of {unknown}")
+    return {entry.operator: entry.replacement for entry in entries if entry.name not in leave_out}

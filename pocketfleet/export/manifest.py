@@ -1,0 +1,146 @@
+"""``manifest.json``: everything that one must know to run a bundle's programs and to trust its files.
+
+Unknown keys, missing keys and wrong types are refused. Programs, weights and sizes are described here; the files
+themselves are ``bundle.py``'s.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from pocketfleet.errors import BundleError
+from pocketfleet.export.footprint import Footprint
+from pocketfleet.export.program import METHODS, Signature
+from pocketfleet.training.train_step import StepSettings
+
+__all__ = [
+    "FROZEN_FILE",
+    "MANIFEST_FILE",
+    "PTE_FILE",
+    "SCHEMA_VERSION",
+    "WEIGHTS_FILE",
+    "FileEntry",
+    "Manifest",
+    "TaskEntry",
+    "file_sha256",
+    "onnx_file",
+    "read_manifest",
+]
+
+MANIFEST_FILE = "manifest.json"
+PTE_FILE = "model.pte"
+WEIGHTS_FILE = "weights.safetensors"
+FROZEN_FILE = "frozen.safetensors"
+# Raised whenever a reader of the old form would misunderstand the new one.
+SCHEMA_VERSION: Literal[1] = 1
+
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def onnx_file(method: str) -> str:
+    """The file name of one ONNX method."""
+    return f"{method}.onnx"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain_file_name(name: str) -> str:
+    """A file directly in the bundle: no folder, no way out of it."""
+    if name in {"", ".", ".."} or "\\" in name or "\0" in name or PurePosixPath(name).name != name:
+        raise ValueError(f"must be a plain file name, got {name!r}")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+
+
+class FileEntry(BaseModel):
+    """Size in bytes and SHA-256 (hexadecimal) of one file."""
+
+    model_config = _STRICT
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TaskEntry(BaseModel):
+    """The task's own name, and the path and options by which ``load_task`` makes it again."""
+
+    model_config = _STRICT
+
+    name: str
+    path: str
+    options: dict[str, JsonValue]
+
+
+class Manifest(BaseModel):
+    """See the attributes' comments; shapes hold numbers and ``"batch"``."""
+
+    model_config = _STRICT
+
+    schema_version: Literal[1]
+    task: TaskEntry
+    # Which terms the training step has, by the fields of StepSettings.
+    settings: dict[str, bool]
+    # Defaults of the hyper-parameters that the step takes.
+    hyper: dict[str, float]
+    max_batch: int = Field(ge=1)
+    signature: Signature
+    footprint: dict[Literal["executorch", "onnx"], Footprint]
+    files: dict[FileName, FileEntry]
+    # Distribution names to the versions that exported the bundle.
+    exported_with: dict[str, str]
+    # The oldest versions of the runtimes that run it, and the ONNX opset.
+    minimum_runtime: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Manifest":
+        known = {field.name for field in dataclasses.fields(StepSettings)}
+        if set(self.settings) != known:
+            raise ValueError(f"settings must hold exactly {sorted(known)}, got {sorted(self.settings)}")
+        if set(self.hyper) != set(self.step_settings.hyper_names):
+            raise ValueError(
+                f"hyper must hold exactly {sorted(self.step_settings.hyper_names)}, got {sorted(self.hyper)}"
+            )
+        for runtime, footprint in self.footprint.items():
+            if footprint.runtime != runtime or set(footprint.operators) != set(METHODS):
+                raise ValueError(f"footprint.{runtime} must count {list(METHODS)} on {runtime}")
+        return self
+
+    @property
+    def step_settings(self) -> StepSettings:
+        """The settings that the training step was traced with."""
+        return StepSettings(**self.settings)
+
+
+def read_manifest(text: str, *, where: str) -> Manifest:
+    """Parse and check a manifest.
+
+    Args:
+        text: JSON.
+        where: names the file in messages.
+
+    Raises:
+        BundleError: it is no manifest of this schema version.
+    """
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        if first["loc"] == ("schema_version",):
+            raise BundleError(
+                f"{where}: schema_version must be {SCHEMA_VERSION}, got {first['input']!r}; export the bundle again with "
+                "this version of pocketfleet, or use the version that exported it"
+            ) from exc
+        raise BundleError(
+            f"{where}: {key}: {first['msg']} ({exc.error_count()} such problems); the file is damaged or was edited: "
+            "export the bundle again"
+        ) from exc

@@ -1,0 +1,341 @@
+"""A task as three functional programs, traced over the very functions that train eagerly.
+
+1. A program holds no weights: ``train_step`` takes weights, optimizer state, batch and hyper-parameters and returns
+   the loss, new weights and new state; ``predict`` and ``evaluate`` take weights too.
+2. Inputs and outputs are flat, in the order of the roles below; within a role sorted by name, but ``hyper`` in the
+   order of ``StepSettings.hyper_names`` and ``metric`` in the order of ``evaluate``:
+
+   ============  ====================================================================  ============================
+   method        inputs                                                                outputs
+   ============  ====================================================================  ============================
+   train_step    trainable, buffer, slot, frozen, anchor, correction, x, y, hyper      loss, trainable, buffer, slot
+   predict       trainable, buffer, frozen, x                                          output
+   evaluate      trainable, buffer, frozen, x, y                                       loss, metric
+   ============  ====================================================================  ============================
+
+3. Only the batch is dynamic, from 1 to ``max_batch``; every other dimension is a number.
+
+Tried with torch 2.13.0: ``torch._subclasses.FakeTensorMode`` and ``torch._dynamo.source.ConstantSource``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
+
+from pocketfleet.errors import InputError
+from pocketfleet.training.examples import Examples
+from pocketfleet.training.task import Task
+from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
+from pocketfleet.training.weights import Tensors, Weights
+
+__all__ = ["BATCH", "METHODS", "MethodSignature", "Programs", "Role", "Signature", "TensorSpec", "trace_programs"]
+
+# How a dynamic dimension is written in a shape.
+BATCH: Literal["batch"] = "batch"
+METHODS = ("train_step", "predict", "evaluate")
+
+Role = Literal[
+    "trainable", "buffer", "slot", "frozen", "anchor", "correction", "x", "y", "hyper", "loss", "output", "metric"
+]
+# Operators to their replacements, as ``make_fx`` takes them.
+DecompositionTable = Mapping[Any, Callable[..., Any]]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output: what it is for, its name within that role, its shape and type.
+
+    ``shape`` holds numbers and at most one ``"batch"``; ``dtype`` is torch's name without the prefix (``"float32"``).
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    role: Role
+    name: str
+    shape: tuple[int | Literal["batch"], ...]
+    dtype: str
+
+    @property
+    def label(self) -> str:
+        """Its name in a program whose inputs are named: ``trainable/0.weight``, ``x``, ``hyper/learning_rate``."""
+        return self.role if self.role == self.name else f"{self.role}/{self.name}"
+
+    def sizes(self, batch: int) -> tuple[int, ...]:
+        """The shape at one batch size."""
+        return tuple(batch if size == BATCH else int(size) for size in self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSignature:
+    """Inputs and outputs of one method, in the order in which it takes and returns them."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def input_names(self, role: Role) -> tuple[str, ...]:
+        """Names of the inputs of one role, in order."""
+        return tuple(spec.name for spec in self.inputs if spec.role == role)
+
+    def output_names(self, role: Role) -> tuple[str, ...]:
+        """Names of the outputs of one role, in order."""
+        return tuple(spec.name for spec in self.outputs if spec.role == role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The signatures of the three methods."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    train_step: MethodSignature
+    predict: MethodSignature
+    evaluate: MethodSignature
+
+    def method(self, name: str) -> MethodSignature:
+        """One method's signature by its name in ``METHODS``."""
+        signature: MethodSignature = getattr(self, name)
+        return signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """The three exported graphs by method, made with one table of decompositions."""
+
+    graphs: Mapping[str, ExportedProgram]
+    signature: Signature
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method before tracing: a function of flat tensors and its example inputs with their specs."""
+
+    call: Callable[..., tuple[torch.Tensor, ...]]
+    inputs: tuple[TensorSpec, ...]
+    example: tuple[torch.Tensor, ...]
+    output_names: Callable[[], list[tuple[Role, str]]] = field(repr=False)
+
+
+def _spec(role: Role, name: str, value: torch.Tensor, *, batch: bool) -> TensorSpec:
+    shape = [int(size) for size in value.shape]
+    return TensorSpec(
+        role=role,
+        name=name,
+        shape=(BATCH, *shape[1:]) if batch else tuple(shape),
+        dtype=str(value.dtype).removeprefix("torch."),
+    )
+
+
+def _flatten(groups: Sequence[tuple[Role, Tensors]]) -> tuple[list[TensorSpec], list[torch.Tensor]]:
+    """Specs and tensors of groups in order; sorted by name within a group, except ``hyper``."""
+    specs, values = [], []
+    for role, tensors in groups:
+        for name in tensors if role == "hyper" else sorted(tensors):
+            specs.append(_spec(role, name, tensors[name], batch=role in {"x", "y"}))
+            values.append(tensors[name])
+    return specs, values
+
+
+def _unflatten(specs: Sequence[TensorSpec], values: Sequence[torch.Tensor]) -> dict[Role, Tensors]:
+    groups: dict[Role, Tensors] = {}
+    for spec, value in zip(specs, values, strict=True):
+        groups.setdefault(spec.role, {})[spec.name] = value
+    return groups
+
+
+def _weights_of(groups: Mapping[Role, Tensors]) -> Weights:
+    return Weights(trainable=groups["trainable"], buffers=groups.get("buffer", {}), frozen=groups.get("frozen", {}))
+
+
+def _train_method(step: TrainStep, weights: Weights, batch: Examples) -> _Method:
+    state = TrainState.start(weights, step.settings)
+    hyper: Hyper = {name: torch.ones(()) for name in step.settings.hyper_names}
+    specs, values = _flatten(
+        [
+            ("trainable", state.trainable),
+            ("buffer", state.buffers),
+            ("slot", state.optimizer_slots),
+            ("frozen", state.frozen),
+            ("anchor", state.anchor),
+            ("correction", state.correction),
+            ("x", {"x": batch.x}),
+            ("y", {"y": batch.y}),
+            ("hyper", hyper),
+        ]
+    )
+
+    def call(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        groups = _unflatten(specs, flat)
+        start = TrainState(
+            trainable=groups["trainable"],
+            frozen=groups.get("frozen", {}),
+            buffers=groups.get("buffer", {}),
+            optimizer_slots=groups.get("slot", {}),
+            anchor=groups.get("anchor", {}),
+            correction=groups.get("correction", {}),
+        )
+        loss, end = step(start, groups["x"]["x"], groups["y"]["y"], groups["hyper"])
+        _, outputs = _flatten([("trainable", end.trainable), ("buffer", end.buffers), ("slot", end.optimizer_slots)])
+        return (loss, *outputs)
+
+    def output_names() -> list[tuple[Role, str]]:
+        return [("loss", "loss")] + [
+            (spec.role, spec.name) for spec in specs if spec.role in {"trainable", "buffer", "slot"}
+        ]
+
+    return _Method(call, tuple(specs), tuple(values), output_names)
+
+
+def _predict_method(model: nn.Module, weights: Weights, x: torch.Tensor) -> _Method:
+    specs, values = _flatten(
+        [
+            ("trainable", weights.trainable),
+            ("buffer", weights.buffers),
+            ("frozen", weights.frozen),
+            ("x", {"x": x}),
+        ]
+    )
+
+    def call(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        groups = _unflatten(specs, flat)
+        return (predict(model, _weights_of(groups), groups["x"]["x"]),)
+
+    return _Method(call, tuple(specs), tuple(values), lambda: [("output", "output")])
+
+
+def _evaluate_method(task: Task, model: nn.Module, weights: Weights, batch: Examples) -> _Method:
+    specs, values = _flatten(
+        [
+            ("trainable", weights.trainable),
+            ("buffer", weights.buffers),
+            ("frozen", weights.frozen),
+            ("x", {"x": batch.x}),
+            ("y", {"y": batch.y}),
+        ]
+    )
+    names: list[str] = []
+
+    def call(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        groups = _unflatten(specs, flat)
+        with torch.no_grad():
+            scores = evaluate(model, task.loss, task.metrics, _weights_of(groups), groups["x"]["x"], groups["y"]["y"])
+        names[:] = list(scores)
+        return tuple(scores.values())
+
+    def output_names() -> list[tuple[Role, str]]:
+        return [("loss", "loss")] + [("metric", name) for name in names[1:]]
+
+    return _Method(call, tuple(specs), tuple(values), output_names)
+
+
+def _fake_inputs(method: _Method, *, dynamic: bool) -> tuple[Any, list[torch.Tensor]]:
+    """Stand-ins without data for the example inputs, of which only the batch is symbolic."""
+    from torch._dynamo.source import ConstantSource
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    fakes = []
+    for index, (spec, value) in enumerate(zip(method.inputs, method.example, strict=True)):
+        sizes = [DimDynamic.DYNAMIC if dynamic and size == BATCH else DimDynamic.STATIC for size in spec.shape]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes, constraint_sizes=[None] * len(sizes))
+        fakes.append(mode.from_tensor(value, symbolic_context=context, source=ConstantSource(f"input{index}")))
+    return mode, fakes
+
+
+def _simplify(module: GraphModule) -> None:
+    """Take out what costs a copy on a phone and computes nothing: detach, and a transpose of a transpose."""
+    for node in list(module.graph.nodes):
+        if node.target is aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is aten.t.default:
+            (inner,) = node.args
+            if isinstance(inner, Node) and inner.target is aten.t.default:
+                node.replace_all_uses_with(inner.args[0])
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _trace(method: _Method, table: DecompositionTable, *, max_batch: int) -> ExportedProgram:
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    dynamic = max_batch > 1
+    mode, fakes = _fake_inputs(method, dynamic=dynamic)
+    with mode, enable_python_dispatcher():
+        module = make_fx(method.call, decomposition_table=dict(table), tracing_mode="real")(*fakes)
+    _simplify(module)
+    batch = Dim(BATCH, min=1, max=max_batch) if dynamic else None
+    shapes = tuple(
+        {place: batch for place, size in enumerate(spec.shape) if size == BATCH} if dynamic else None
+        for spec in method.inputs
+    )
+    return torch.export.export(module, method.example, dynamic_shapes=shapes, strict=False)
+
+
+def _output_specs(method: _Method, program: ExportedProgram) -> tuple[TensorSpec, ...]:
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    specs = []
+    for (role, name), node in zip(method.output_names(), output.args[0], strict=True):
+        value = node.meta["val"]
+        shape = tuple(size if isinstance(size, int) else BATCH for size in value.shape)
+        specs.append(TensorSpec(role=role, name=name, shape=shape, dtype=str(value.dtype).removeprefix("torch.")))
+    return tuple(specs)
+
+
+def _example_batch(examples: Examples, *, batch: int) -> Examples:
+    """``batch`` rows, repeated where there are fewer."""
+    return examples.take(torch.arange(batch) % len(examples))
+
+
+def trace_programs(
+    task: Task,
+    model: nn.Module,
+    weights: Weights,
+    *,
+    settings: StepSettings,
+    examples: Examples,
+    max_batch: int,
+    table: DecompositionTable,
+) -> Programs:
+    """Trace and export the three methods.
+
+    Args:
+        task: gives the loss and the metrics.
+        model: only its structure is read.
+        weights: of ``model``; names, shapes and types are read, values are not.
+        settings: which terms the step has.
+        examples: at least one; only shapes and types are read.
+        max_batch: the largest batch that the programs accept.
+        table: operators to replace while tracing.
+
+    Raises:
+        InputError: the model cannot be traced, or ties itself to one batch size; the message holds torch's reason.
+    """
+    batch = _example_batch(examples, batch=max_batch)
+    methods = {
+        "train_step": _train_method(TrainStep(model, task.loss, settings), weights, batch),
+        "predict": _predict_method(model, weights, batch.x),
+        "evaluate": _evaluate_method(task, model, weights, batch),
+    }
+    graphs, signatures = {}, {}
+    for name, method in methods.items():
+        try:
+            graphs[name] = _trace(method, table, max_batch=max_batch)
+        except Exception as exc:  # noqa: BLE001 - tracing runs the user's model and loss, which may raise anything
+            raise InputError(
+                f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: "
+                f"{type(exc).__name__}: {exc}. Models, losses and metrics must be tensor operations whose course "
+                "depends neither on values nor on the batch size"
+            ) from exc
+        signatures[name] = MethodSignature(inputs=method.inputs, outputs=_output_specs(method, graphs[name]))
+    return Programs(graphs=graphs, signature=Signature(**signatures), max_batch=max_batch)

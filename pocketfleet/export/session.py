@@ -1,0 +1,169 @@
+"""Whoever executes a task's three methods: eager PyTorch or an exported program, behind one Protocol."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import nn
+
+from pocketfleet.export.manifest import PTE_FILE
+from pocketfleet.export.program import METHODS, MethodSignature, Signature
+from pocketfleet.training.task import Task
+from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
+from pocketfleet.training.weights import Tensors, Weights
+
+if TYPE_CHECKING:
+    from pocketfleet.export.bundle import Bundle
+
+__all__ = ["EagerSession", "FlatSession", "Runtime", "Session", "open_session"]
+
+Runtime = Literal["executorch", "onnx"]
+
+
+class Session(Protocol):
+    """Executes steps, predictions and evaluations; holds no weights.
+
+    Batches are of any size from 1, for an exported program up to the bundle's ``max_batch``. Inputs are not changed;
+    results are the caller's own.
+    """
+
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+    ) -> tuple[torch.Tensor, TrainState]:
+        """The mean loss before the step (scalar) and the next state."""
+        ...
+
+    def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+        """The model's output in evaluation mode."""
+        ...
+
+    def evaluate(self, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> Tensors:
+        """Mean loss and metrics over the batch, as scalars by name; ``loss`` comes first."""
+        ...
+
+
+class EagerSession:
+    """The reference: PyTorch itself, one operator at a time."""
+
+    def __init__(self, task: Task, model: nn.Module, settings: StepSettings) -> None:
+        self._task, self._model = task, model
+        self._step = TrainStep(model, task.loss, settings)
+
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+    ) -> tuple[torch.Tensor, TrainState]:
+        """One step of ``TrainStep``."""
+        return self._step(state, x, y, hyper)
+
+    def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+        """The model's output in evaluation mode."""
+        return predict(self._model, weights, x)
+
+    def evaluate(self, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> Tensors:
+        """Mean loss and metrics over the batch."""
+        with torch.no_grad():
+            return evaluate(self._model, self._task.loss, self._task.metrics, weights, x, y)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The names of one method's inputs by group, so that flattening is one pass over lists."""
+
+    trainable: tuple[str, ...]
+    buffer: tuple[str, ...]
+    slot: tuple[str, ...]
+    frozen: tuple[str, ...]
+    anchor: tuple[str, ...]
+    correction: tuple[str, ...]
+    hyper: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, method: MethodSignature) -> "_Order":
+        return cls(
+            trainable=method.input_names("trainable"),
+            buffer=method.input_names("buffer"),
+            slot=method.input_names("slot"),
+            frozen=method.input_names("frozen"),
+            anchor=method.input_names("anchor"),
+            correction=method.input_names("correction"),
+            hyper=method.input_names("hyper"),
+            outputs=tuple(spec.name for spec in method.outputs),
+        )
+
+    def weights(self, trainable: Tensors, buffers: Tensors) -> list[torch.Tensor]:
+        return [*_in_order(trainable, self.trainable), *_in_order(buffers, self.buffer)]
+
+
+def _in_order(tensors: Mapping[str, torch.Tensor], names: tuple[str, ...]) -> list[torch.Tensor]:
+    # Programs read memory as it lies; for a tensor that is contiguous already this is free.
+    return [tensors[name].contiguous() for name in names]
+
+
+class FlatSession(ABC):
+    """What the sessions of both runtimes share: from states and weights to flat lists and back."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._order = {name: _Order.of(signature.method(name)) for name in METHODS}
+
+    @abstractmethod
+    def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Execute one method; the outputs must be the caller's own memory."""
+
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+    ) -> tuple[torch.Tensor, TrainState]:
+        """One step of the exported program."""
+        order = self._order["train_step"]
+        loss, *values = self._run(
+            "train_step",
+            [
+                *order.weights(state.trainable, state.buffers),
+                *_in_order(state.optimizer_slots, order.slot),
+                *_in_order(state.frozen, order.frozen),
+                *_in_order(state.anchor, order.anchor),
+                *_in_order(state.correction, order.correction),
+                x.contiguous(),
+                y.contiguous(),
+                *_in_order(hyper, order.hyper),
+            ],
+        )
+        first, second = len(order.trainable), len(order.trainable) + len(order.buffer)
+        return loss, replace(
+            state,
+            trainable=dict(zip(order.trainable, values[:first], strict=True)),
+            buffers=dict(zip(order.buffer, values[first:second], strict=True)),
+            optimizer_slots=dict(zip(order.slot, values[second:], strict=True)),
+        )
+
+    def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+        """The output of the exported model."""
+        order = self._order["predict"]
+        inputs = [*order.weights(weights.trainable, weights.buffers), *_in_order(weights.frozen, order.frozen)]
+        return self._run("predict", [*inputs, x.contiguous()])[0]
+
+    def evaluate(self, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> Tensors:
+        """Loss and metrics of the exported model."""
+        order = self._order["evaluate"]
+        inputs = [*order.weights(weights.trainable, weights.buffers), *_in_order(weights.frozen, order.frozen)]
+        values = self._run("evaluate", [*inputs, x.contiguous(), y.contiguous()])
+        return dict(zip(order.outputs, values, strict=True))
+
+
+def open_session(bundle: "Bundle", runtime: Runtime) -> Session:
+    """A session over a bundle's programs.
+
+    Raises:
+        ValueError: no such runtime.
+    """
+    if runtime == "executorch":
+        from pocketfleet.export.executorch import ExecutorchSession
+
+        return ExecutorchSession(bundle.path / PTE_FILE, bundle.signature)
+    if runtime == "onnx":
+        from pocketfleet.export.onnx import OnnxSession
+
+        return OnnxSession(bundle.path, bundle.signature)
+    raise ValueError(f"runtime must be executorch or onnx, got {runtime!r}")

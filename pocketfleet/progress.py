@@ -1,0 +1,82 @@
+"""Live progress of a simulation: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+__all__ = ["Progress"]
+
+# Seconds between two plain lines.
+_LINE_EVERY_S = 2.0
+_STAGES = {"export": "exporting the model for phones", "simulate": "starting the phones"}
+
+
+class Progress:
+    """Called as a simulation's observer; use as a context manager around it.
+
+    Args:
+        shown: False prints nothing.
+        stream: where to; standard error by default, so that results alone are on standard output.
+    """
+
+    def __init__(self, *, shown: bool, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown = shown
+        self._bar: Any = None
+        self._task: Any = None
+        self._count = 0
+        self._name = "run"
+        self._printed_s = 0.0
+
+    def expect(self, rounds: int, *, name: str) -> None:
+        """How many model versions there will be, and of which experiment."""
+        self._count, self._name = rounds, name
+
+    def __enter__(self) -> Self:
+        if self._shown and self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                console=Console(file=self._stream),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=self._count or None, state="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, stage: str, row: Mapping[str, Any]) -> None:
+        """Show a stage, or a closed round's row."""
+        if not self._shown:
+            return
+        if stage in _STAGES:
+            self._show(_STAGES[stage], at_once=True)
+            return
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.startswith("test_"))
+        of = f"/{self._count}" if self._count else ""
+        text = (
+            f"version {row['model_version']}{of}, {row['accepted']} of {row['assigned']} phones reported, "
+            f"virtual {row['closed_s']:,.0f} s{', ' + metrics if metrics else ''}"
+        )
+        self._show(text, at_once=row["model_version"] == self._count, done=row["model_version"])
+
+    def _show(self, text: str, *, at_once: bool, done: int = 0) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, state=text)
+            return
+        now_s = time.monotonic()
+        if at_once or now_s - self._printed_s >= _LINE_EVERY_S:
+            self._printed_s = now_s
+            print(f"{self._name}: {text}", file=self._stream, flush=True)  # noqa: T201 - this module's job

@@ -1,0 +1,33 @@
+"""A day written by hand: conditions that switch at given times, behind the real interface."""
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.device_sim.availability import DayState
+
+__all__ = ["ScriptedDay"]
+
+
+class ScriptedDay:
+    """Each condition is true but inside ``[from_s, until_s)`` of the listed ``(device, condition, from_s, until_s)``."""
+
+    def __init__(self, *gaps: tuple[int, str, float, float]) -> None:
+        self._gaps = gaps
+
+    def state(self, devices: npt.NDArray[np.int64], now_s: float | npt.NDArray[np.float64]) -> DayState:
+        times = np.broadcast_to(now_s, devices.shape)
+        columns = {name: np.ones(len(devices), dtype=np.bool_) for name in ("idle", "charging", "wifi")}
+        for device, condition, from_s, until_s in self._gaps:
+            columns[condition] &= ~((devices == device) & (times >= from_s) & (times < until_s))
+        return DayState(**columns)
+
+    def next_change_s(
+        self, devices: npt.NDArray[np.int64], now_s: float | npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        times = np.broadcast_to(now_s, devices.shape)
+        following = np.full(len(devices), np.inf)
+        for device, _, *edges in self._gaps:
+            for edge_s in edges:
+                hit = (devices == device) & (times < edge_s)
+                following = np.where(hit, np.minimum(following, edge_s), following)
+        return following

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from pocketfleet.device_sim.recurring import Drawn, Recurring, Spans
+
+HOUR_S = 3600.0
+ONE = np.array([0])
+NO_TRAITS = np.zeros((1, 0))
+
+
+def hourly(length_s: float, *, happens: bool = True, slots_back: int = 1) -> Recurring:
+    """An interval of every hour, from a quarter past on."""
+
+    def draw(traits: np.ndarray, slot_start_s: np.ndarray, chance: np.ndarray) -> Drawn:
+        shape = slot_start_s.shape
+        return Drawn(happens=np.full(shape, happens), after_s=np.full(shape, 900.0), length_s=np.full(shape, length_s))
+
+    return Recurring(purpose="test", slot_s=HOUR_S, offset_s=0.0, slots_back=slots_back, draw=draw)
+
+
+def spans(kind: Recurring, now_s: float, slots_ahead: int = 1) -> Spans:
+    return kind.spans(1, ONE, NO_TRAITS, np.array([now_s]), slots_ahead=slots_ahead)
+
+
+def holds(kind: Recurring, now_s: float) -> bool:
+    return bool(spans(kind, now_s, slots_ahead=0).hold(np.array([now_s]))[0])
+
+
+def edge_s(kind: Recurring, now_s: float) -> float:
+    return float(spans(kind, now_s).next_edge_s(np.array([now_s]))[0])
+
+
+def test_an_interval_holds_its_start_and_not_its_end() -> None:
+    kind = hourly(600.0)
+    # 0:15 to 0:25.
+    assert [holds(kind, at_s) for at_s in (899.0, 900.0, 1499.0, 1500.0)] == [False, True, True, False]
+
+
+def test_an_interval_reaches_into_the_next_slot() -> None:
+    # 23:15 of the day before to 0:15 holds midnight: slot -1 is looked at too.
+    assert holds(hourly(HOUR_S), 0.0)
+    assert not holds(hourly(HOUR_S, slots_back=0), 0.0)
+
+
+def test_edges_are_starts_and_ends_in_turn() -> None:
+    kind = hourly(600.0)
+    assert edge_s(kind, 0.0) == 900.0
+    assert edge_s(kind, 900.0) == 1500.0
+    # After 0:25 the next is 1:15.
+    assert edge_s(kind, 1500.0) == HOUR_S + 900.0
+
+
+def test_without_intervals_the_search_ends_where_the_sight_does() -> None:
+    # From slot 0, one slot ahead: what starts at 2:00 is not seen.
+    assert edge_s(hourly(600.0, happens=False), 100.0) == 2 * HOUR_S
+    assert not holds(hourly(600.0, happens=False), 1000.0)
+
+
+def test_some_rows_are_the_same_devices() -> None:
+    kind = hourly(600.0)
+    now_s = np.array([0.0, 1000.0, 2000.0])
+    seen = kind.spans(1, np.arange(3), np.zeros((3, 0)), now_s, slots_ahead=1)
+    chosen = np.array([2, 1])
+    np.testing.assert_array_equal(seen.rows(chosen).next_edge_s(now_s[chosen]), seen.next_edge_s(now_s)[chosen])
+    assert seen.rows(chosen).hold(now_s[chosen]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("offset_s", [0.0, -1800.0])
+def test_draws_are_keyed_by_device_and_slot(offset_s: float) -> None:
+    chances: list[np.ndarray] = []
+
+    def draw(traits: np.ndarray, slot_start_s: np.ndarray, chance: np.ndarray) -> Drawn:
+        chances.append(chance)
+        zeros = np.zeros(slot_start_s.shape)
+        return Drawn(happens=zeros > 0, after_s=zeros, length_s=zeros)
+
+    kind = Recurring(purpose="test", slot_s=HOUR_S, offset_s=offset_s, slots_back=0, draw=draw)
+    kind.spans(1, np.array([0, 1]), np.zeros((2, 0)), np.zeros(2), slots_ahead=1)
+    # The slot after that of time 0, looked at from within.
+    kind.spans(1, np.array([1]), np.zeros((1, 0)), np.array([offset_s + HOUR_S + 1799.0]), slots_ahead=0)
+    both, later = chances
+    assert both.shape == (2, 2, 4)
+    # Devices and slots have numbers of their own.
+    assert len(np.unique(both)) == both.size
+    np.testing.assert_array_equal(later[0, 0], both[1, 1])

@@ -1,0 +1,179 @@
+"""What a user gets wrong is told in one paragraph that says what to do; exit code 2, nothing half-written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pocketfleet import Bundle
+
+TASK = '''
+import torch
+from torch import nn
+from pocketfleet.training.examples import Examples
+
+class Task:
+    name = "mine"
+    def make_model(self): return nn.Linear(2, 1)
+    def loss(self, output, target): return LOSS
+    def metrics(self, output, target): return {"mse": (output - target).square().mean(dim=1)}
+    def train_examples(self): return Examples(torch.ones(20, 2), torch.ones(20, 1))
+    def test_examples(self): return Examples(torch.ones(5, 2), torch.ones(5, 1))
+
+def make_task(): return Task()
+'''
+
+
+def check(called, *patterns: str) -> None:
+    assert called.code == 2, called
+    assert called.err.startswith("pocketfleet: ")
+    assert "Traceback" not in called.err
+    assert len(called.err.strip().splitlines()) == 1
+    for pattern in patterns:
+        assert re.search(pattern, called.err), (pattern, called.err)
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+def test_a_missing_experiment(pocketfleet) -> None:
+    check(pocketfleet("simulate", "mnist-flet"), "no experiment 'mnist-flet'", "did you mean 'mnist-fleet'")
+
+
+def test_a_malformed_experiment(pocketfleet) -> None:
+    Path("bad.toml").write_text("seed = = 1\n")
+    check(pocketfleet("simulate", "bad.toml"), "bad.toml is no TOML file", "line 1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "patterns"),
+    [
+        ("rounds.cohrt=3", [r"unknown key rounds.cohrt", r"did you mean 'cohort'", r"allowed here: .*deadline_s"]),
+        ("fleeet.devices=3", [r"unknown key fleeet", r"did you mean 'fleet'"]),
+        ("fleet.devices=0", [r"fleet.devices should be greater than or equal to 1, got 0"]),
+        ("rounds.cohort=300", [r"rounds.cohort must be 1\.\.200 \(the fleet's size\), got 300"]),
+        ("rounds.policy=buffered", [r"rounds.policy should be 'synchronous', got 'buffered'"]),
+        ("engine.plan=auto", [r"unknown key engine.plan"]),
+        ("training.optimizer=adam", [r"training.optimizer should be 'sgd', got 'adam'"]),
+        ("training.learning_rate=fast", [r"training.learning_rate should be a valid number, got 'fast'"]),
+        ("training.learning_rate=nan", [r"training.learning_rate"]),
+        ("task.name=mnst", [r"task.name must be one of \['boston', 'mnist'\]", r"got 'mnst'"]),
+        ("task.name=nowhere:make", [r"task.name: no module named 'nowhere'"]),
+        ("task.options.split=3", [r"could not be made with options \{'split': 3\}"]),
+        ("fleet.mix=mars", [r"fleet.mix", r"mars"]),
+        ("fleet.network=dial-up", [r"fleet.network must be one of .*home-wifi"]),
+        ("fleet.availability=sometimes", [r"fleet.availability", r"flash-2020"]),
+        ('fleet.phones=["Pixel 8"]', [r"fleet.phones must name one a device \(200\) or none, got 1"]),
+        ("algorithm.name=fedsgd", [r"algorithm.name must be"]),
+        ("partition.kind=natural", [r"device_examples"]),
+        ("seed=-1", [r"seed should be greater than or equal to 0, got -1"]),
+        ("rounds", [r"--set takes key=value"]),
+    ],
+)
+def test_a_bad_setting(setting: str, patterns: list[str], pocketfleet) -> None:
+    check(pocketfleet("simulate", "mnist-fleet", "--set", setting), *patterns)
+
+
+def test_skewed_labels_need_labels(pocketfleet) -> None:
+    check(
+        pocketfleet("simulate", "boston-fleet", "--set", "partition.kind=dirichlet"),
+        "needs integer targets",
+        "use \"iid\" or \"quantity\"",
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "pattern"),
+    [
+        ("(output - target).square()", r"one value an example, shape \(3,\).*got \(3, 1\)"),
+        ("(output.detach() - target).square().mean(dim=1)", "has no gradient"),
+        ("(output - target[:, 0, 0]).square()", "fails on an output of shape"),
+    ],
+)
+@pytest.mark.parametrize("command", ["simulate", "export"])
+def test_a_task_whose_loss_is_wrong(command: str, loss: str, pattern: str, pocketfleet, monkeypatch) -> None:
+    # Each has a module name of its own: Python imports a name once.
+    name = f"mine_{abs(hash((command, loss)))}"
+    Path(f"{name}.py").write_text(TASK.replace("LOSS", loss))
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    if command == "export":
+        called = pocketfleet("export", f"{name}:make_task", "--out", "bundle")
+    else:
+        called = pocketfleet(
+            "simulate", "boston-two-phones", "--set", f"task.name={name}:make_task"
+        )
+    check(called, pattern)
+    assert not Path("bundle").exists()
+
+
+def test_an_output_folder_in_use(pocketfleet, boston_bundle: Bundle) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    check(pocketfleet("simulate", "boston-two-phones", "--out", "mine", "--force"), "no run of pocketfleet")
+    check(pocketfleet("export", "boston", "--out", "mine"), "mine")
+    assert Path("mine/thesis.txt").read_text() == "years of work"
+    assert len(list(Path("mine").iterdir())) == 1
+
+
+def test_a_run_is_not_replaced_by_accident(pocketfleet, boston_bundle: Bundle) -> None:
+    arguments = ["simulate", "boston-two-phones", "--set", f"task.bundle={boston_bundle.path}", "--out", "run"]
+    arguments += ["--set", "rounds.count=2"]
+    assert pocketfleet(*arguments, "--quiet").code == 0
+    before = Path("run/summary.json").read_bytes()
+    check(pocketfleet(*arguments), "holds a run already", "--resume", "--force")
+    assert Path("run/summary.json").read_bytes() == before
+    assert pocketfleet(*arguments, "--force", "--quiet").code == 0
+
+
+@pytest.mark.parametrize("file", ["model.pte", "train_step.onnx", "weights.safetensors"])
+def test_a_tampered_bundle(file: str, pocketfleet, boston_bundle: Bundle) -> None:
+    shutil.copytree(boston_bundle.path, "bundle")
+    content = bytearray(Path("bundle", file).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("bundle", file).write_bytes(bytes(content))
+    check(pocketfleet("verify", "bundle"), rf"{file} was altered", "export it again")
+    check(
+        pocketfleet("simulate", "boston-two-phones", "--set", "task.bundle=bundle"), rf"{file} was altered"
+    )
+
+
+def test_no_bundle(pocketfleet) -> None:
+    check(pocketfleet("verify", "nowhere"), "nowhere is no bundle", "pocketfleet export")
+
+
+def test_a_bundle_of_another_task(pocketfleet, boston_bundle: Bundle) -> None:
+    check(
+        pocketfleet("simulate", "mnist-fleet", "--set", f"task.bundle={boston_bundle.path}"),
+        "task.bundle",
+        "leave task.bundle out",
+    )
+
+
+def test_divergence_leaves_a_run_that_can_be_resumed(pocketfleet, boston_bundle: Bundle) -> None:
+    arguments = ["--set", f"task.bundle={boston_bundle.path}", "--set", "rounds.count=5", "--out", "run"]
+    called = pocketfleet("simulate", "boston-two-phones", "--set", "training.learning_rate=10.0", *arguments)
+    check(called, "training diverged in round 0", "--resume --set training.learning_rate")
+    assert not Path("run/summary.json").exists()
+    assert pocketfleet("simulate", "--resume", "run", "--quiet").code == 2
+    called = pocketfleet("simulate", "--resume", "run", "--set", "training.learning_rate=0.001", "--json")
+    assert called.code == 0
+    assert json.loads(called.out)["rounds"] == 5
+
+
+def test_resume_cannot_change_what_is_settled(pocketfleet, boston_bundle: Bundle) -> None:
+    check(pocketfleet("simulate", "--resume", "run"), "holds no run")
+    arguments = ["--set", f"task.bundle={boston_bundle.path}", "--set", "rounds.count=1", "--out", "run", "--quiet"]
+    assert pocketfleet("simulate", "boston-two-phones", *arguments).code == 0
+    check(pocketfleet("simulate", "--resume", "run", "--set", "seed=4"), "seed is settled")
+    check(pocketfleet("simulate", "--resume", "run", "--set", "rounds.count=4"), "has ended")
+    check(pocketfleet("simulate", "boston-two-phones", "--resume", "run"), "an experiment, or --resume")
+    check(pocketfleet("simulate"), "an experiment, or --resume")
+
+
+def test_our_own_failure_is_exit_code_1(pocketfleet, monkeypatch) -> None:
+    monkeypatch.setattr("pocketfleet.experiment.packaged_experiments", lambda: 1 / 0)
+    called = pocketfleet("list", "experiments")
+    assert called.code == 1
+    assert "internal error (ZeroDivisionError; --debug shows where)" in called.err
+    assert "Traceback" not in called.err
+    assert "Traceback" in pocketfleet("list", "experiments", "--debug").err

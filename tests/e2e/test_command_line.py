@@ -1,0 +1,139 @@
+"""The program as a user calls it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pocketfleet import Bundle, Run
+
+SUMMARY_KEYS = {
+    "task",
+    "program",
+    "runtime",
+    "rounds",
+    "devices",
+    "device_rounds",
+    "reports_accepted",
+    "dropouts",
+    "virtual_seconds",
+    "wall_seconds",
+    "uplink_bytes",
+    "downlink_bytes",
+    "energy_joules",
+    "metrics",
+    "model_sha256",
+    "events_sha256",
+}
+
+
+def test_lists(pocketfleet) -> None:
+    experiments = json.loads(pocketfleet("list", "experiments", "--json").out)
+    assert [row["experiment"] for row in experiments] == ["boston-fleet", "boston-two-phones", "mnist-fleet"]
+    assert [row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)] == ["boston", "mnist"]
+    phones = json.loads(pocketfleet("list", "phones", "--json").out)
+    assert len(phones) >= 12
+    assert "Pixel 8" in pocketfleet("list", "phones").out
+    assert pocketfleet("list", "cars").code == 2
+
+
+def test_simulate_prints_progress_and_a_table(pocketfleet, boston_bundle: Bundle) -> None:
+    arguments = ["simulate", "boston-two-phones", "--set", f"task.bundle={boston_bundle.path}"]
+    called = pocketfleet(*arguments, "--set", "rounds.count=3", "--plot")
+    assert called.code == 0
+    assert "boston-two-phones: version 3/3, 2 of 2 phones reported" in called.err
+    assert "\x1b" not in called.err  # plain where nobody watches
+    assert "test_mse" in called.out
+    assert "runs/boston-two-phones/plot.png" in called.out.replace("\n", "")
+    assert Path("runs/boston-two-phones/plot.png").read_bytes().startswith(b"\x89PNG")
+    called = pocketfleet(*arguments, "--set", "rounds.count=3", "--force", "--quiet")
+    assert (called.code, called.out, called.err) == (0, "", "")
+
+
+def test_the_summary_and_the_tables_say_the_same(pocketfleet, boston_bundle: Bundle) -> None:
+    called = pocketfleet(
+        "simulate",
+        "boston-two-phones",
+        "--set",
+        f"task.bundle={boston_bundle.path}",
+        "--set",
+        "rounds.count=7",
+        "--out",
+        "run",
+        "--json",
+    )
+    summary = json.loads(called.out)
+    assert summary.keys() >= SUMMARY_KEYS
+    run = Run("run")
+    assert run.summary == summary
+    assert len(run.rounds) == summary["rounds"] == 7
+    assert summary["device_rounds"] == (run.events["kind"] == "assign").sum() == 14
+    assert summary["reports_accepted"] == run.rounds["accepted"].sum() == run.devices["accepted"].sum() == 14
+    assert summary["metrics"]["last"]["test_mse"] == run.rounds["test_mse"].iloc[-1]
+    assert summary["metrics"]["mean_of_last_five"]["test_mse"] == pytest.approx(run.rounds["test_mse"][2:].mean())
+    assert summary["uplink_bytes"] == run.events.query("kind == 'upload'")["bytes"].sum()
+    assert summary["virtual_seconds"] == run.rounds["closed_s"].iloc[-1]
+    assert run.devices["metric_personalised"].notna().all()
+    assert summary["personalisation"]["personalised"] == pytest.approx(run.devices["metric_personalised"].mean())
+    assert pd.read_parquet("run/events.parquet").equals(run.events)
+
+
+def test_export_and_verify(pocketfleet) -> None:
+    called = pocketfleet("export", "boston", "--out", "bundle", "--option", "leave_out_b=true", "--max-batch", "4")
+    assert called.code == 0, called.err
+    manifest = json.loads(Path("bundle/manifest.json").read_text())
+    assert manifest["task"] == {"name": "boston", "path": "boston", "options": {"leave_out_b": True}}
+    called = pocketfleet("verify", "bundle", "--json")
+    assert called.code == 0, called.err
+    rows = json.loads(called.out)
+    assert all(row["passed"] for row in rows)
+    assert {row["runtime"] for row in rows} == {"executorch", "onnx"}
+    assert pocketfleet("export", "boston", "--out", "bundle").code == 2
+
+
+def test_init_starts_a_task_that_runs(pocketfleet) -> None:
+    called = pocketfleet("init", "flats")
+    assert called.code == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["flats.csv", "flats.py", "flats.toml"]
+    before = Path("flats.py").read_text()
+    assert pocketfleet("init", "flats").code == 2
+    assert pocketfleet("init", "my-flats").code == 2
+    assert Path("flats.py").read_text() == before
+    called = pocketfleet("simulate", "flats.toml", "--json")
+    assert called.code == 0, called.err
+    metrics = json.loads(called.out)["metrics"]
+    assert metrics["last"]["test_mae"] < 0.2 * metrics["initial"]["test_mae"]
+
+
+def test_doctor_finds_everything_here(pocketfleet) -> None:
+    called = pocketfleet("doctor", "--json")
+    assert called.code == 0, called.out
+    assert all(row["works"] for row in json.loads(called.out))
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(pocketfleet, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    called = pocketfleet("doctor", "--json")
+    assert called.code == 1
+    rows = {row["what"]: row for row in json.loads(called.out)}
+    assert not rows["onnxruntime"]["works"]
+    assert "pip install" in rows["onnxruntime"]["do"]
+    assert rows["torch"]["works"]
+
+
+def test_help_takes_under_a_third_of_importing_torch() -> None:
+    program = "from pocketfleet.cli import main; main()"
+
+    def seconds(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            start_s = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            times.append(time.perf_counter() - start_s)
+        return min(times)
+
+    assert seconds("-c", program, "--help") < seconds("-c", "import torch") / 3

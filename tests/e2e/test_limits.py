@@ -1,0 +1,153 @@
+"""What a phone lacks leaves out or drops exactly the phones that lack it, and the event log says why."""
+
+from pathlib import Path
+
+import pytest
+
+from pocketfleet import Bundle, Experiment, Run, simulate
+
+# Ten phones, all asked for, every report wanted; two of them lack something.
+BASE = (
+    "fleet.devices=10",
+    "fleet.availability=always",
+    "partition.examples_per_device=40",
+    "rounds.count=2",
+    "rounds.cohort=10",
+    "rounds.over_selection=1.0",
+    "rounds.minimum_ratio=0.5",
+    "rounds.deadline_s=60",
+)
+LACKING = {3, 7}
+ALL = set(range(10))
+
+
+def run(bundle: Bundle, out: Path, *settings: str, override: str = "") -> Run:
+    text = Experiment.load("boston-fleet", [*BASE, f"task.bundle={bundle.path}"]).to_toml()
+    full = '[[fleet.overrides]]\ndevices = "all"\nbattery_ratio = 1.0\n'
+    text = text.replace("overrides = []\n", "") + full
+    if override:
+        text += f"[[fleet.overrides]]\ndevices = {sorted(LACKING)}\n{override}\n"
+    return simulate(Experiment.from_toml(text, settings), out)
+
+
+def devices_with(run: Run, kind: str, reason: str) -> set[int]:
+    events = run.events
+    return set(events[(events["kind"] == kind) & (events["reason"] == reason)]["device"])
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("free_memory_bytes = 10_000_000", "low_memory"),
+        ("has_charger = false", "not_charging"),
+        ("metered = true", "metered"),
+        ("battery_ratio = 0.1", "low_battery"),
+    ],
+)
+def test_phones_that_may_not_train_are_never_asked(
+    override: str, reason: str, boston_bundle: Bundle, tmp_path: Path
+) -> None:
+    # A deadline shorter than a battery takes to charge from 0.1 to 0.3.
+    found = run(boston_bundle, tmp_path / "run", override=override)
+    assert devices_with(found, "ineligible", reason) == LACKING
+    assert set(found.events.query("kind == 'ineligible'")["reason"]) == {reason}
+    assert set(found.events.query("kind == 'assign'")["device"]) == ALL - LACKING
+    assert found.summary["dropouts"] == {}
+    assert found.rounds["outcome"].tolist() == ["deadline", "deadline"]
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_weak_link_misses_the_deadline_in_its_own_stage(
+    direction: str, boston_bundle: Bundle, tmp_path: Path
+) -> None:
+    # 7 kB of update, or 50 kB and more of bundle, at 100 bit/s: over 500 s, far beyond the deadline of 60 s.
+    found = run(boston_bundle, tmp_path / "run", override=f"{direction}_bits_per_s = 100.0")
+    stage = {"down": "download", "up": "upload"}[direction]
+    assert devices_with(found, "drop", "deadline") == LACKING
+    assert devices_with(found, stage, "deadline") == LACKING
+    assert devices_with(found, "report", "accepted") == ALL - LACKING
+    assert found.summary["dropouts"] == {"deadline": 4}
+
+
+def test_a_link_that_is_lost_drops_its_phones(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # 36 million losses an hour are 10,000 a second; a transfer takes at least a round trip of some milliseconds.
+    found = run(boston_bundle, tmp_path / "run", override="link_losses_per_hour = 36_000_000.0")
+    assert devices_with(found, "drop", "link_lost") == LACKING
+    assert devices_with(found, "report", "accepted") == ALL - LACKING
+
+
+def test_a_slow_phone_misses_a_short_deadline(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # The fastest phone there is, slowed down ten thousand times.
+    found = run(boston_bundle, tmp_path / "run", override="peak_flops_ratio = 1e-6")
+    assert devices_with(found, "drop", "deadline") == LACKING
+    assert devices_with(found, "train", "deadline") == LACKING
+    assert devices_with(found, "report", "accepted") == ALL - LACKING
+
+
+def test_a_deadline_that_nobody_makes_abandons_every_round(boston_bundle: Bundle, tmp_path: Path) -> None:
+    found = run(boston_bundle, tmp_path / "run", "rounds.deadline_s=0.001", "rounds.horizon_s=3600")
+    assert found.summary["ended"] == "horizon"
+    assert found.summary["rounds"] == 0
+    assert found.summary["rounds_abandoned"] >= 1
+    assert devices_with(found, "drop", "deadline") == ALL
+    assert found.summary["reports_accepted"] == 0
+
+
+def test_a_fleet_that_may_never_train_ends_at_its_horizon(boston_bundle: Bundle, tmp_path: Path) -> None:
+    found = run(boston_bundle, tmp_path / "run", "fleet.network=lte-2021", "rounds.horizon_s=86400")
+    assert found.summary["ended"] == "horizon"
+    assert found.summary["virtual_seconds"] == 86400
+    assert found.summary["device_rounds"] == 0
+    assert devices_with(found, "ineligible", "metered") == ALL
+    allowed = run(boston_bundle, tmp_path / "allowed", "fleet.network=lte-2021", "eligibility.unmetered=false")
+    assert allowed.summary["rounds"] == 2
+
+
+def test_partial_work_is_reported_or_discarded(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # Phones with a day of their own and work that takes hours: some are picked up or unplugged in the middle.
+    day = (
+        "fleet.availability=flash-2020",
+        "fleet.devices=200",
+        "training.steps=3000000",
+        "rounds.deadline_s=43200",
+        "rounds.count=1",
+        "rounds.cohort=2",
+        "rounds.over_selection=6.0",
+        "rounds.minimum_ratio=0.5",
+        "rounds.horizon_s=43200",
+    )
+    day = (*day[:2], "training.steps=20", *day[3:])
+    slow = "[[fleet.overrides]]\ndevices = \"all\"\npeak_flops_ratio = 1e-5\n"
+    text = Experiment.load("boston-fleet", [*BASE, f"task.bundle={boston_bundle.path}"]).to_toml()
+    runs = {
+        choice: simulate(
+            Experiment.from_toml(
+                text.replace("overrides = []\n", "") + slow, [*day, f"rounds.partial_work={choice}"]
+            ),
+            tmp_path / choice,
+        )
+        for choice in ("report", "discard")
+    }
+    interrupted = {"in_use", "not_charging"}
+    for choice, found in runs.items():
+        cut = found.events[(found.events["kind"] == "train") & found.events["reason"].isin(interrupted)]
+        assert len(cut) > 0, choice
+        reported = cut["device"].isin(found.events[found.events["kind"] == "report"]["device"])
+        if choice == "report":
+            assert reported[cut["steps"] > 0].all()
+            assert (cut["steps"] > 0).any()
+        else:
+            assert not reported.any()
+
+
+def test_every_assignment_has_one_end(boston_bundle: Bundle, tmp_path: Path) -> None:
+    found = run(boston_bundle, tmp_path / "run", override="link_losses_per_hour = 3_000_000.0")
+    events = found.events
+    ends = events[events["kind"].isin(["report", "drop"])]
+    assert len(ends) + found.summary["in_flight"] == found.summary["device_rounds"]
+    assert sum(found.summary["dropouts"].values()) + found.summary["reports_accepted"] == len(ends)
+    # A run's and a round's totals are the sums over events.
+    assert found.summary["energy_joules"] == pytest.approx(events["joules"].sum())
+    assert found.rounds["energy_joules"].sum() == pytest.approx(events["joules"].sum())
+    assert found.rounds["downlink_bytes"].sum() == events.query("kind == 'download'")["bytes"].sum()
+    assert found.devices["energy_joules"].sum() == pytest.approx(events["joules"].sum())
