@@ -240,14 +240,18 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     summary = run.summary
     metrics = summary["metrics"]
     rows: list[dict[str, Any]] = [
-        {"figure": name, "untrained": f"{metrics['initial'][name]:.4g}", "last": f"{value:.4g}",
-         "mean of last five": f"{metrics['mean_of_last_five'][name]:.4g}"}
+        {
+            "figure": name,
+            "untrained": f"{metrics['initial'][name]:.4g}",
+            "last": f"{value:.4g}",
+            "mean of last five": f"{metrics['mean_of_last_five'][name]:.4g}",
+        }
         for name, value in metrics["last"].items()
     ]
     _print_table(rows)
     lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropouts"].items()) or "none"
     facts = {
-        "ended": "all rounds done" if summary["ended"] == "rounds" else "at rounds.horizon_s: the fleet filled no more rounds",
+        "ended": _ENDINGS[summary["ended"]],
         "rounds": f"{summary['rounds']} ({summary['rounds_abandoned']} abandoned)",
         "phones": summary["devices"],
         "assignments": f"{summary['device_rounds']}, {summary['reports_accepted']} reports accepted",
@@ -264,12 +268,15 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     _print_table([{"run": name, "": value} for name, value in facts.items()])
 
 
+_ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s: the fleet filled no more rounds"}
+
+
 def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:
     if not found["devices"]:
         return {}
     return {
-        f"held-out {found['metric']}": f"{found['global']:.4g} before local training, {found['personalised']:.4g} after "
-        f"({found['devices']} phones)"
+        f"held-out {found['metric']}": f"{found['global']:.4g} before local training, "
+        f"{found['personalised']:.4g} after ({found['devices']} phones)"
     }
 
 

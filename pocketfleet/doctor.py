@@ -34,7 +34,11 @@ def examine() -> list[Finding]:
         ("Python", _python, "use Python 3.11 to 3.13"),
         *((name, _version_of(name), _INSTALL) for name in ("torch", "executorch", "onnx", "onnxruntime", "onnxscript")),
         ("data: Boston, MNIST", _data, _INSTALL),
-        ("export and both runtimes", _export, "run pocketfleet --debug export boston --out bundle to see where it fails"),
+        (
+            "export and both runtimes",
+            _export,
+            "run pocketfleet --debug export boston --out bundle to see where it fails",
+        ),
         ("cores", _cores, ""),
         ("disk for runs", _disk, f"free {_DISK_BYTES / 1e9:.0f} GB here, or use --out on another disk"),
     ]

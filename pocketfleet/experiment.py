@@ -216,7 +216,9 @@ class Experiment(_Section):
 def packaged_experiments() -> dict[str, str]:
     """Names of the packaged experiments and their one-line descriptions."""
     folder = resources.files("pocketfleet").joinpath("experiments")
-    texts = {item.name.removesuffix(".toml"): item.read_text() for item in folder.iterdir() if item.name.endswith(".toml")}
+    texts = {
+        item.name.removesuffix(".toml"): item.read_text() for item in folder.iterdir() if item.name.endswith(".toml")
+    }
     return {name: text.splitlines()[0].removeprefix("#").strip() for name, text in sorted(texts.items())}
 
 

@@ -79,4 +79,4 @@ class Progress:
         now_s = time.monotonic()
         if at_once or now_s - self._printed_s >= _LINE_EVERY_S:
             self._printed_s = now_s
-            print(f"{self._name}: {text}", file=self._stream, flush=True)  # noqa: T201 - this module's job
+            print(f"{self._name}: {text}", file=self._stream, flush=True)

@@ -1,9 +1,9 @@
-"""Runs an experiment: puts task, bundle, phones, coordinator and model together, simulates, and leaves a run directory."""
+"""Runs an experiment: puts task, bundle, phones and coordinator together, simulates, leaves a run directory."""
 
 import functools
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pocketfleet.device_sim.availability import make_availability
+from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.compute import load_efficiency, step_seconds
 from pocketfleet.device_sim.device_data import DeviceData
@@ -29,7 +29,7 @@ from pocketfleet.device_sim.workers import Workers
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle, export_bundle
-from pocketfleet.export.model_version import with_weights
+from pocketfleet.export.model_version import check_same_tensors, with_weights
 from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
 from pocketfleet.training.batches import steps_of_epochs
@@ -44,7 +44,13 @@ __all__ = ["resume", "simulate"]
 
 Observer = Callable[[str, Mapping[str, Any]], None]
 # What may change when a run is continued: nothing that its bundle or its past depends on.
-_CHANGEABLE = ("rounds.count", "rounds.horizon_s", "training.learning_rate", "engine.processes", "engine.checkpoint_every")
+_CHANGEABLE = (
+    "rounds.count",
+    "rounds.horizon_s",
+    "training.learning_rate",
+    "engine.processes",
+    "engine.checkpoint_every",
+)
 
 
 def _silent(stage: str, row: Mapping[str, Any]) -> None:
@@ -66,8 +72,20 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
     Raises:
         InputError: the experiment, its task or ``out`` does not allow it; ``out`` is as it was, or resumable.
     """
+    path = Path(out)
     parts = _Parts.of(experiment)
-    directory = RunDirectory.create(Path(out), experiment.to_toml(), force=force)
+    RunDirectory.check_free(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Exported beside the run directory: a model that cannot be exported leaves no run, and an earlier one whole.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
+        observer("export", {})
+        _make_bundle(experiment, parts, Path(staging) / "bundle")
+        directory = RunDirectory.create(path, experiment.to_toml(), force=force)
+        try:
+            (Path(staging) / "bundle").rename(path / "bundle")
+        except BaseException:
+            directory.close()
+            raise
     return _run(experiment, parts, directory, observer)
 
 
@@ -90,16 +108,25 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
     directory = RunDirectory.reopen(path)
     try:
         if directory.complete:
-            if settings:
-                raise InputError(f"the run in {path} has ended; start a new one to change {settings[0]!r}")
-            return Run(path)
+            ended = _ended(path, settings)
+            directory.close()
+            return ended
         experiment = Experiment.from_toml((path / EXPERIMENT).read_text(), settings, name=str(path / EXPERIMENT))
         parts = _Parts.of(experiment)
         directory.write_text(EXPERIMENT, experiment.to_toml())
+        if not (path / "bundle").exists():
+            observer("export", {})
+            _make_bundle(experiment, parts, path / "bundle")
     except BaseException:
         directory.close()
         raise
     return _run(experiment, parts, directory, observer)
+
+
+def _ended(path: Path, settings: Sequence[str]) -> Run:
+    if settings:
+        raise InputError(f"the run in {path} has ended; start a new one to change {settings[0]!r}")
+    return Run(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +140,8 @@ class _Parts:
     algorithm: Algorithm
     settings: StepSettings
     fleet: Fleet
+    availability: Availability
+    given_bundle: Bundle | None
     headline: str
 
     @classmethod
@@ -126,26 +155,28 @@ class _Parts:
         sample = data.training(int(with_examples[0]))
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
         algorithm = _algorithm(experiment)
+        settings = algorithm.step_settings(_step_settings(experiment))
         return cls(
             task=task,
             model=model,
             data=data,
             weights=weights,
             algorithm=algorithm,
-            settings=algorithm.step_settings(_step_settings(experiment)),
+            settings=settings,
             fleet=_fleet(experiment),
+            availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
+            given_bundle=_given_bundle(experiment, settings, weights),
             headline=next(iter(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))),
         )
 
 
 def _run(experiment: Experiment, parts: _Parts, directory: RunDirectory, observer: Observer) -> Run:
     try:
-        observer("export", {})
-        bundle = _bundle(experiment, parts, directory.path / "bundle")
+        bundle = Bundle.load(directory.path / "bundle")
         log = EventLog()
         population = Population(
             fleet=parts.fleet,
-            availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
+            availability=parts.availability,
             rule=Rule(**experiment.eligibility.model_dump()),
             workload=_workload(experiment, parts, bundle),
             seed=experiment.seed,
@@ -197,15 +228,15 @@ def _finish(
         "program": experiment.fleet.program,
         "runtime": experiment.engine.runtime,
         "ended": outcome.reason,
-        "rounds": int((rounds["outcome"] != "abandoned").sum()) if len(rounds) else 0,
-        "rounds_abandoned": int((rounds["outcome"] == "abandoned").sum()) if len(rounds) else 0,
+        "rounds": int((rounds["outcome"] != "abandoned").sum()),
+        "rounds_abandoned": int((rounds["outcome"] == "abandoned").sum()),
         "devices": len(parts.fleet),
         "device_rounds": int((events["kind"] == "assign").sum()),
-        "device_steps": int(rounds["steps"].sum()) if len(rounds) else 0,
+        "device_steps": int(rounds["steps"].sum()),
         "reports_accepted": int((reports["reason"] == "accepted").sum()),
         "dropouts": dropouts(events),
         "in_flight": outcome.in_flight,
-        "non_finite_updates": int(rounds["non_finite"].sum()) if len(rounds) else 0,
+        "non_finite_updates": int(rounds["non_finite"].sum()),
         "virtual_seconds": outcome.virtual_s,
         "wall_seconds": outcome.wall_s,
         "downlink_bytes": int(events.loc[events["kind"] == "download", "bytes"].sum()),
@@ -221,18 +252,18 @@ def _finish(
 
 
 def _device_data(experiment: Experiment, task: Task) -> DeviceData:
-    return DeviceData(
-        task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump()
-    )
+    return DeviceData(task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump())
 
 
 def _fleet(experiment: Experiment) -> Fleet:
     section = experiment.fleet
-    overrides = []
-    for override in section.overrides:
-        values = override.model_dump(exclude={"devices"})
-        devices = "all" if override.devices == "all" else tuple(override.devices)
-        overrides.append(DeviceOverride(devices=devices, **values))
+    overrides = [
+        DeviceOverride(
+            devices="all" if override.devices == "all" else tuple(override.devices),
+            **override.model_dump(exclude={"devices"}),
+        )
+        for override in section.overrides
+    ]
     return build_fleet(
         devices=section.devices,
         seed=experiment.seed,
@@ -277,19 +308,20 @@ def _algorithm(experiment: Experiment) -> Algorithm:
         raise InputError(f'algorithm.name must be "fedavg", "fedprox" or "my_module:make_algorithm", got {name!r}')
     algorithm = load_factory(name, key="algorithm.name")(server_optimizer=optimizer)
     if not isinstance(algorithm, Algorithm):
-        raise InputError(f"{name!r} returned {type(algorithm).__name__}, which lacks parts of training.algorithm.Algorithm")
+        raise InputError(
+            f"{name!r} returned {type(algorithm).__name__}, which lacks parts of training.algorithm.Algorithm"
+        )
     return algorithm
 
 
-def _bundle(experiment: Experiment, parts: _Parts, path: Path) -> Bundle:
-    """The bundle of this run: what an earlier sitting exported, the experiment's, or a new one."""
-    if path.exists():
-        return Bundle.load(path)
-    if experiment.task.bundle:
-        return _given_bundle(experiment, parts, path)
-    return export_bundle(
+def _make_bundle(experiment: Experiment, parts: _Parts, out: Path) -> None:
+    """The bundle of this run: the given one's programs, or a new export."""
+    if parts.given_bundle is not None:
+        with_weights(parts.given_bundle, parts.weights, out=out)
+        return
+    export_bundle(
         parts.task,
-        out=path,
+        out=out,
         settings=parts.settings,
         hyper=_bundle_hyper(experiment, parts),
         max_batch=experiment.training.batch_size,
@@ -299,21 +331,24 @@ def _bundle(experiment: Experiment, parts: _Parts, path: Path) -> Bundle:
     )
 
 
-def _given_bundle(experiment: Experiment, parts: _Parts, out: Path) -> Bundle:
-    """The programs of the experiment's bundle with this run's initial weights."""
+def _given_bundle(experiment: Experiment, settings: StepSettings, weights: Weights) -> Bundle | None:
+    """The experiment's own bundle, if it names one, found to fit."""
+    if not experiment.task.bundle:
+        return None
     given = Bundle.load(Path(experiment.task.bundle))
     way_out = "export one for this experiment, or leave task.bundle out"
-    if given.settings != parts.settings:
-        raise InputError(f"task.bundle {given.path} was exported for {given.settings}, not {parts.settings}: {way_out}")
+    if given.settings != settings:
+        raise InputError(f"task.bundle {given.path} was exported for {given.settings}, not {settings}: {way_out}")
     if given.max_batch < experiment.training.batch_size:
         raise InputError(
             f"task.bundle {given.path} takes batches up to {given.max_batch}, training.batch_size is "
             f"{experiment.training.batch_size}: {way_out}"
         )
     try:
-        return with_weights(given, parts.weights, out=out)
+        check_same_tensors(given, weights)
     except InputError as exc:
-        raise InputError(f"task.bundle does not fit task {experiment.task.name!r}: {exc}: {way_out}") from exc
+        raise InputError(f"task.bundle does not fit task {experiment.task.name!r}: {exc}; {way_out}") from exc
+    return given
 
 
 def _bundle_hyper(experiment: Experiment, parts: _Parts) -> dict[str, float]:

@@ -143,9 +143,7 @@ def first_violation(
     return when, what
 
 
-def carry_out(
-    journey: Journey, *, availability: Availability, rule: Rule, partial_work: bool
-) -> Attempts:
+def carry_out(journey: Journey, *, availability: Availability, rule: Rule, partial_work: bool) -> Attempts:
     """Let each device attempt its work; see the module's rules.
 
     Args:

@@ -57,9 +57,7 @@ class EventLog:
         reason: str = "",
     ) -> None:
         """Log one row."""
-        self._rows.append(
-            (time_s, self.sequence, device, round_index, kind, seconds, bytes, joules, steps, reason)
-        )
+        self._rows.append((time_s, self.sequence, device, round_index, kind, seconds, bytes, joules, steps, reason))
         self.sequence += 1
 
     def take(self) -> pd.DataFrame:

@@ -137,6 +137,6 @@ class GlobalModel:
 
 def _divergence(round_index: int, what: str) -> str:
     return (
-        f"training diverged in round {round_index}: {what} not finite. Lower training.learning_rate or set "
-        "training.max_norm, for example: --resume --set training.learning_rate=0.001 (continues from the last checkpoint)"
+        f"training diverged in round {round_index}: {what} not finite. Go on from the last checkpoint with a lower rate, "
+        "such as --resume RUN --set training.learning_rate=0.001, or start anew with training.max_norm above 0"
     )

@@ -109,9 +109,8 @@ class Population:
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from what ``state`` returned."""
-        for prefix, part in (("battery.", self._battery), ("ledger.", self.ledger)):
-            columns = {name.removeprefix(prefix): column for name, column in state.items() if name.startswith(prefix)}
-            part.restore(columns)  # type: ignore[attr-defined]
+        for prefix, restore in (("battery.", self._battery.restore), ("ledger.", self.ledger.restore)):
+            restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
     def askable(self, *, round_index: int, returning: bool) -> Int64s:
         """Devices that are free and have not reported in this round.
@@ -140,7 +139,8 @@ class Population:
         column["reason"][free] = reason
         able = free[reason == Reason.ELIGIBLE]
         order = np.argsort(draw_key(self._seed, "check_in", round_index, able), kind="stable")
-        return able[order]
+        checking_in: Int64s = able[order]
+        return checking_in
 
     def next_look_s(self, devices: Int64s, now_s: float) -> float:
         """When one of ``devices`` may have changed its mind: later than now, at most ``LOOK_EVERY_S`` later."""
@@ -298,9 +298,9 @@ class Population:
         charging = state.charging & fleet.has_charger[device]
         gained_watts = np.where(charging, fleet.charger_watts[device] * CHARGING_EFFICIENCY_RATIO, 0.0)
         drawn_watts = fleet.compute_watts[device] + fleet.idle_watts[device] - gained_watts
-        above_joules = (
-            self._battery.ratio(device) - self._rule.min_battery_ratio
-        ) * fleet.battery_capacity_joules[device]
+        above_joules = (self._battery.ratio(device) - self._rule.min_battery_ratio) * fleet.battery_capacity_joules[
+            device
+        ]
         lasts: Floats = np.full(len(device), np.inf)
         np.divide(np.maximum(above_joules, 0.0), drawn_watts, out=lasts, where=drawn_watts > 0.0)
         return lasts

@@ -78,7 +78,9 @@ class Run:
     def _plot_metric(self, axes: Any) -> None:  # noqa: ANN401 - matplotlib is untyped
         name = f"test_{self.summary['headline_metric']}"
         evaluated = self.rounds.dropna(subset=[name]) if name in self.rounds else self.rounds.iloc[:0]
-        axes.plot(evaluated["closed_s"] / 3600.0, evaluated[name] if len(evaluated) else [], color="#0072b2", marker=".")
+        axes.plot(
+            evaluated["closed_s"] / 3600.0, evaluated[name] if len(evaluated) else [], color="#0072b2", marker="."
+        )
         axes.set_xlabel("virtual hours")
         axes.set_ylabel(name)
         axes.set_title("The global model on examples no phone holds")

@@ -60,27 +60,30 @@ class RunDirectory:
         Raises:
             InputError: ``path`` is in use, or holds something that is no run.
         """
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--out {path} is a file; name a folder")
-        if path.is_dir() and any(path.iterdir()):
-            is_run = (path / EXPERIMENT).is_file()
-            if not is_run:
-                raise InputError(f"--out {path} holds files that are no run of pocketfleet; name another folder")
-            if not force:
-                raise InputError(
-                    f"--out {path} holds a run already: name another folder, continue it with --resume, or replace it "
-                    "with --force"
-                )
-            lock = _locked(path)
-            for item in path.iterdir():
-                if item.name != _LOCK:
-                    shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
-        directory = cls(path, lock)
+        cls.check_free(path, force=force)
+        path.mkdir(parents=True, exist_ok=True)
+        directory = cls(path, _locked(path))
+        for item in path.iterdir():
+            if item.name != _LOCK:
+                shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         directory.write_text(EXPERIMENT, experiment_toml)
         return directory
+
+    @staticmethod
+    def check_free(path: Path, *, force: bool) -> None:
+        """Raise ``InputError`` where ``create`` would; nothing changes."""
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {path} is a file; name a folder")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        if not (path / EXPERIMENT).is_file():
+            raise InputError(f"--out {path} holds files that are no run of pocketfleet; name another folder")
+        if not force:
+            raise InputError(
+                f"--out {path} holds a run already: name another folder, continue it with --resume, or replace it with "
+                "--force"
+            )
+        _locked(path).close()
 
     @classmethod
     def reopen(cls, path: Path) -> "RunDirectory":
@@ -137,7 +140,8 @@ class RunDirectory:
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         (partial / "values.json").write_text(json.dumps(dict(checkpoint.values)))
-        np.savez(partial / "arrays.npz", **dict(checkpoint.arrays))
+        arrays: dict[str, Any] = dict(checkpoint.arrays)
+        np.savez(partial / "arrays.npz", **arrays)
         (partial / "tensors.safetensors").write_bytes(tensors_to_bytes(checkpoint.tensors))
         for file in partial.iterdir():
             _flush(file)

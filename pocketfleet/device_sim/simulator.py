@@ -26,6 +26,7 @@ from pocketfleet.device_sim.events import SERVER, EventLog
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import InFlight, Population
 from pocketfleet.device_sim.run_directory import Checkpoint, RunDirectory
+from pocketfleet.device_sim.tables import server_rows
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import CheckInCode, ReportCode, RoundClosed, RoundPlan
 
@@ -217,13 +218,9 @@ class Simulator:
 
     def _save(self) -> None:
         """Write the rows since the last checkpoint, then the checkpoint that counts on them."""
-        import pandas as pd
-
         previous = dict(self._kept_index)
         self._checkpoint += 1
-        self._directory.write_parts(
-            self._checkpoint, {"events": self._log.take(), "rounds": pd.DataFrame(self._rows)}
-        )
+        self._directory.write_parts(self._checkpoint, {"events": self._log.take(), "rounds": server_rows(self._rows)})
         self._rows = []
         values = {
             "now_s": self._now_s,

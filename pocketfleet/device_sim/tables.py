@@ -1,6 +1,6 @@
 """The tables that a run leaves, and their totals: every figure of a round or a run is a sum over its events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,32 @@ from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.ledger import Ledger
 
-__all__ = ["device_table", "dropouts", "last_metrics", "personalisation", "round_table"]
+__all__ = ["device_table", "dropouts", "last_metrics", "personalisation", "round_table", "server_rows"]
 
+# What the server sees of a closed round; evaluations add ``test_`` columns.
+ROUND_COLUMNS = {
+    "round": "int64",
+    "model_version": "int64",
+    "opened_s": "float64",
+    "closed_s": "float64",
+    "outcome": "object",
+    "assigned": "int64",
+    "accepted": "int64",
+    "withdrawn": "int64",
+    "turned_away": "int64",
+    "num_examples": "int64",
+    "steps": "int64",
+    "train_loss": "float64",
+    "non_finite": "int64",
+}
 # Evaluations whose mean a summary gives beside the last one.
 _LAST_EVALUATIONS = 5
+
+
+def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none of them too, and whatever ``test_`` columns they have."""
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROUND_COLUMNS.items()})
+    return pd.DataFrame(rows).astype(ROUND_COLUMNS) if rows else empty
 
 
 def dropouts(events: pd.DataFrame) -> dict[str, int]:

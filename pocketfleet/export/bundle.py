@@ -44,7 +44,7 @@ from pocketfleet.export.program import METHODS, Signature, TensorSpec
 from pocketfleet.export.session import EagerSession, open_session
 from pocketfleet.training.examples import as_examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
-from pocketfleet.training.task import Task, check_task, initial_model
+from pocketfleet.training.task import Task, check_task, initial_model, load_task
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
 
@@ -115,6 +115,11 @@ class Bundle:
         manifest_bytes = (self.path / MANIFEST_FILE).stat().st_size
         return manifest_bytes + sum(self.manifest.files[name].bytes for name in files)
 
+    def program_bytes(self, runtime: Literal["executorch", "onnx"]) -> int:
+        """What a phone downloads once to run the task on one runtime: its programs and the frozen weights."""
+        frozen = self.manifest.files[FROZEN_FILE].bytes if FROZEN_FILE in self.manifest.files else 0
+        return sum(self.footprint(runtime).file_bytes.values()) + frozen
+
     def weights(self) -> Weights:
         """The initial weights, trainable, buffers and frozen.
 
@@ -154,8 +159,8 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         digest = file_sha256(file)
         if digest != entry.sha256:
             raise BundleError(
-                f"{file} was altered: its SHA-256 is {digest}, the manifest says {entry.sha256}; copy the bundle again, "
-                "or export it again if the change was meant"
+                f"{file} was altered: its SHA-256 is {digest}, the manifest says {entry.sha256}; copy the bundle "
+                "again, or export it again if the change was meant"
             )
 
 
@@ -278,14 +283,21 @@ def write_bundle(plan: Plan, *, out: Path, force: bool, gated: bool) -> Bundle:
     return Bundle(path=out, manifest=written.manifest)
 
 
-def verify_bundle(bundle: Bundle, task: Task) -> GateReport:
+def verify_bundle(bundle: Bundle, task: Task | None = None) -> GateReport:
     """Check a bundle's files and run its gate again, from the bundle's own weights.
 
+    Args:
+        bundle: its folder is read again.
+        task: what it was exported from; if left out, found by the path and the options in the manifest.
+
     Raises:
+        InputError: the task is not found.
         BundleError: a file changed since it was loaded, or the weights are not those of the task's model.
         GateError: a program computes something else than PyTorch does.
     """
     bundle = Bundle.load(bundle.path)
+    if task is None:
+        task = load_task(bundle.task.path, bundle.task.options)
     examples = as_examples(task.train_examples(), what="train_examples")
     model = initial_model(task, seed=0)
     own, found = check_task(task, model, examples), bundle.weights()
@@ -297,7 +309,7 @@ def verify_bundle(bundle: Bundle, task: Task) -> GateReport:
                 f"the task's model; it names the task {bundle.task.path!r} with options {bundle.task.options}"
             )
     report = _gate(bundle, task, model)
-    operators = {
+    operators: dict[str, Suspects] = {
         runtime: Suspects(operators=frozenset(cost.name for cost in bundle.footprint(runtime).operators["train_step"]))
         for runtime in RUNTIMES
     }

@@ -1,8 +1,4 @@
-"""Writes a bundle's files into a folder: traces, lowers, counts, hashes. It neither gates nor moves the folder.
-
-The package of a plan says which task is described and which one is traced; they differ only where a test plants a
-wrong program.
-"""
+"""Writes a bundle's files into a folder: traces, lowers, counts, hashes. It neither gates nor moves the folder."""
 
 import dataclasses
 import importlib.metadata
@@ -10,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 from torch import nn
 
@@ -97,7 +92,7 @@ def write_files(folder: Path, plan: Plan) -> Written:
         minimum_runtime=_minimum_versions(),
     )
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
-    suspects = {runtime: _suspects(programs[runtime], footprints[runtime]) for runtime in RUNTIMES}
+    suspects: dict[str, Suspects] = {runtime: _suspects(programs[runtime], footprints[runtime]) for runtime in RUNTIMES}
     return Written(manifest=manifest, suspects=suspects)
 
 

@@ -8,12 +8,13 @@ memory, so that im2col is one ``as_strided_copy`` without index tables, whatever
 3. gradient of the input: rule 1 over the output's gradient, spread by the stride and padded, with the kernel flipped
    and its channels exchanged.
 
-Taking one kernel row at a time would divide the memory of the columns by the kernel's height (LeNet, batch 16: 2.4 in
-place of 6.2 MB in all) at half the speed and thrice the operators. Groups are a batched product. 1-D convolutions are 2-D ones of height 1; transposed and 3-D ones are left alone.
+Groups are a batched product. 1-D convolutions are 2-D ones of height 1; transposed and 3-D ones are left alone. Taking
+one kernel row at a time would divide the memory of the columns by the kernel's height (LeNet, batch 16: 2.4 MB in place
+of 6.2 in all) at two thirds of the speed and with thrice the operators.
 ``decompositions.py`` says which runtime needs this and why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,11 @@ __all__ = ["convolution", "convolution_backward"]
 
 aten = torch.ops.aten
 # Copies, not views: their results are contiguous on every runtime, and a phone makes the copy anyway.
-_permute = aten.permute_copy.default
+_permute: Callable[[torch.Tensor, list[int]], torch.Tensor] = aten.permute_copy.default
+_as_strided: Callable[[torch.Tensor, list[int], list[int]], torch.Tensor] = aten.as_strided_copy.default
+_mm: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = aten.mm.default
+_bmm: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = aten.bmm.default
+_pad_zeros: Callable[[torch.Tensor, list[int]], torch.Tensor] = aten.constant_pad_nd.default
 _Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 
@@ -55,14 +60,14 @@ def _pad(image: torch.Tensor, *, low: tuple[int, int], high: tuple[int, int]) ->
             end = image.shape[1 + dim] - max(-high[dim], 0)
             image = aten.slice_copy.Tensor(image, 1 + dim, max(-low[dim], 0), end)
     pads = [0, 0, max(low[1], 0), max(high[1], 0), max(low[0], 0), max(high[0], 0)]
-    return aten.constant_pad_nd.default(image, pads, 0.0) if any(pads) else image
+    return _pad_zeros(image, pads) if any(pads) else image
 
 
 def _columns(image: torch.Tensor, *, kernel: tuple[int, int], out: tuple[int, int], window: _Window) -> torch.Tensor:
     """The windows' values: ``[groups, channels / groups * kernel_h * kernel_w, out_h * out_w * batch]``."""
     channels, image_h, image_w, batch = image.shape
     line, (step_h, step_w), (dilate_h, dilate_w) = image_w * batch, window.stride, window.dilation
-    columns = aten.as_strided_copy.default(
+    columns = _as_strided(
         image,
         [channels, *kernel, *out, batch],
         [image_h * line, dilate_h * line, dilate_w * batch, step_h * line, step_w * batch, 1],
@@ -73,9 +78,9 @@ def _columns(image: torch.Tensor, *, kernel: tuple[int, int], out: tuple[int, in
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """``[groups, m, k] @ [groups, k, n]``; one group is a plain product, the faster kernel."""
     if a.shape[0] == 1:
-        product = aten.mm.default(a.view(a.shape[1:]), b.view(b.shape[1:]))
+        product = _mm(a.view(a.shape[1:]), b.view(b.shape[1:]))
         return product.view(1, product.shape[0], product.shape[1])
-    return aten.bmm.default(a, b)
+    return _bmm(a, b)
 
 
 def _slide(image: torch.Tensor, weight: torch.Tensor, *, out: tuple[int, int], window: _Window) -> torch.Tensor:
@@ -174,7 +179,7 @@ def _grad_weight(
     window: _Window,
 ) -> torch.Tensor:
     """Rule 2; ``rows`` is the output's gradient as ``[out_h * out_w * batch, channels_out]``."""
-    channels_out, channels_in, height, width = weight.shape
+    channels_out, _, height, width = weight.shape
     groups = window.groups
     image = _pad(_batch_last(x), low=pad, high=pad)
     out = (grad.shape[2], grad.shape[3])
@@ -191,7 +196,7 @@ def _spread(image: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
         return image
     channels, height, width, batch = image.shape
     apart = image.view(channels, height, 1, width, 1, batch)
-    apart = aten.constant_pad_nd.default(apart, [0, 0, 0, stride[1] - 1, 0, 0, 0, stride[0] - 1], 0.0)
+    apart = _pad_zeros(apart, [0, 0, 0, stride[1] - 1, 0, 0, 0, stride[0] - 1])
     return apart.view(channels, height * stride[0], width * stride[1], batch)
 
 

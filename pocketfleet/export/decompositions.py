@@ -18,6 +18,7 @@ from pocketfleet.export import convolution as im2col
 __all__ = ["EXECUTORCH", "ONNX", "Decomposition", "decomposition_table"]
 
 aten = torch.ops.aten
+_pad_zeros: Callable[[torch.Tensor, list[int]], torch.Tensor] = aten.constant_pad_nd.default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,9 @@ def max_pool2d_backward(
     lead, (height, width) = list(x.shape[:-2]), x.shape[-2:]
     pooled = math.prod(grad.shape[-2:])
     zeros = aten.full.default([*lead, height * width], 0.0, dtype=grad.dtype)
-    flat = aten.scatter_add.default(zeros, len(lead), indices.reshape([*lead, pooled]), grad.reshape([*lead, pooled]))
+    flat: torch.Tensor = aten.scatter_add.default(
+        zeros, len(lead), indices.reshape([*lead, pooled]), grad.reshape([*lead, pooled])
+    )
     return flat.view(x.shape)
 
 
@@ -104,20 +107,22 @@ def _spread(grad: torch.Tensor, dim: int, stride: int) -> torch.Tensor:
 
 
 def _pad_after(x: torch.Tensor, dim: int, count: int) -> torch.Tensor:
-    return aten.constant_pad_nd.default(x, [0, 0] * (x.dim() - 1 - dim) + [0, count], 0.0)
+    return _pad_zeros(x, [0, 0] * (x.dim() - 1 - dim) + [0, count])
 
 
 def _shift(x: torch.Tensor, dim: int, low: int, size: int) -> torch.Tensor:
     """Move entries along ``dim`` by ``low`` places and cut or pad with zeros to ``size`` places."""
     first, last = max(-low, 0), min(x.shape[dim], size - low)
-    cut = aten.slice_copy.Tensor(x, dim, first, last)
+    cut = x.narrow(dim, first, last - first)
     pads = [0, 0] * (x.dim() - 1 - dim) + [max(low, 0), size - max(low, 0) - (last - first)]
-    return aten.constant_pad_nd.default(cut, pads, 0.0) if any(pads) else cut
+    return _pad_zeros(cut, pads) if any(pads) else cut
 
 
 def threshold_backward(grad: torch.Tensor, x: torch.Tensor, threshold: float) -> torch.Tensor:
     """``aten.threshold_backward``, a rectifier's gradient, as a choice between the gradient and zero."""
-    return aten.where.self(aten.le.Scalar(x, threshold), aten.full.default([], 0.0, dtype=grad.dtype), grad)
+    zero = aten.full.default([], 0.0, dtype=grad.dtype)
+    chosen: torch.Tensor = aten.where.self(aten.le.Scalar(x, threshold), zero, grad)
+    return chosen
 
 
 def convolution_backward(
@@ -172,7 +177,7 @@ def _convolution_grad_weight(
     order = [2, 1, 0, *(3 + i for i in dims)]
     image = x.view(batch, groups, channels // groups, *size).permute(order)
     image = image.reshape(channels // groups, groups * batch, *size)
-    full = aten.convolution.default(
+    full: torch.Tensor = aten.convolution.default(
         image, grad.transpose(0, 1), None, dilation, padding, stride, False, [0] * len(size), groups
     ).transpose(0, 1)
     for i in dims:

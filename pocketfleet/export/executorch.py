@@ -65,20 +65,22 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:  # noqa: ANN401 - what a gra
 
 
 def _shape(tensor: torch.Tensor, *, batch: int) -> TensorShape:
-    sizes = []
-    for size in tensor.shape:
-        if isinstance(size, torch.SymInt):
-            expression = size.node.expr
-            sizes.append(int(expression.subs(dict.fromkeys(expression.free_symbols, batch))))
-        else:
-            sizes.append(int(size))
-    return TensorShape(tuple(sizes), tensor.element_size())
+    return TensorShape(tuple(_size(size, batch=batch) for size in tensor.shape), tensor.element_size())
+
+
+def _size(size: Any, *, batch: int) -> int:  # noqa: ANN401 - a number or a symbol, which torch types as a number
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, batch)))
 
 
 def _inputs(node: Node) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
-    arguments = [node.args, {name: value for name, value in node.kwargs.items() if name != "out"}]
-    map_arg(arguments, lambda source: found.extend(_tensors(source.meta.get("val"))))
+    map_arg(
+        (node.args, {name: value for name, value in node.kwargs.items() if name != "out"}),
+        lambda source: found.extend(_tensors(source.meta.get("val"))),
+    )
     return found
 
 

@@ -10,8 +10,8 @@ Rules of counting, for the operators that a runtime really executes:
 4. Bytes are those of all inputs and outputs, each once; caches are not modelled.
 5. Views that move nothing, and arithmetic on shapes, are left out.
 
-Everything is counted at batch 1 and at the largest batch. Both are linear in the batch (rule 1 to 4 have no products of
-two batch-sized dimensions in per-example models), so that any batch size between lies on the line.
+Everything is counted at batch 1 and at the largest batch. Examples meet in sums only, so that counts are linear in the
+batch, and any size between lies on the line.
 """
 
 import math
@@ -21,7 +21,16 @@ from typing import ClassVar, Literal
 
 from pocketfleet.export.program import Role, Signature, TensorSpec
 
-__all__ = ["Footprint", "Kind", "OperatorCost", "TensorShape", "build_footprint", "operator_cost", "pair_costs"]
+__all__ = [
+    "Footprint",
+    "Kind",
+    "Operator",
+    "OperatorCost",
+    "TensorShape",
+    "build_footprint",
+    "operator_cost",
+    "pair_costs",
+]
 
 Kind = Literal["matmul", "convolution", "other"]
 Shape = Sequence[int]
@@ -69,6 +78,16 @@ class TensorShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One executed operator at one batch size."""
+
+    name: str
+    kind: Kind
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
     """One executed operator; the pairs are at batch 1 and at the largest batch."""
 
@@ -78,6 +97,15 @@ class OperatorCost:
     kind: Kind
     flops: tuple[int, int]
     bytes: tuple[int, int]
+
+    def at(self, share: float) -> Operator:
+        """The operator at ``share`` (0 to 1) of the way from batch 1 to the largest batch."""
+        return Operator(
+            name=self.name,
+            kind=self.kind,
+            flops=self.flops[0] + share * (self.flops[1] - self.flops[0]),
+            bytes=self.bytes[0] + share * (self.bytes[1] - self.bytes[0]),
+        )
 
 
 def _product_flops(name: str, inputs: Sequence[TensorShape], output: TensorShape) -> int:
@@ -150,25 +178,31 @@ class Footprint:
         """Memory of one training step at the largest batch: arena (gradients and new weights included) and inputs."""
         return self.planned_bytes["train_step"] + self.weights_bytes + self.state_bytes + self.batch_bytes
 
-    def costs(self, method: str, *, batch: int) -> tuple[tuple[Kind, float, float], ...]:
-        """``(kind, flops, bytes)`` of each operator of ``method`` at a batch size from 1 to ``max_batch``."""
+    @property
+    def train_step(self) -> tuple[Operator, ...]:
+        """The operators of one training step at the largest batch, in order of execution."""
+        return self.at("train_step", batch=self.max_batch)
+
+    @property
+    def step_flops(self) -> float:
+        """Operations of one training step at the largest batch."""
+        return sum(operator.flops for operator in self.train_step)
+
+    @property
+    def step_bytes(self) -> float:
+        """Bytes that the operators of one training step at the largest batch read and write."""
+        return sum(operator.bytes for operator in self.train_step)
+
+    def at(self, method: str, *, batch: int) -> tuple[Operator, ...]:
+        """The operators of ``method`` at one batch size, in order of execution.
+
+        Raises:
+            ValueError: ``batch`` is not 1 to ``max_batch``.
+        """
+        if not 1 <= batch <= self.max_batch:
+            raise ValueError(f"batch must be 1 to {self.max_batch}, got {batch}")
         share = (batch - 1) / (self.max_batch - 1) if self.max_batch > 1 else 0.0
-        return tuple(
-            (
-                cost.kind,
-                cost.flops[0] + share * (cost.flops[1] - cost.flops[0]),
-                cost.bytes[0] + share * (cost.bytes[1] - cost.bytes[0]),
-            )
-            for cost in self.operators[method]
-        )
-
-    def flops(self, method: str, *, batch: int) -> float:
-        """Operations of one call of ``method``."""
-        return sum(flops for _, flops, _ in self.costs(method, batch=batch))
-
-    def traffic_bytes(self, method: str, *, batch: int) -> float:
-        """Bytes that the operators of one call read and write."""
-        return sum(moved for _, _, moved in self.costs(method, batch=batch))
+        return tuple(cost.at(share) for cost in self.operators[method])
 
 
 def _bytes_of(specs: Sequence[TensorSpec], roles: set[Role], *, batch: int) -> int:

@@ -3,8 +3,8 @@
 For each runtime, with the task's own examples:
 
 1. *gradient*: of every trainable tensor, at the largest batch, a partial one and a single example, read from one
-   ``train_step`` whose learning rate is a power of two. Relative norm within ``1e-4``; the norm is taken relative to
-   the tensor's gradient or to ``1e-6`` of the whole gradient, whichever is larger, for some true gradients are zero.
+   ``train_step`` whose learning rate is a power of two. The norm of the difference, relative to the norm of the
+   tensor's gradient or to ``1e-2`` of the whole gradient's, whichever is larger, is within ``1e-4``.
 2. *repeat*: the same call three times gives the same bits.
 3. *buffers*: after one step within ``1e-5``, integers exactly.
 4. *20 steps*: how far each trainable tensor and buffer moved, and the losses, within three times the model's own
@@ -38,8 +38,10 @@ STEPS_TOLERANCE = 1e-4
 SAME_WEIGHTS_TOLERANCE = 1e-5
 STEPS = 20
 NOISE_FACTOR = 3.0
-# Share of the whole vector's norm below which a single tensor's norm is rounding.
-ZERO_RATIO = 1e-6
+# Some true gradients are zero (a bias before batch normalisation), and what is computed is rounding. Errors are taken
+# relative to a tensor's norm, but at least to this share of the whole: what 1e-4 then allows is 1e-6 of the whole, ten
+# times the rounding of float32.
+ZERO_RATIO = 1e-2
 # Where the strength of a term is zero or not given, the gate uses these, so that the term is seen to work.
 _TRIAL_HYPER = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-3, "proximal_mu": 0.1, "max_norm": 1.0}
 # Strengths at which a step is plain gradient descent.
@@ -196,7 +198,7 @@ def _moves(after: Tensors, before: Tensors) -> Tensors:
 
 
 def _zero(tensors: Tensors) -> float:
-    """Below this norm, a tensor of the group is rounding."""
+    """The norm that a tensor of the group is taken to have at least."""
     return ZERO_RATIO * math.sqrt(sum(float(value.square().sum()) for value in tensors.values()))
 
 
@@ -218,7 +220,7 @@ def _moved(end: TrainState, start: TrainState) -> tuple[Tensors, Tensors]:
 
 
 def _noise_floor(eager: Session, trial: _Trial, end: TrainState) -> float:
-    """How far ``float32`` is from ``float64`` after the trial's steps; 0 where the model cannot be run in ``float64``."""
+    """How far ``float32`` is from ``float64`` after the steps; 0 where the model does not run in ``float64``."""
     try:
         _, exact = _train(eager, _in_double(trial))
     except (RuntimeError, TypeError):

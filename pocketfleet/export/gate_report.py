@@ -121,7 +121,7 @@ def require(report: GateReport, suspects: Mapping[str, Suspects]) -> None:
     hint = suspects.get(first.runtime, Suspects()).hint(first)
     failed = GateReport(report.failures)
     raise GateError(
-        f"the {first.runtime} program does not compute what PyTorch computes: {first.check} of {first.tensor} is off by "
-        f"{first.error:.1e}, allowed {first.tolerance:.1e}; {hint}. No bundle was written. Replace the operator in the "
-        f"model, or report it with the model.\n{failed}"
+        f"the {first.runtime} program does not compute what PyTorch computes: {first.check} of {first.tensor} is off "
+        f"by {first.error:.1e}, allowed {first.tolerance:.1e}; {hint}. No bundle was written. Replace the operator in "
+        f"the model, or report it with the model.\n{failed}"
     )

@@ -137,8 +137,8 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
         if first["loc"] == ("schema_version",):
             raise BundleError(
-                f"{where}: schema_version must be {SCHEMA_VERSION}, got {first['input']!r}; export the bundle again with "
-                "this version of pocketfleet, or use the version that exported it"
+                f"{where}: schema_version must be {SCHEMA_VERSION}, got {first['input']!r}; export the bundle again "
+                "with this version of pocketfleet, or use the version that exported it"
             ) from exc
         raise BundleError(
             f"{where}: {key}: {first['msg']} ({exc.error_count()} such problems); the file is damaged or was edited: "

@@ -9,7 +9,7 @@ from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.training.update import tensors_to_bytes
 from pocketfleet.training.weights import Weights
 
-__all__ = ["with_weights"]
+__all__ = ["check_same_tensors", "with_weights"]
 
 
 def with_weights(bundle: Bundle, weights: Weights, *, out: Path) -> Bundle:
@@ -23,7 +23,7 @@ def with_weights(bundle: Bundle, weights: Weights, *, out: Path) -> Bundle:
     Raises:
         InputError: the weights are not those of the bundle's programs, or ``out`` exists.
     """
-    _check_same_tensors(bundle, weights)
+    check_same_tensors(bundle, weights)
     if out.exists():
         raise InputError(f"{out} exists; choose another name")
     partial = out.with_name(f".{out.name}.partial")
@@ -43,7 +43,8 @@ def with_weights(bundle: Bundle, weights: Weights, *, out: Path) -> Bundle:
     return Bundle.load(out)
 
 
-def _check_same_tensors(bundle: Bundle, weights: Weights) -> None:
+def check_same_tensors(bundle: Bundle, weights: Weights) -> None:
+    """Raise ``InputError`` unless the weights' names, shapes and types are those of the bundle's programs."""
     own = bundle.weights()
     for group in ("trainable", "buffers", "frozen"):
         wanted = {name: (value.shape, value.dtype) for name, value in getattr(own, group).items()}

@@ -5,6 +5,7 @@ optimizer, which drops an added constant of 1e-8 as if it were 0; the runtime op
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,7 +59,15 @@ def _write_method(programs: Programs, method: str, path: Path) -> None:
     if foreign or proto.functions:
         names = foreign or [function.name for function in proto.functions]
         raise InputError(f"{method} needs operators that are not standard ONNX: {names}")
+    _forget_origin(proto.graph)
     path.write_bytes(proto.SerializeToString())
+
+
+def _forget_origin(graph: Any) -> None:  # noqa: ANN401 - an onnx GraphProto
+    """Drop what the exporter notes of where operators came from: two thirds of a file, and paths of this machine."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
 
 
 def count_onnx(folder: Path, *, max_batch: int) -> tuple[dict[str, tuple[OperatorCost, ...]], dict[str, int]]:

@@ -145,6 +145,11 @@ def _flatten(groups: Sequence[tuple[Role, Tensors]]) -> tuple[list[TensorSpec], 
     return specs, values
 
 
+def _apart(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Copies: a start's anchor is its weights, and tracing would take one tensor given twice for one input."""
+    return tuple(value.clone() for value in values)
+
+
 def _unflatten(specs: Sequence[TensorSpec], values: Sequence[torch.Tensor]) -> dict[Role, Tensors]:
     groups: dict[Role, Tensors] = {}
     for spec, value in zip(specs, values, strict=True):
@@ -188,11 +193,10 @@ def _train_method(step: TrainStep, weights: Weights, batch: Examples) -> _Method
         return (loss, *outputs)
 
     def output_names() -> list[tuple[Role, str]]:
-        return [("loss", "loss")] + [
-            (spec.role, spec.name) for spec in specs if spec.role in {"trainable", "buffer", "slot"}
-        ]
+        updated = [(spec.role, spec.name) for spec in specs if spec.role in {"trainable", "buffer", "slot"}]
+        return [("loss", "loss"), *updated]
 
-    return _Method(call, tuple(specs), tuple(values), output_names)
+    return _Method(call, tuple(specs), _apart(values), output_names)
 
 
 def _predict_method(model: nn.Module, weights: Weights, x: torch.Tensor) -> _Method:
@@ -209,7 +213,7 @@ def _predict_method(model: nn.Module, weights: Weights, x: torch.Tensor) -> _Met
         groups = _unflatten(specs, flat)
         return (predict(model, _weights_of(groups), groups["x"]["x"]),)
 
-    return _Method(call, tuple(specs), tuple(values), lambda: [("output", "output")])
+    return _Method(call, tuple(specs), _apart(values), lambda: [("output", "output")])
 
 
 def _evaluate_method(task: Task, model: nn.Module, weights: Weights, batch: Examples) -> _Method:
@@ -232,9 +236,10 @@ def _evaluate_method(task: Task, model: nn.Module, weights: Weights, batch: Exam
         return tuple(scores.values())
 
     def output_names() -> list[tuple[Role, str]]:
-        return [("loss", "loss")] + [("metric", name) for name in names[1:]]
+        metrics: list[tuple[Role, str]] = [("metric", name) for name in names[1:]]
+        return [("loss", "loss"), *metrics]
 
-    return _Method(call, tuple(specs), tuple(values), output_names)
+    return _Method(call, tuple(specs), _apart(values), output_names)
 
 
 def _fake_inputs(method: _Method, *, dynamic: bool) -> tuple[Any, list[torch.Tensor]]:
@@ -244,7 +249,7 @@ def _fake_inputs(method: _Method, *, dynamic: bool) -> tuple[Any, list[torch.Ten
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    fakes = []
+    fakes: list[torch.Tensor] = []
     for index, (spec, value) in enumerate(zip(method.inputs, method.example, strict=True)):
         sizes = [DimDynamic.DYNAMIC if dynamic and size == BATCH else DimDynamic.STATIC for size in spec.shape]
         context: Any = StatelessSymbolicContext(dynamic_sizes=sizes, constraint_sizes=[None] * len(sizes))
@@ -329,9 +334,10 @@ def trace_programs(
     }
     graphs, signatures = {}, {}
     for name, method in methods.items():
+        # Tracing runs the user's model, loss and metrics, which may raise anything.
         try:
             graphs[name] = _trace(method, table, max_batch=max_batch)
-        except Exception as exc:  # noqa: BLE001 - tracing runs the user's model and loss, which may raise anything
+        except Exception as exc:
             raise InputError(
                 f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: "
                 f"{type(exc).__name__}: {exc}. Models, losses and metrics must be tensor operations whose course "

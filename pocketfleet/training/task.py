@@ -21,6 +21,8 @@ from pocketfleet.training.weights import Tensors, Weights, model_weights
 
 __all__ = ["NaturalTask", "Task", "check_task", "initial_model", "load_factory", "load_task"]
 
+_TASK_PARTS = ("loss", "make_model", "metrics", "name", "test_examples", "train_examples")
+
 
 @runtime_checkable
 class Task(Protocol):
@@ -82,12 +84,13 @@ def load_factory(path: str, *, key: str) -> Any:  # noqa: ANN401 - whatever the 
         sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        raise InputError(
-            f"{key}: no module named {exc.name!r} for {path!r}; start where {module_name.split('.')[0]}.py lies "
-            f"(searched: the installed packages, then {here})"
-        ) from exc
     except Exception as exc:
+        # What the module itself imports may be missing too: that is a failure of the module.
+        if isinstance(exc, ModuleNotFoundError) and f"{module_name}.".startswith(f"{exc.name}."):
+            raise InputError(
+                f"{key}: no module named {exc.name!r} for {path!r}; start where {module_name.split('.')[0]}.py lies "
+                f"(searched: the installed packages, then {here})"
+            ) from exc
         raise InputError(f"{key}: importing {module_name!r} failed: {type(exc).__name__}: {exc}") from exc
     if not hasattr(module, attribute):
         raise InputError(f"{key}: module {module_name!r} has no {attribute!r}")
@@ -114,8 +117,8 @@ def load_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     except (TypeError, ValueError) as exc:
         raise InputError(f"task {name!r} could not be made with options {options}: {exc}") from exc
     if not isinstance(task, Task):
-        missing = [part for part in Task.__protocol_attrs__ if not hasattr(task, part)]  # type: ignore[attr-defined]
-        raise InputError(f"{name!r} returned {type(task).__name__}, which is no task: it lacks {sorted(missing)}")
+        missing = [part for part in _TASK_PARTS if not hasattr(task, part)]
+        raise InputError(f"{name!r} returned {type(task).__name__}, which is no task: it lacks {missing}")
     return task
 
 

@@ -69,9 +69,7 @@ def test_a_broken_condition_ends_the_download(condition: str, drop: Drop) -> Non
 def test_partial_work_is_uploaded_at_once(condition: str, drop: Drop) -> None:
     # At 119 s, 9 s into training: 2 whole steps of 4 s; upload till 139 s.
     found = attempt((0, condition, 119.0, 500.0))
-    check(
-        found, stage=Stage.DONE, drop=Drop.NONE, end_s=139.0, steps=2, spent_s=(10.0, 9.0, 20.0), interrupted=drop
-    )
+    check(found, stage=Stage.DONE, drop=Drop.NONE, end_s=139.0, steps=2, spent_s=(10.0, 9.0, 20.0), interrupted=drop)
 
 
 @pytest.mark.parametrize(("condition", "drop"), [("idle", Drop.IN_USE), ("charging", Drop.NOT_CHARGING)])

@@ -254,7 +254,9 @@ def test_halving_flops_or_gflops_changes_the_training_seconds_alone() -> None:
         )
         return workload(step_s=step_s, steps=np.full(DEVICES, 1))
 
-    overhead_s = (efficiency.fixed_s + efficiency.dispatch_s) * np.sqrt(efficiency.host_peak_flops / fleet.peak_flops[0])
+    overhead_s = (efficiency.fixed_s + efficiency.dispatch_s) * np.sqrt(
+        efficiency.host_peak_flops / fleet.peak_flops[0]
+    )
     whole = seconds(population(work=work(2e9))[0])
     compute_s = whole[1] - overhead_s
     assert compute_s == pytest.approx(2e9 / (fleet.peak_flops[0] * efficiency.matmul))
@@ -282,9 +284,7 @@ def test_a_checkpoint_restores_everything_that_changes() -> None:
 def test_a_device_more_changes_no_other_devices_attempt() -> None:
     small, _ = population()
     large = Population(
-        fleet=build_fleet(
-            devices=DEVICES + 1, seed=3, overrides=[DeviceOverride(devices="all", battery_ratio=1.0)]
-        ),
+        fleet=build_fleet(devices=DEVICES + 1, seed=3, overrides=[DeviceOverride(devices="all", battery_ratio=1.0)]),
         availability=ScriptedDay(),
         rule=Rule(),
         workload=replace(

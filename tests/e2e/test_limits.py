@@ -77,7 +77,7 @@ def test_a_link_that_is_lost_drops_its_phones(boston_bundle: Bundle, tmp_path: P
 
 
 def test_a_slow_phone_misses_a_short_deadline(boston_bundle: Bundle, tmp_path: Path) -> None:
-    # The fastest phone there is, slowed down ten thousand times.
+    # A million times slower: a step of milliseconds takes longer than the deadline.
     found = run(boston_bundle, tmp_path / "run", override="peak_flops_ratio = 1e-6")
     assert devices_with(found, "drop", "deadline") == LACKING
     assert devices_with(found, "train", "deadline") == LACKING
@@ -104,40 +104,34 @@ def test_a_fleet_that_may_never_train_ends_at_its_horizon(boston_bundle: Bundle,
 
 
 def test_partial_work_is_reported_or_discarded(boston_bundle: Bundle, tmp_path: Path) -> None:
-    # Phones with a day of their own and work that takes hours: some are picked up or unplugged in the middle.
+    # Phones with a day of their own and 600 steps of some ten seconds each: some are picked up or unplugged.
     day = (
         "fleet.availability=flash-2020",
         "fleet.devices=200",
-        "training.steps=3000000",
+        "training.steps=600",
         "rounds.deadline_s=43200",
         "rounds.count=1",
-        "rounds.cohort=2",
-        "rounds.over_selection=6.0",
-        "rounds.minimum_ratio=0.5",
-        "rounds.horizon_s=43200",
+        "rounds.cohort=12",
+        "rounds.minimum_ratio=0.1",
+        "rounds.horizon_s=50000",
     )
-    day = (*day[:2], "training.steps=20", *day[3:])
-    slow = "[[fleet.overrides]]\ndevices = \"all\"\npeak_flops_ratio = 1e-5\n"
+    slow = '[[fleet.overrides]]\ndevices = "all"\npeak_flops_ratio = 1e-6\n'
     text = Experiment.load("boston-fleet", [*BASE, f"task.bundle={boston_bundle.path}"]).to_toml()
     runs = {
         choice: simulate(
-            Experiment.from_toml(
-                text.replace("overrides = []\n", "") + slow, [*day, f"rounds.partial_work={choice}"]
-            ),
+            Experiment.from_toml(text.replace("overrides = []\n", "") + slow, [*day, f"rounds.partial_work={choice}"]),
             tmp_path / choice,
         )
         for choice in ("report", "discard")
     }
     interrupted = {"in_use", "not_charging"}
     for choice, found in runs.items():
-        cut = found.events[(found.events["kind"] == "train") & found.events["reason"].isin(interrupted)]
-        assert len(cut) > 0, choice
-        reported = cut["device"].isin(found.events[found.events["kind"] == "report"]["device"])
-        if choice == "report":
-            assert reported[cut["steps"] > 0].all()
-            assert (cut["steps"] > 0).any()
-        else:
-            assert not reported.any()
+        events = found.events.assign(then=found.events.groupby("device")["kind"].shift(-1))
+        cut = events[(events["kind"] == "train") & events["reason"].isin(interrupted)]
+        with_steps = cut[cut["steps"] > 0]
+        assert len(with_steps) > 0, choice
+        assert set(with_steps["then"]) == {"upload" if choice == "report" else "drop"}
+        assert set(cut[cut["steps"] == 0]["then"]) <= {"drop"}
 
 
 def test_every_assignment_has_one_end(boston_bundle: Bundle, tmp_path: Path) -> None:

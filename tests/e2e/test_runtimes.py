@@ -29,9 +29,7 @@ class Fleet:
     def __init__(self, bundle: Bundle, *, devices: int, examples: int, hyper: dict[str, float], epochs: int) -> None:
         self.task = load_task(bundle.manifest.task.name)
         self.model = initial_model(self.task, seed=5)
-        self.data = DeviceData(
-            self.task, kind="iid", devices=devices, seed=5, alpha=1.0, examples_per_device=examples
-        )
+        self.data = DeviceData(self.task, kind="iid", devices=devices, seed=5, alpha=1.0, examples_per_device=examples)
         self.settings = bundle.manifest.step_settings
         self.batch_size = bundle.manifest.max_batch
         self.hyper, self.devices, self.epochs, self.bundle = hyper, devices, epochs, bundle
@@ -115,9 +113,7 @@ def test_predict_learns(name: str, runtime, request: pytest.FixtureRequest) -> N
     fleet: Fleet = request.getfixturevalue(name)
     session, eager = fleet.client(runtime).session, fleet.client("torch").session
     result = fleet.client(runtime).train(fleet.work(0, 0), fleet.weights, {})
-    trained = replace(
-        fleet.weights, trainable={key: result.personalised[key] for key in fleet.weights.trainable}
-    )
+    trained = replace(fleet.weights, trainable={key: result.personalised[key] for key in fleet.weights.trainable})
     x = fleet.data.test.x[: fleet.batch_size]
     before, after = session.predict(fleet.weights, x), session.predict(trained, x)
     scale = after.abs().max()

@@ -64,9 +64,7 @@ def test_one_batch_a_phone_a_round_beats_the_original_demo(boston_bundle: Bundle
     assert run.summary["metrics"]["last"]["test_mse"] < ORIGINAL_DEMO_MSE
 
 
-def test_one_epoch_a_round_learns_as_well_as_pooled_data(
-    boston_bundle: Bundle, tmp_path: Path, capsys
-) -> None:
+def test_one_epoch_a_round_learns_as_well_as_pooled_data(boston_bundle: Bundle, tmp_path: Path, capsys) -> None:
     federated, pooled = [], []
     for seed in SEEDS:
         run = two_phones(seed, boston_bundle, tmp_path / str(seed))

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-MODULE = '''
+MODULE = """
 from pathlib import Path
 import pandas as pd
 import torch
@@ -40,8 +40,8 @@ class Mine:
     def test_examples(self): return self.examples.take(torch.arange(160, 200))
 
 def make_task(): return Mine()
-'''
-EXPERIMENT = '''
+"""
+EXPERIMENT = """
 [task]
 name = "mytask:make_task"
 [fleet]
@@ -53,7 +53,7 @@ learning_rate = 0.05
 [rounds]
 count = 12
 cohort = 4
-'''
+"""
 
 
 @pytest.fixture(scope="module")
