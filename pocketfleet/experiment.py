@@ -120,6 +120,7 @@ class RoundsSection(_Section):
     over_selection: float = Field(default=1.3, ge=1, allow_inf_nan=False)
     minimum_ratio: Ratio = 0.6
     deadline_s: Positive = 600.0
+    interval_s: NotNegative = 0.0  # from one round's first assignment to the next one's, at least
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
 

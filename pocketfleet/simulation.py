@@ -399,6 +399,7 @@ def _round_plan(experiment: Experiment) -> RoundPlan:
         over_selection=rounds.over_selection,
         minimum_ratio=rounds.minimum_ratio,
         deadline_s=rounds.deadline_s,
+        interval_s=rounds.interval_s,
     )
 
 

@@ -3,7 +3,7 @@
 The walk of a round:
 
 1. ``_ask_devices``: devices that may train check in with the ``Coordinator`` and get an assignment or are turned away.
-   A device that was turned away tries again when the next round opens.
+   A device that was turned away tries again when the next round opens; before that (``rounds.interval_s``) none asks.
 2. ``Population.start`` settles how each attempt will go; its end is an event on the clock.
 3. ``_finish_attempt``: at its end the device reports (the coordinator accepts or rejects it) or has dropped out.
 4. ``_close_round``: the accepted devices train (``GlobalModel.learn``), the model is evaluated, a checkpoint is written.
@@ -135,6 +135,9 @@ class Simulator:
     def _ask_devices(self) -> None:
         """Fill the open round's slots from the devices that may train now."""
         if self._now_s < self._next_look_s:
+            return
+        if self._now_s < self._coordinator.opens_s:
+            self._next_look_s = self._coordinator.opens_s
             return
         round_index = self._coordinator.round
         # With every slot taken only a device that lost its assignment may have it again.

@@ -46,8 +46,10 @@ ZERO_RATIO = 1e-2
 _TRIAL_HYPER = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-3, "proximal_mu": 0.1, "max_norm": 1.0}
 # Strengths at which a step is plain gradient descent.
 _PLAIN_HYPER = {"momentum": 0.0, "weight_decay": 0.0, "proximal_mu": 0.0, "max_norm": 1e30}
-# How often the learning rate is halved until eager training stays finite.
-_HALVINGS = 40
+# A loss this many times the largest before training is an explosion, which amplifies rounding, so that nothing could be
+# compared. The learning rate is then halved, so many times at most (from 1e38, float32's largest, to below any in use).
+_EXPLODED = 10.0
+_HALVINGS = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def run_gate(
         weights: the start.
         examples: at least one; reused where there are fewer than the steps need.
         settings: which terms the step has.
-        hyper: strengths of the terms; the learning rate is halved until eager training stays finite.
+        hyper: strengths of the terms; the learning rate is halved until eager training does not explode.
         max_batch: the largest batch that the programs accept.
 
     Raises:
@@ -153,13 +155,15 @@ def _train(session: Session, trial: _Trial) -> tuple[torch.Tensor, TrainState]:
 
 
 def _make_reference(trial: _Trial, eager: Session) -> tuple[_Trial, _Reference]:
-    """Eager's side, and the trial at a learning rate at which eager training stays finite."""
+    """Eager's side, and the trial at a learning rate at which eager training does not explode."""
+    untrained = max(float(eager.evaluate(_weights(trial.start), batch.x, batch.y)["loss"]) for batch in trial.batches)
+    losses, end = _train(eager, trial)
     for _ in range(_HALVINGS):
-        losses, end = _train(eager, trial)
-        if all_finite(end.trainable) and bool(losses.isfinite().all()):
+        if all_finite(end.trainable) and bool((losses <= _EXPLODED * max(untrained, float(losses[0]))).all()):
             break
         trial = replace(trial, hyper={**trial.hyper, "learning_rate": trial.hyper["learning_rate"] / 2})
-    else:
+        losses, end = _train(eager, trial)
+    if not all_finite(end.trainable) or not bool(losses.isfinite().all()):
         raise InputError("training with PyTorch itself does not stay finite on the task's examples")
     learning_rate = _telling_learning_rate(eager, trial)
     after_one = {}

@@ -20,6 +20,7 @@ Tried with torch 2.13.0: ``torch._subclasses.FakeTensorMode`` and ``torch._dynam
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -270,6 +271,23 @@ def _simplify(module: GraphModule) -> None:
     module.recompile()
 
 
+def _check_guards(shape_env: Any, *, max_batch: int) -> None:  # noqa: ANN401 - torch's ShapeEnv
+    """Refuse a model's own branch on the batch size: exporting forgets the condition under which it was taken.
+
+    Torch's conditions are passed over; they choose between kernels and memory formats.
+
+    Raises:
+        ValueError: some condition does not hold for every batch size.
+    """
+    library = str(Path(torch.__file__).parent)
+    for guard in shape_env.guards:
+        if guard.sloc.framework_loc.filename.startswith(library):
+            continue
+        for batch in range(1, max_batch + 1):
+            if not bool(guard.expr.subs(dict.fromkeys(guard.expr.free_symbols, batch))):
+                raise ValueError(f"a branch taken for a batch of {max_batch} is not taken for one of {batch}")
+
+
 def _trace(method: _Method, table: DecompositionTable, *, max_batch: int) -> ExportedProgram:
     from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -278,6 +296,7 @@ def _trace(method: _Method, table: DecompositionTable, *, max_batch: int) -> Exp
     mode, fakes = _fake_inputs(method, dynamic=dynamic)
     with mode, enable_python_dispatcher():
         module = make_fx(method.call, decomposition_table=dict(table), tracing_mode="real")(*fakes)
+    _check_guards(mode.shape_env, max_batch=max_batch)
     _simplify(module)
     batch = Dim(BATCH, min=1, max=max_batch) if dynamic else None
     shapes = tuple(
@@ -338,10 +357,11 @@ def trace_programs(
         try:
             graphs[name] = _trace(method, table, max_batch=max_batch)
         except Exception as exc:
+            reason = (str(exc).splitlines() or [""])[0]
             raise InputError(
-                f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: "
-                f"{type(exc).__name__}: {exc}. Models, losses and metrics must be tensor operations whose course "
-                "depends neither on values nor on the batch size"
+                f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: models, losses and "
+                "metrics must be tensor operations whose course depends neither on values nor on the batch size, "
+                f"and len(x) is such a value where x.shape[0] is none ({type(exc).__name__}: {reason})"
             ) from exc
         signatures[name] = MethodSignature(inputs=method.inputs, outputs=_output_specs(method, graphs[name]))
     return Programs(graphs=graphs, signature=Signature(**signatures), max_batch=max_batch)

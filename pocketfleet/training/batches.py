@@ -26,7 +26,8 @@ def examples_processed(num_examples: int, *, steps: int, batch_size: int) -> int
     """Examples seen in the first ``steps`` batches, repeats counted."""
     steps_per_epoch = -(-num_examples // batch_size)
     whole, rest = divmod(steps, steps_per_epoch)
-    return whole * num_examples + min(rest * batch_size, num_examples)
+    # The rest stops short of an epoch's last batch, so its batches are full.
+    return whole * num_examples + rest * batch_size
 
 
 def batch_indices(

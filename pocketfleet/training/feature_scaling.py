@@ -54,8 +54,8 @@ class FeatureSums:
     def mean_and_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and population standard deviation, ``float32 [features]``; a constant feature's scale is 1."""
         mean = self.total / max(self.count, 1)
-        variance = (self.squares / max(self.count, 1) - mean.square()).clamp(min=0.0)
-        # Below this share of the mean square, a variance is rounding: the feature is constant.
+        variance = self.squares / max(self.count, 1) - mean.square()
+        # Below this share of the mean square, a variance (which may be negative) is rounding: the feature is constant.
         floor = 1e-12 * (self.squares / max(self.count, 1)).clamp(min=1e-30)
         scale = torch.where(variance > floor, variance.sqrt(), torch.ones_like(variance))
         return mean.to(torch.float32), scale.to(torch.float32)

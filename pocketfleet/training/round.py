@@ -22,7 +22,7 @@ Float64s = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPlan:
-    """How many reports a round wants, how many devices it asks for them, and how long it waits.
+    """How many reports a round wants, of how many devices, how long it waits, and when the next may start.
 
     Attributes:
         cohort: accepted reports that close a round, 1 or more.

@@ -16,6 +16,7 @@ BASE = (
     "rounds.over_selection=1.0",
     "rounds.minimum_ratio=0.5",
     "rounds.deadline_s=60",
+    "rounds.interval_s=0",
 )
 LACKING = {3, 7}
 ALL = set(range(10))

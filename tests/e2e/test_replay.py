@@ -15,6 +15,7 @@ SETTINGS = (
     "rounds.count=5",
     "rounds.cohort=8",
     "rounds.deadline_s=20",
+    "rounds.interval_s=7200",
     "training.epochs=1",
     "partition.kind=iid",
     "partition.examples_per_device=20",

@@ -1,6 +1,8 @@
 """A user's own model, data and folders: the wheel installed, nothing of the source tree in sight."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# A user's shell: no path into the source tree.
+SHELL = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 MODULE = """
 from pathlib import Path
@@ -60,15 +64,19 @@ cohort = 4
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``pocketfleet`` in a fresh environment: the wheel alone, its dependencies borrowed from this one."""
     folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"
+    shutil.copytree(ROOT / "pocketfleet", source / "pocketfleet", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)],
         check=True,
         capture_output=True,
     )
     (wheel,) = folder.glob("pocketfleet-*.whl")
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True, env=SHELL)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder / "env" / "bin" / "pocketfleet"
@@ -93,18 +101,20 @@ def place(tmp_path: Path) -> Path:
 
 def test_a_users_task_is_exported_verified_and_simulated(program: Path, place: Path) -> None:
     def call(*arguments: str) -> str:
-        done = subprocess.run([program, *arguments], cwd=place, check=False, capture_output=True, text=True)
+        done = subprocess.run([program, *arguments], cwd=place, env=SHELL, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     where = subprocess.run(
         [program.with_name("python"), "-c", "import pocketfleet; print(pocketfleet.__file__)"],
         cwd=place,
-        check=True,
+        env=SHELL,
+        check=False,
         capture_output=True,
         text=True,
-    ).stdout
-    assert str(program.parents[1]) in where  # the wheel's, not the source tree's
+    )
+    assert where.returncode == 0, where.stderr
+    assert str(program.parents[1]) in where.stdout  # the wheel's, not the source tree's
     call("export", "mytask:make_task", "--out", "bundle", "--max-batch", "8")
     assert sorted(file.name for file in (place / "bundle").iterdir()) == [
         "evaluate.onnx",

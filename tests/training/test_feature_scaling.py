@@ -66,8 +66,10 @@ def test_sums_of_float32_are_taken_in_float64() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 396.9, -1e6])
-def test_a_constant_feature_is_shifted_but_not_scaled(value: float) -> None:
-    mean, scale = FeatureSums.of(torch.full((7, 1), value)).mean_and_scale()
+@pytest.mark.parametrize("rows", [7, 101, 1000])
+def test_a_constant_feature_is_shifted_but_not_scaled(value: float, rows: int) -> None:
+    # The sums of 1,000 equal squares are rounded: 0.1 and 396.9 then have variances of 2e-16 of the mean square.
+    mean, scale = FeatureSums.of(torch.full((rows, 1), value)).mean_and_scale()
     assert scale.item() == 1.0
     assert mean.item() == torch.tensor(value).item()
 

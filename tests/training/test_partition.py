@@ -66,6 +66,12 @@ def test_one_more_device_changes_no_other_devices_draw(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_devices_draw_apart_from_each_other(kind: str) -> None:
+    parts = split(kind, balanced(classes=4, each=10), devices=20, examples_per_device=8)
+    assert len({tuple(part) for part in parts}) == 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("examples_per_device", [0, 8])
 def test_a_partition_is_drawn_by_its_seed_alone(kind: str, examples_per_device: int) -> None:
     labels = balanced(classes=4, each=10)
@@ -131,6 +137,10 @@ def test_dirichlet_shares_have_the_dirichlet_laws_variance() -> None:
     # are 5 * sqrt(0.03825 / 400) = 0.049; the variance is met within a third.
     assert np.abs(shares.mean(axis=0) - 0.25).max() < 0.049
     assert np.abs(shares.var(axis=0) / 0.03825 - 1).max() < 1 / 3
+    # Within a label every example is as likely: 400 * 200 / 40 = 2,000 times each, with a relative deviation of
+    # sqrt(0.0375 / 400) * 4 = 0.039 by the label's share and 1 / sqrt(2000) = 0.022 by the draw, 0.045 in all.
+    times = np.bincount(np.concatenate(parts), minlength=40)
+    assert np.abs(times / 2000 - 1).max() < 5 * 0.045
 
 
 def test_a_split_by_label_takes_other_classes_when_its_own_run_out() -> None:
@@ -138,6 +148,25 @@ def test_a_split_by_label_takes_other_classes_when_its_own_run_out() -> None:
     labels = balanced(classes=2, each=5)
     (part,) = split("dirichlet", labels, devices=1, alpha=1e-3)
     assert sorted(part) == list(range(10))
+
+
+def test_each_label_is_dealt_in_an_order_of_its_own() -> None:
+    # Row numbers 4 * k + label: k in the order in which the one device gets them, for each label.
+    (part,) = split("dirichlet", balanced(classes=4, each=10), devices=1)
+    orders = {tuple(row // 4 for row in part if row % 4 == label) for label in range(4)}
+    assert len(orders) == 4
+    assert all(sorted(order) == list(range(10)) for order in orders)
+
+
+def test_no_device_chooses_last_by_its_number() -> None:
+    labels = balanced(classes=4, each=100)
+    mixed = []
+    for seed in range(60):
+        parts = split("dirichlet", labels, devices=10, seed=seed, alpha=0.05)
+        mixed.append(int(np.argmin([np.bincount(labels[part]).max() for part in parts])))
+    # Who chooses last gets the most mixed labels; numbers 0 to 9 have mean 4.5 and deviation 2.87, over 60 seeds
+    # three standard errors are 3 * 2.87 / sqrt(60) = 1.1. Choosing in order of number, it would be above 6.
+    assert abs(np.mean(mixed) - 4.5) < 1.1
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -198,12 +198,15 @@ def test_a_value_that_the_factory_rejects(folder: Path) -> None:
     assert isinstance(info.value.__cause__, ValueError)
 
 
-def test_what_lacks_parts_is_no_task(folder: Path) -> None:
-    text = "class Half:\n    name = 'half'\n    make_model = loss = test_examples = None\nmake_task = Half\n"
-    (folder / "half_a_task.py").write_text(text)
-    message = "'half_a_task:make_task' returned Half, which is no task: it lacks ['metrics', 'train_examples']"
+@pytest.mark.parametrize("part", ["loss", "make_model", "metrics", "name", "test_examples", "train_examples"])
+def test_what_lacks_a_part_is_no_task(folder: Path, part: str) -> None:
+    # One module a part: a module is imported once.
+    (folder / f"without_{part}.py").write_text(f"class Partly:\n    {part} = None\n\nmake_task = Partly\n")
+    lacking = [name for name in vars(TinyTask) if not name.startswith("_") and name != part]
+    lacking = sorted([*lacking, "name"] if part != "name" else lacking)
+    message = f"'without_{part}:make_task' returned Partly, which is no task: it lacks {lacking}"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        load_task("half_a_task:make_task")
+        load_task(f"without_{part}:make_task")
 
 
 def test_natural_tasks_name_each_devices_examples() -> None:

@@ -94,6 +94,15 @@ def test_weights_are_detached_contiguous_copies() -> None:
     assert model.weight.sum().item() == 15.0  # 0 + 1 + ... + 5
 
 
+def test_a_contiguous_tensor_is_copied_too() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), FeatureScaling(1))
+    weights = model_weights(model, torch.tensor([[1.0], [2.0]]))
+    everything = weights.trainable | weights.buffers | weights.frozen
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    assert everything.keys() == own.keys()
+    assert all(value.data_ptr() != own[name].data_ptr() for name, value in everything.items())
+
+
 def test_a_tied_weight_is_listed_once() -> None:
     weights = model_weights(Tied(), torch.ones(1, 2))
     assert list(weights.trainable) == ["down.bias", "down.weight", "up.bias"]
