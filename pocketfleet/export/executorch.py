@@ -114,8 +114,8 @@ class ExecutorchSession(FlatSession):
     whole process.
     """
 
-    def __init__(self, path: Path, signature: Signature) -> None:
-        super().__init__(signature)
+    def __init__(self, path: Path, signature: Signature, *, max_batch: int) -> None:
+        super().__init__(signature, max_batch=max_batch)
         with quiet_export(), quiet_stderr():
             from executorch.extension.pybindings import _C
             from executorch.runtime import Runtime

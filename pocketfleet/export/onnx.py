@@ -88,13 +88,14 @@ class OnnxSession(FlatSession):
     Args:
         folder: holds the files.
         signature: of the programs.
+        max_batch: the largest batch that is let through.
         threads: of each operator; 1 gives equal results on equal machines.
     """
 
-    def __init__(self, folder: Path, signature: Signature, *, threads: int = 1) -> None:
+    def __init__(self, folder: Path, signature: Signature, *, max_batch: int, threads: int = 1) -> None:
         import onnxruntime
 
-        super().__init__(signature)
+        super().__init__(signature, max_batch=max_batch)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

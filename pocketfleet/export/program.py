@@ -360,8 +360,8 @@ def trace_programs(
             reason = (str(exc).splitlines() or [""])[0]
             raise InputError(
                 f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: models, losses and "
-                "metrics must be tensor operations whose course depends neither on values nor on the batch size, "
-                f"and len(x) is such a value where x.shape[0] is none ({type(exc).__name__}: {reason})"
+                "metrics must be tensor operations whose course depends neither on values nor on the batch size "
+                f"(x.shape[0] is traced, len(x) is not): {type(exc).__name__}: {reason}"
             ) from exc
         signatures[name] = MethodSignature(inputs=method.inputs, outputs=_output_specs(method, graphs[name]))
     return Programs(graphs=graphs, signature=Signature(**signatures), max_batch=max_batch)

@@ -25,8 +25,8 @@ Runtime = Literal["executorch", "onnx"]
 class Session(Protocol):
     """Executes steps, predictions and evaluations; holds no weights.
 
-    Batches are of any size from 1, for an exported program up to the bundle's ``max_batch``. Inputs are not changed;
-    results are the caller's own.
+    Batches are of any size from 1, for an exported program up to the bundle's ``max_batch`` (``ValueError`` beyond).
+    Inputs are not changed; results are the caller's own.
     """
 
     def train_step(
@@ -105,8 +105,14 @@ def _in_order(tensors: Mapping[str, torch.Tensor], names: tuple[str, ...]) -> li
 class FlatSession(ABC):
     """What the sessions of both runtimes share: from states and weights to flat lists and back."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, *, max_batch: int) -> None:
+        self._max_batch = max_batch
         self._order = {name: _Order.of(signature.method(name)) for name in METHODS}
+
+    def _check_batch(self, x: torch.Tensor) -> None:
+        # The programs' memory is planned for the largest batch; what is beyond it fails without a word on why.
+        if not 1 <= x.shape[0] <= self._max_batch:
+            raise ValueError(f"a batch holds 1 to {self._max_batch} examples in this bundle, got {x.shape[0]}")
 
     @abstractmethod
     def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -117,6 +123,7 @@ class FlatSession(ABC):
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of the exported program."""
         order = self._order["train_step"]
+        self._check_batch(x)
         loss, *values = self._run(
             "train_step",
             [
@@ -141,12 +148,14 @@ class FlatSession(ABC):
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """The output of the exported model."""
         order = self._order["predict"]
+        self._check_batch(x)
         inputs = [*order.weights(weights.trainable, weights.buffers), *_in_order(weights.frozen, order.frozen)]
         return self._run("predict", [*inputs, x.contiguous()])[0]
 
     def evaluate(self, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> Tensors:
         """Loss and metrics of the exported model."""
         order = self._order["evaluate"]
+        self._check_batch(x)
         inputs = [*order.weights(weights.trainable, weights.buffers), *_in_order(weights.frozen, order.frozen)]
         values = self._run("evaluate", [*inputs, x.contiguous(), y.contiguous()])
         return dict(zip(order.outputs, values, strict=True))
@@ -161,9 +170,9 @@ def open_session(bundle: "Bundle", runtime: Runtime) -> Session:
     if runtime == "executorch":
         from pocketfleet.export.executorch import ExecutorchSession
 
-        return ExecutorchSession(bundle.path / PTE_FILE, bundle.signature)
+        return ExecutorchSession(bundle.path / PTE_FILE, bundle.signature, max_batch=bundle.max_batch)
     if runtime == "onnx":
         from pocketfleet.export.onnx import OnnxSession
 
-        return OnnxSession(bundle.path, bundle.signature)
+        return OnnxSession(bundle.path, bundle.signature, max_batch=bundle.max_batch)
     raise ValueError(f"runtime must be executorch or onnx, got {runtime!r}")

@@ -1,17 +1,17 @@
 """Each replacement against the operator that it replaces, and with a batch size that tracing did not see."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import drawn
 from torch.nn import functional as F
+from toy import drawn
 
 from pocketfleet.export import decompositions
 from pocketfleet.export.decompositions import EXECUTORCH, ONNX, decomposition_table
+from pocketfleet.export.session import Runtime
 
 aten = torch.ops.aten
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -108,7 +108,7 @@ MODULES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("runtime", ["executorch", "onnx"])
-def test_gradients_traced_for_any_batch(name: str, runtime: Any) -> None:
+def test_gradients_traced_for_any_batch(name: str, runtime: Runtime) -> None:
     from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.proxy_tensor import make_fx
 

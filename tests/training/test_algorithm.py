@@ -98,13 +98,13 @@ def test_statistics_become_the_mean_and_counters_whole_numbers() -> None:
     )
     aggregator = MeanAggregator()
     for device, (mean, count, weight) in enumerate([([1.0, 0.0], 12, 1), ([2.0, 4.0], 13, 3)]):
-        buffers = {"mean": torch.tensor(mean), "count": torch.tensor(count), "odd": torch.tensor(device)}
+        buffers = {"mean": torch.tensor(mean), "count": torch.tensor(count), "odd": torch.tensor(1 - device)}
         aggregator.add(Update({"w": torch.zeros(1)}, buffers), device=device, weight=weight)
     after, _ = FEDAVG.server_update(weights, aggregator.result(), {})
-    # (1 + 3 * 2) / 4 and (0 + 3 * 4) / 4; (12 + 39) / 4 = 12.75 is nearest 13; (0 + 3 * 1) / 4 = 0.75 is nearest 1.
+    # (1 + 3 * 2) / 4 and (0 + 3 * 4) / 4; (12 + 39) / 4 = 12.75 is nearest 13; (1 + 3 * 0) / 4 = 0.25 is nearest 0.
     assert (after.buffers["mean"].tolist(), after.buffers["mean"].dtype) == ([1.75, 3.0], torch.float32)
     assert (after.buffers["count"].item(), after.buffers["count"].dtype) == (13, torch.int64)
-    assert (after.buffers["odd"].item(), after.buffers["odd"].dtype) == (1, torch.int64)
+    assert (after.buffers["odd"].item(), after.buffers["odd"].dtype) == (0, torch.int64)
     # They are replaced, not moved by a difference, and what is frozen stays.
     assert after.frozen is weights.frozen
     assert weights.buffers["count"].item() == 10

@@ -153,13 +153,17 @@ def test_clipping_equals_torch(momentum: bool) -> None:
     assert_same_training(run(settings, perceptron()), expected)
 
 
-def test_a_gradient_of_zero_survives_clipping() -> None:
+@pytest.mark.parametrize(("gradient", "moved"), [(0.0, 2.0), (1e-6, 1.5)])
+def test_clipping_of_the_smallest_gradients(gradient: float, moved: float) -> None:
+    # The loss w * x has gradient x. Of a norm of 1e-6, with as much allowed, 1e-6 / (1e-6 + 1e-6), a half, is left:
+    # 2 - 1e6 * 0.5e-6 = 1.5. A gradient of 0 stays 0.
     model = nn.Linear(1, 1, bias=False)
     weights = Weights(trainable={"weight": torch.tensor([[2.0]])}, buffers={}, frozen={})
-    step = TrainStep(model, squared_error, StepSettings(clipping=True))
+    step = TrainStep(model, lambda output, _: output.mean(dim=1), StepSettings(clipping=True))
     state = TrainState.start(weights, step.settings)
-    _, state = step(state, torch.zeros(1, 1), torch.zeros(1, 1), hyper_tensors(step.settings, VALUES))
-    assert state.trainable["weight"].item() == 2.0
+    hyper = hyper_tensors(step.settings, {"learning_rate": 1e6, "max_norm": 1e-6})
+    _, state = step(state, torch.full((1, 1), gradient), torch.zeros(1, 1), hyper)
+    assert state.trainable["weight"].item() == pytest.approx(moved, rel=1e-6)
 
 
 def test_proximal_term_equals_a_loss_with_the_distance_added() -> None:
@@ -192,7 +196,8 @@ def test_a_correction_that_is_not_given_is_zero() -> None:
 
 
 def test_batch_norm_statistics_equal_an_ordinary_module() -> None:
-    got = run(StepSettings(momentum=True), normed())
+    # A step trains in training mode whatever mode the model was left in.
+    got = run(StepSettings(momentum=True), normed().eval())
     assert_same_training(got, run_torch(normed(), momentum=VALUES["momentum"]))
     assert sorted(got[1].buffers) == ["1.num_batches_tracked", "1.running_mean", "1.running_var"]
     assert got[1].buffers["1.num_batches_tracked"].item() == len(BATCH_SIZES)
@@ -284,12 +289,12 @@ def test_frozen_weights_take_part_and_stay() -> None:
     # Output (frozen 3) * w with w = 1 on x = 1, y = 0: loss 9, gradient 2 * 3 * 3 = 18, w = 1 - 0.1 * 18 = -0.8.
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     model[1].requires_grad_(False)
-    with torch.no_grad():
-        model[0].weight.fill_(1.0)
-        model[1].weight.fill_(3.0)
     x = torch.ones(1, 1)
+    weights = Weights(
+        trainable={"0.weight": torch.tensor([[1.0]])}, buffers={}, frozen={"1.weight": torch.tensor([[3.0]])}
+    )
     settings = StepSettings()
-    state = TrainState.start(model_weights(model, x), settings)
+    state = TrainState.start(weights, settings)
     loss, end = TrainStep(model, squared_error, settings)(state, x, torch.zeros(1, 1), hyper_tensors(settings, VALUES))
     assert loss.item() == 9.0
     assert end.trainable["0.weight"].item() == pytest.approx(-0.8, rel=1e-6)
@@ -370,7 +375,7 @@ def test_nesterov_needs_momentum() -> None:
 def test_predict_uses_the_given_weights_in_evaluation_mode() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1, eps=0.0), nn.Dropout(0.9)).train()
     weights = Weights(
-        trainable={"0.weight": torch.tensor([3.0]), "0.bias": torch.tensor([1.0])},
+        trainable={"0.weight": torch.tensor([3.0], requires_grad=True), "0.bias": torch.tensor([1.0])},
         buffers={
             "0.running_mean": torch.tensor([2.0]),
             "0.running_var": torch.tensor([4.0]),

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+from tiny import TinyTask, tiny_data
+from torch import nn
+
+from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.errors import InputError
+from pocketfleet.training.examples import Examples
+from pocketfleet.training.feature_scaling import FeatureScaling
+
+
+def test_natural_users_keep_their_own_examples() -> None:
+    data = tiny_data(TinyTask(users=6), devices=6)
+    # One in five is held out, of those that hold five or more: users 4 and 5 hold 5 and 6 examples.
+    assert data.num_training.tolist() == [1, 2, 3, 4, 4, 5]
+    assert [len(data.held_out(device)) for device in range(6)] == [0, 0, 0, 0, 1, 1]
+    for device in range(6):
+        assert set(data.training(device).y.tolist()) == {float(device + 1)}
+
+
+def test_natural_needs_a_task_that_knows_its_users() -> None:
+    task = TinyTask()
+    shared = type("Shared", (), {name: getattr(task, name) for name in ("name", "train_examples", "test_examples")})
+    with pytest.raises(InputError, match="needs a task with device_examples"):
+        DeviceData(shared, kind="natural", devices=2, seed=0, alpha=1.0, examples_per_device=0)
+
+
+def test_training_and_held_out_examples_are_all_there_is() -> None:
+    task = TinyTask(users=9)  # 45 examples, told apart by nothing but their number: count them
+    data = DeviceData(task, kind="iid", devices=4, seed=1, alpha=1.0, examples_per_device=0)
+    sizes = [len(data.training(device)) + len(data.held_out(device)) for device in range(4)]
+    assert sum(sizes) == 45
+    targets = torch.cat([part(device).y for device in range(4) for part in (data.training, data.held_out)])
+    assert sorted(targets.tolist()) == sorted(task.train_examples().y.tolist())
+
+
+class Scaled(TinyTask):
+    def train_examples(self) -> Examples:
+        x = torch.arange(40, dtype=torch.float32).reshape(20, 2)
+        return Examples(x, torch.zeros(20))
+
+
+def test_scaling_comes_from_the_examples_that_devices_train_on() -> None:
+    data = DeviceData(Scaled(), kind="iid", devices=3, seed=1, alpha=1.0, examples_per_device=0)
+    found = data.scaling(nn.Sequential(FeatureScaling(2), nn.Linear(2, 1)))
+    pooled = np.concatenate([data.training(device).x.numpy() for device in range(3)]).astype(np.float64)
+    np.testing.assert_allclose(found["0.mean"], pooled.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found["0.scale"], pooled.std(axis=0), rtol=1e-6)
+    assert data.scaling(nn.Linear(2, 1)) == {}

@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pocketfleet.device_sim.events import EventLog, ordered
+from pocketfleet.device_sim.tables import dropouts, last_metrics, personalisation, round_table, server_rows
+
+
+def row(index: int, **changed: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "round": index,
+        "model_version": index + 1,
+        "opened_s": 0.0,
+        "closed_s": 1.0,
+        "outcome": "cohort",
+        "assigned": 3,
+        "accepted": 1,
+        "withdrawn": 0,
+        "turned_away": 0,
+        "num_examples": 8,
+        "steps": 1,
+        "train_loss": 0.5,
+        "non_finite": 0,
+    }
+    return values | changed
+
+
+def events() -> pd.DataFrame:
+    log = EventLog()
+    log.add(1.0, 0, 0, "download", bytes=100, joules=1.0)
+    log.add(2.0, 0, 0, "upload", bytes=10, joules=2.0)
+    log.add(2.0, 0, 0, "report", reason="accepted")
+    log.add(3.0, 1, 0, "download", bytes=50, joules=4.0, reason="link_lost")
+    log.add(3.0, 1, 0, "drop", reason="link_lost")
+    log.add(4.0, -1, 0, "close", reason="cohort")
+    log.add(9.0, 2, 0, "report", reason="late")  # after its round closed
+    log.add(9.5, 1, 1, "drop", reason="deadline")
+    return ordered(log.take())
+
+
+def test_a_rounds_figures_are_the_sums_over_its_events() -> None:
+    table = round_table(server_rows([row(0), row(1)]), events())
+    assert table["downlink_bytes"].tolist() == [150, 0]
+    assert table["uplink_bytes"].tolist() == [10, 0]
+    assert table["energy_joules"].tolist() == [7.0, 0.0]
+    assert table["dropouts_link_lost"].tolist() == [1, 0]
+    assert table["dropouts_late"].tolist() == [1, 0]
+    assert table["dropouts_deadline"].tolist() == [0, 1]
+
+
+def test_a_run_without_rounds_or_events_has_empty_tables() -> None:
+    table = round_table(server_rows([]), ordered(EventLog().take()))
+    assert len(table) == 0
+    assert {"round", "outcome", "downlink_bytes", "energy_joules"} <= set(table.columns)
+    assert dropouts(ordered(EventLog().take())) == {}
+
+
+def test_dropouts_are_drops_and_rejected_reports() -> None:
+    assert dropouts(events()) == {"deadline": 1, "late": 1, "link_lost": 1}
+
+
+def test_last_metrics_are_of_evaluations_alone() -> None:
+    rounds = server_rows([row(n, test_mse=float(n) if n % 2 == 0 else np.nan) for n in range(13)])
+    # Evaluated in rounds 0, 2, ..., 12; the last five are 4, 6, 8, 10, 12.
+    assert last_metrics(rounds) == {"last": {"test_mse": 12.0}, "mean_of_last_five": {"test_mse": 8.0}}
+    assert last_metrics(server_rows([row(0)])) == {"last": {}, "mean_of_last_five": {}}
+
+
+def test_personalisation_is_over_devices_that_took_part() -> None:
+    devices = pd.DataFrame({"metric_global": [1.0, np.nan, 3.0], "metric_personalised": [0.5, np.nan, 1.0]})
+    assert personalisation(devices, "mse") == {
+        "metric": "mse",
+        "devices": 2,
+        "global": pytest.approx(2.0),
+        "personalised": pytest.approx(0.75),
+    }
+    assert personalisation(devices.iloc[1:2], "mse") == {"metric": "mse", "devices": 0}
