@@ -99,8 +99,8 @@ class Workers:
                 yield from pickle.loads(running.popleft().result())
         except BrokenProcessPool as exc:
             raise PocketfleetError(
-                "a training process died (out of memory, or killed): continue with --resume, "
-                "with fewer engine.processes if memory is short"
+                "a training process died: it was killed, ran out of memory (then continue with --resume and fewer "
+                "engine.processes), or your script starts a simulation without if __name__ == '__main__'"
             ) from exc
 
 

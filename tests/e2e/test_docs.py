@@ -24,7 +24,10 @@ def environment(folder: Path) -> dict[str, str]:
     """``pocketfleet`` on the path, as after activating the environment."""
     program = folder / "bin" / "pocketfleet"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom pocketfleet.cli import main\nmain()\n")
+    # As pip writes it, with the guard that worker processes need.
+    program.write_text(
+        f"#!{sys.executable}\nfrom pocketfleet.cli import main\nif __name__ == '__main__':\n    main()\n"
+    )
     program.chmod(0o755)
     return {
         **os.environ,
