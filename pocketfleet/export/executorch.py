@@ -1,8 +1,8 @@
 """Programs to one ``.pte`` file with three plain methods, and the session that runs it; all we ask of ExecuTorch.
 
 Tried with executorch 1.5.1. Names with a leading underscore that are used: ``EdgeCompileConfig._check_ir_validity``,
-``executorch.exir._serialize._program.deserialize_pte_binary``, and ``_threadpool_get_thread_count`` of
-``executorch.extension.pybindings._C``.
+``executorch.exir._serialize._program.deserialize_pte_binary``, and of ``executorch.extension.pybindings._C``
+``_threadpool_get_thread_count`` and ``_unsafe_reset_threadpool``.
 
 1. Inputs are not part of the planned memory: weights and batch are read where the caller holds them.
 2. Outputs are, and are copied out on every call, so that a result outlives the next call.
@@ -21,7 +21,7 @@ from pocketfleet.export.program import METHODS, Programs, Signature
 from pocketfleet.export.quiet import quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
 
-__all__ = ["MINIMUM_VERSION", "ExecutorchSession", "planned_memory", "write_executorch"]
+__all__ = ["MINIMUM_VERSION", "ExecutorchSession", "limit_threads", "planned_memory", "write_executorch"]
 
 # The oldest runtime that the programs were tried with.
 MINIMUM_VERSION = "1.5.1"
@@ -107,11 +107,22 @@ def _costs(module: GraphModule, *, max_batch: int) -> tuple[OperatorCost, ...]:
     return pair_costs(names, at(1), at(max_batch))
 
 
+def limit_threads(count: int) -> None:
+    """Give ExecuTorch ``count`` threads in this whole process, for one that shares the machine with others.
+
+    Not while some session runs.
+    """
+    with quiet_export(), quiet_stderr():
+        from executorch.extension.pybindings import _C
+
+        _C._unsafe_reset_threadpool(count)
+
+
 class ExecutorchSession(FlatSession):
     """Runs ``model.pte`` in this process.
 
     Its methods share one arena; results are copies. Operators run on the runtime's own pool of threads, one for the
-    whole process.
+    whole process; ``limit_threads`` sets its size.
     """
 
     def __init__(self, path: Path, signature: Signature, *, max_batch: int) -> None:

@@ -91,7 +91,7 @@ class Operator:
 class OperatorCost:
     """One executed operator; the pairs are at batch 1 and at the largest batch."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     name: str
     kind: Kind
@@ -162,7 +162,7 @@ class Footprint:
         file_bytes: by file name, the files that this runtime needs.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     runtime: Literal["executorch", "onnx"]
     max_batch: int

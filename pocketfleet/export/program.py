@@ -56,7 +56,7 @@ class TensorSpec:
     ``shape`` holds numbers and at most one ``"batch"``; ``dtype`` is torch's name without the prefix (``"float32"``).
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     role: Role
     name: str
@@ -77,7 +77,7 @@ class TensorSpec:
 class MethodSignature:
     """Inputs and outputs of one method, in the order in which it takes and returns them."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -95,7 +95,7 @@ class MethodSignature:
 class Signature:
     """The signatures of the three methods."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     train_step: MethodSignature
     predict: MethodSignature
@@ -281,7 +281,7 @@ def _check_guards(shape_env: Any, *, max_batch: int) -> None:  # noqa: ANN401 - 
     """
     library = str(Path(torch.__file__).parent)
     for guard in shape_env.guards:
-        if guard.sloc.framework_loc.filename.startswith(library):
+        if getattr(guard.sloc.framework_loc, "filename", library).startswith(library):
             continue
         for batch in range(1, max_batch + 1):
             if not bool(guard.expr.subs(dict.fromkeys(guard.expr.free_symbols, batch))):

@@ -3,12 +3,13 @@
 Tried with torch 2.13.0, torchao as executorch 1.5.1 brings it, and executorch 1.5.1.
 """
 
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 
 __all__ = ["quiet_export", "quiet_stderr"]
 
@@ -56,13 +57,14 @@ def quiet_export() -> Iterator[None]:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes to file descriptor 2, past Python's ``sys.stderr``, for a short call."""
+    """Drop what native code writes during a short call, to file descriptor 2 or through Python's ``sys.stderr``."""
     sys.stderr.flush()
     saved = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         os.dup2(saved, 2)
         os.close(sink)

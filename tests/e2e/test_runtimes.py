@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from pocketfleet import Bundle, Experiment, simulate
+from pocketfleet import Bundle, Experiment, Run, simulate
 from pocketfleet.device_sim.client import Assignment, Client
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.errors import GateError
+from pocketfleet.export.bundle import make_plan, verify_bundle, write_bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithm import FedAvg
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.task import check_task, initial_model, load_task
-from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.training.tasks.boston import BostonTask
+from pocketfleet.training.weights import Tensors
 
 # Float32 training is chaotic in the long run; from the same weights one device's update is not.
 MEDIAN, EACH = 1e-5, 1e-3
@@ -121,7 +124,7 @@ def test_predict_learns(name: str, runtime, request: pytest.FixtureRequest) -> N
     assert float((after - before).abs().max() / scale) > 1e-2
 
 
-def run_of(runtime: str, bundle: Path, out: Path) -> object:
+def run_of(runtime: str, bundle: Path, out: Path) -> Run:
     experiment = Experiment.load(
         "boston-two-phones", [f"engine.runtime={runtime}", f"task.bundle={bundle}", "rounds.count=4"]
     )
@@ -136,5 +139,46 @@ def test_the_events_do_not_depend_on_the_runtime(boston_bundle: Bundle, tmp_path
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-3)
 
 
-def weights_of(path: Path) -> Weights:
-    return Bundle.load(path).weights()
+class Altered(BostonTask):
+    """Boston with one constant of its loss changed: 1.01 times the squared error."""
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return 1.01 * super().loss(output, target)
+
+
+@pytest.fixture(scope="module")
+def altered_bundle(boston_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Really exported programs of the altered task under a manifest that names the right one; no gate would pass it."""
+    plan = make_plan(
+        Altered(leave_out_b=False, split_seed=0),
+        settings=boston_bundle.settings,
+        hyper=boston_bundle.hyper,
+        max_batch=boston_bundle.max_batch,
+        task_path="boston",
+    )
+    return write_bundle(plan, out=tmp_path_factory.mktemp("altered") / "bundle", force=False, gated=False)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "executorch", "onnx"])
+def test_an_altered_constant_in_the_bundle_reaches_the_model_by_way_of_the_program_alone(
+    runtime: str, boston_bundle: Bundle, altered_bundle: Bundle, tmp_path: Path
+) -> None:
+    right, wrong = (
+        run_of(runtime, bundle.path, tmp_path / name).summary["model_sha256"]
+        for name, bundle in (("right", boston_bundle), ("wrong", altered_bundle))
+    )
+    assert (right == wrong) == (runtime == "torch")
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "onnx"])
+def test_an_altered_constant_moves_every_update(boston: Fleet, altered_bundle: Bundle, runtime) -> None:
+    # One step from the same weights moves 1.01 times as far; 21 steps of an epoch about as much.
+    distances = boston.rounds(1, runtime, altered_bundle)
+    assert len(distances) == 2
+    assert min(distances) > EACH
+    assert max(distances) < 0.1
+
+
+def test_verify_finds_the_altered_constant(altered_bundle: Bundle) -> None:
+    with pytest.raises(GateError, match="gradient"):
+        verify_bundle(altered_bundle, load_task("boston"))

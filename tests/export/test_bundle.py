@@ -203,6 +203,10 @@ def test_a_path_out_of_the_bundle(copy: Path, name: str) -> None:
         (lambda m: m.update(max_batch="5"), "max_batch: Input should be a valid integer"),
         (lambda m: m["signature"]["predict"].update(extra=1), "signature.predict.extra: Unexpected keyword"),
         (lambda m: m["footprint"]["onnx"].update(extra=1), "footprint.onnx.extra: Unexpected keyword"),
+        (
+            lambda m: m["footprint"]["onnx"].update(max_batch="5"),
+            "footprint.onnx.max_batch: Input should be a valid int",
+        ),
         (lambda m: m["settings"].update(momentum=True), r"hyper must hold exactly \['learning_rate', 'momentum'\]"),
         (lambda m: m["settings"].pop("momentum"), "settings must hold exactly"),
         (lambda m: m["files"].pop("predict.onnx"), "files must be exactly"),

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 
+import pytest
+
 from pocketfleet.export import executorch
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import PTE_FILE
@@ -19,6 +21,18 @@ def test_planned_memory_is_read_from_the_file(normalised_bundle: Bundle) -> None
     assert planned["train_step"] > planned["predict"]
     # The columns of the first convolution: 2 channels x 9 places x 64 windows x 8 examples x 4 bytes.
     assert planned["predict"] >= 2 * 9 * 64 * 8 * 4
+
+
+def test_threads_are_limited_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    from executorch.extension.pybindings import _C
+
+    before = _C._threadpool_get_thread_count()
+    try:
+        executorch.limit_threads(1)
+        assert _C._threadpool_get_thread_count() == 1
+    finally:
+        executorch.limit_threads(before)
+    assert capfd.readouterr().err == ""
 
 
 def test_no_stock_convolution_or_pool_gradient_is_left(normalised_bundle: Bundle) -> None:
