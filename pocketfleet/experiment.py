@@ -152,7 +152,8 @@ class EngineSection(_Section):
 class Experiment(_Section):
     """One run, wholly described.
 
-    Load one with ``Experiment.load``, change it with ``with_settings``, run it with ``pocketfleet.simulate``.
+    Load one with ``Experiment.load`` or build one with ``Experiment.from_table``, change it with ``with_settings``, run it
+    with ``pocketfleet.simulate``.
     """
 
     seed: int = Field(default=1, ge=0)
@@ -195,23 +196,28 @@ class Experiment(_Section):
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
             raise InputError(f"{name} is no TOML file: {exc}") from exc
-        return cls._checked(_changed(table, settings), name=name)
-
-    def with_settings(self, *settings: str) -> "Experiment":
-        """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
-        return self._checked(_changed(self.model_dump(exclude_none=True), settings), name="the experiment")
-
-    def to_toml(self) -> str:
-        """Every key with its value."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        return cls.from_table(_changed(table, settings), name=name)
 
     @classmethod
-    def _checked(cls, table: Mapping[str, Any], *, name: str) -> "Experiment":
+    def from_table(cls, table: Mapping[str, Any], *, name: str = "the experiment") -> "Experiment":
+        """An experiment from sections as a TOML file would give them; keys left out have their defaults.
+
+        Raises:
+            InputError: a key is unknown or a value is refused; the message says what is allowed.
+        """
         try:
             return cls.model_validate(table)
         except ValidationError as exc:
             problems = "; ".join(_problem(error) for error in exc.errors())
             raise InputError(f"{name}: {problems}") from exc
+
+    def with_settings(self, *settings: str) -> "Experiment":
+        """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
+        return self.from_table(_changed(self.model_dump(exclude_none=True), settings))
+
+    def to_toml(self) -> str:
+        """Every key with its value."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 def packaged_experiments() -> dict[str, str]:

@@ -27,6 +27,7 @@ def test_threads_are_limited_without_a_word(capfd: pytest.CaptureFixture[str]) -
     from executorch.extension.pybindings import _C
 
     before = _C._threadpool_get_thread_count()
+    capfd.readouterr()
     try:
         executorch.limit_threads(1)
         assert _C._threadpool_get_thread_count() == 1
