@@ -42,9 +42,7 @@ def plain_loop(experiment: Experiment, rounds: list[list[tuple[int, int]]]) -> t
     """Federated averaging by hand; returns device-steps and seconds."""
     task = load_task(experiment.task.name)
     model = initial_model(task, seed=experiment.seed)
-    data = DeviceData(
-        task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump()
-    )
+    data = DeviceData(task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump())
     training, steps_done = experiment.training, 0
     started_s = time.perf_counter()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -57,9 +55,7 @@ def plain_loop(experiment: Experiment, rounds: list[list[tuple[int, int]]]) -> t
             examples = data.training(device)
             seed = int(draw_key(experiment.seed, "batch_seed", index, device))
             count = 0
-            for rows in batch_indices(
-                len(examples), steps=steps, batch_size=training.batch_size, batch_seed=seed
-            ):
+            for rows in batch_indices(len(examples), steps=steps, batch_size=training.batch_size, batch_seed=seed):
                 batch = examples.take(torch.from_numpy(rows))
                 optimizer.zero_grad()
                 task.loss(model(batch.x), batch.y).mean().backward()

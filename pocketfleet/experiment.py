@@ -152,8 +152,8 @@ class EngineSection(_Section):
 class Experiment(_Section):
     """One run, wholly described.
 
-    Load one with ``Experiment.load`` or build one with ``Experiment.from_table``, change it with ``with_settings``, run it
-    with ``pocketfleet.simulate``.
+    Load one with ``Experiment.load`` or build one with ``Experiment.from_table``, change it with ``with_settings``,
+    run it with ``pocketfleet.simulate``.
     """
 
     seed: int = Field(default=1, ge=0)

@@ -149,10 +149,10 @@ class _Parts:
         task = load_task(experiment.task.name, experiment.task.options)
         model = initial_model(task, seed=experiment.seed)
         data = _device_data(experiment, task)
-        with_examples = np.flatnonzero(data.num_training)
-        if len(with_examples) == 0:
+        richest = int(data.num_training.argmax())
+        if data.num_training[richest] == 0:
             raise InputError("no device has any examples: lower fleet.devices or set partition.examples_per_device")
-        sample = data.training(int(with_examples[0]))
+        sample = data.training(richest)
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
         algorithm = _algorithm(experiment)
         settings = algorithm.step_settings(_step_settings(experiment))
@@ -422,6 +422,11 @@ def _make_client(experiment: Experiment, bundle_path: str) -> Client:
     if runtime == "torch":
         session = EagerSession(task, initial_model(task, seed=experiment.seed), settings)
     else:
+        if runtime == "executorch":
+            from pocketfleet.export.executorch import limit_threads
+
+            # One thread a process, as for torch: processes share the machine's cores.
+            limit_threads(1)
         session = open_session(Bundle.load(Path(bundle_path)), runtime)
     return Client(
         session=session,

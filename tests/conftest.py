@@ -2,46 +2,42 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import torch
 
-from pocketfleet import Bundle, export_bundle
-from pocketfleet.training.task import load_task
-from pocketfleet.training.train_step import StepSettings
+if TYPE_CHECKING:
+    from pocketfleet import Bundle
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
     """Two cores are shared with whatever else runs; bits depend on the number of threads."""
+    import torch
+
     torch.set_num_threads(1)
 
 
+def _exported(task: str, out: Path, *, momentum: bool, max_batch: int) -> "Bundle":
+    from pocketfleet import export_bundle
+    from pocketfleet.training.task import load_task
+    from pocketfleet.training.train_step import StepSettings
+
+    settings = StepSettings(momentum=momentum)
+    hyper = {"learning_rate": 0.001, "momentum": 0.9}
+    return export_bundle(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
+
+
 @pytest.fixture(scope="session")
-def boston_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def boston_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """Boston for plain SGD, batches up to 8."""
-    return export_bundle(
-        load_task("boston"),
-        out=tmp_path_factory.mktemp("boston") / "bundle",
-        settings=StepSettings(),
-        hyper={"learning_rate": 0.001},
-        max_batch=8,
-        task_path="boston",
-    )
+    return _exported("boston", tmp_path_factory.mktemp("boston") / "bundle", momentum=False, max_batch=8)
 
 
 @pytest.fixture(scope="session")
-def mnist_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def mnist_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """MNIST for SGD with momentum, batches up to 16."""
-    return export_bundle(
-        load_task("mnist"),
-        out=tmp_path_factory.mktemp("mnist") / "bundle",
-        settings=StepSettings(momentum=True),
-        hyper={"learning_rate": 0.05, "momentum": 0.9},
-        max_batch=16,
-        task_path="mnist",
-    )
+    return _exported("mnist", tmp_path_factory.mktemp("mnist") / "bundle", momentum=True, max_batch=16)
 
 
 class Called(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.errors import InputError
 from pocketfleet.export.session import Session
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batches import batch_indices
@@ -117,6 +118,13 @@ class Client:
             batch_seed=assignment.batch_seed,
         ):
             batch = examples.take(torch.from_numpy(rows))
-            loss, state = self.session.train_step(state, batch.x, batch.y, hyper)
+            try:
+                loss, state = self.session.train_step(state, batch.x, batch.y, hyper)
+            except (RuntimeError, ValueError, IndexError) as exc:
+                raise InputError(
+                    f"the task's model fails on a batch of {len(batch)} of the {len(examples)} examples of device "
+                    f"{assignment.device}: {exc}. (Batch norm cannot train on a single example: choose a "
+                    "training.batch_size that leaves none over)"
+                ) from exc
             losses.append(loss)
         return state, float(torch.stack(losses).to(torch.float64).mean())

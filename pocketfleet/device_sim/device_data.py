@@ -9,7 +9,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.training.examples import Examples, as_examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
 from pocketfleet.training.partition import held_out_split, partition
-from pocketfleet.training.task import NaturalTask, Task
+from pocketfleet.training.task import NaturalTask, Task, task_examples
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["DeviceData"]
@@ -27,7 +27,7 @@ class DeviceData:
         self, task: Task, *, kind: str, devices: int, seed: int, alpha: float, examples_per_device: int
     ) -> None:
         """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples."""
-        self.test = as_examples(task.test_examples(), what=f"test_examples of task {task.name!r}")
+        self.test = task_examples(task, "test")
         self._rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         self._own: list[Examples] = []
         if kind == "natural":
@@ -39,7 +39,7 @@ class DeviceData:
             ]
             rows = [np.arange(len(own)) for own in self._own]
         else:
-            self._shared = as_examples(task.train_examples(), what=f"train_examples of task {task.name!r}")
+            self._shared = task_examples(task, "train")
             rows = list(
                 partition(
                     kind,

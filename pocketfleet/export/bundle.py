@@ -44,7 +44,7 @@ from pocketfleet.export.program import METHODS, Signature, TensorSpec
 from pocketfleet.export.session import EagerSession, open_session
 from pocketfleet.training.examples import as_examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
-from pocketfleet.training.task import Task, check_task, initial_model, load_task
+from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
 
@@ -114,11 +114,6 @@ class Bundle:
         files = [*self.footprint(runtime).file_bytes, *([FROZEN_FILE] if FROZEN_FILE in self.manifest.files else [])]
         manifest_bytes = (self.path / MANIFEST_FILE).stat().st_size
         return manifest_bytes + sum(self.manifest.files[name].bytes for name in files)
-
-    def program_bytes(self, runtime: Literal["executorch", "onnx"]) -> int:
-        """What a phone downloads once to run the task on one runtime: its programs and the frozen weights."""
-        frozen = self.manifest.files[FROZEN_FILE].bytes if FROZEN_FILE in self.manifest.files else 0
-        return sum(self.footprint(runtime).file_bytes.values()) + frozen
 
     def weights(self) -> Weights:
         """The initial weights, trainable, buffers and frozen.
@@ -250,7 +245,7 @@ def make_plan(
         raise InputError(f"hyper-parameters missing: {missing}; the step's settings want {list(settings.hyper_names)}")
     if max_batch < 1:
         raise InputError(f"max_batch must be 1 or more, got {max_batch}")
-    examples = as_examples(task.train_examples(), what="train_examples")
+    examples = task_examples(task, "train")
     model = initial_model(task, seed=seed)
     own = check_task(task, model, examples)
     if weights is None:
@@ -298,7 +293,7 @@ def verify_bundle(bundle: Bundle, task: Task | None = None) -> GateReport:
     bundle = Bundle.load(bundle.path)
     if task is None:
         task = load_task(bundle.task.path, bundle.task.options)
-    examples = as_examples(task.train_examples(), what="train_examples")
+    examples = task_examples(task, "train")
     model = initial_model(task, seed=0)
     own, found = check_task(task, model, examples), bundle.weights()
     for group in ("trainable", "buffers", "frozen"):
@@ -322,7 +317,7 @@ def _gate(bundle: Bundle, task: Task, model: nn.Module) -> GateReport:
         {runtime: open_session(bundle, runtime) for runtime in RUNTIMES},
         EagerSession(task, model, bundle.settings),
         weights=bundle.weights(),
-        examples=as_examples(task.train_examples(), what="train_examples"),
+        examples=task_examples(task, "train"),
         settings=bundle.settings,
         hyper=bundle.hyper,
         max_batch=bundle.max_batch,

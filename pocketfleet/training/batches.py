@@ -24,6 +24,8 @@ def steps_of_epochs(num_examples: int, *, epochs: int, batch_size: int) -> int:
 
 def examples_processed(num_examples: int, *, steps: int, batch_size: int) -> int:
     """Examples seen in the first ``steps`` batches, repeats counted."""
+    if steps == 0:
+        return 0
     steps_per_epoch = -(-num_examples // batch_size)
     whole, rest = divmod(steps, steps_per_epoch)
     # The rest stops short of an epoch's last batch, so its batches are full.

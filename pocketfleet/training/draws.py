@@ -7,8 +7,8 @@ Rules:
 2. The ``i``-th number of a key is ``mix(key + (i + 1) * GOLDEN)``, all arithmetic modulo 2**64.
 3. A permutation of ``n`` is the stable argsort of the first ``n`` numbers of its key.
 
-Source of the mixing function: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-generators" (OOPSLA), figure 17 (variant 13 of Stafford's mixers), constants as published there.
+Source of the generator: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators" (OOPSLA); its
+constants are those of Vigna's public-domain splitmix64.c (prng.di.unimi.it), mixer 13 of Stafford's.
 """
 
 import functools

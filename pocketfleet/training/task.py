@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from pocketfleet.training.tasks import packaged_tasks
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights, model_weights
 
-__all__ = ["NaturalTask", "Task", "check_task", "initial_model", "load_factory", "load_task"]
+__all__ = ["NaturalTask", "Task", "check_task", "initial_model", "load_factory", "load_task", "task_examples"]
 
 _TASK_PARTS = ("loss", "make_model", "metrics", "name", "test_examples", "train_examples")
 
@@ -114,12 +114,30 @@ def load_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
         )
     try:
         task = factory(**options)
-    except (TypeError, ValueError) as exc:
-        raise InputError(f"task {name!r} could not be made with options {options}: {exc}") from exc
+    except Exception as exc:
+        raise InputError(f"task {name!r} could not be made with options {options}: {_said(exc)}") from exc
     if not isinstance(task, Task):
         missing = [part for part in _TASK_PARTS if not hasattr(task, part)]
         raise InputError(f"{name!r} returned {type(task).__name__}, which is no task: it lacks {missing}")
     return task
+
+
+def task_examples(task: Task, part: Literal["train", "test"]) -> Examples:
+    """``train_examples`` or ``test_examples`` of a task, as tensors.
+
+    Raises:
+        InputError: the task fails to give them, or what it gives is no examples.
+    """
+    what = f"{part}_examples of task {task.name!r}"
+    try:
+        given = task.train_examples() if part == "train" else task.test_examples()
+    except Exception as exc:
+        raise InputError(f"{what} failed: {_said(exc)}") from exc
+    return as_examples(given, what=what)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def initial_model(task: Task, *, seed: int) -> nn.Module:
@@ -150,10 +168,10 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
     output = model.eval()(few.x)
     try:
         loss = task.loss(output, few.y)
-    except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+    except Exception as exc:
         raise InputError(
             f"the loss of task {task.name!r} fails on an output of shape {tuple(output.shape)} and targets of shape "
-            f"{tuple(few.y.shape)}: {exc}"
+            f"{tuple(few.y.shape)}: {_said(exc)}"
         ) from exc
     if not isinstance(loss, torch.Tensor) or tuple(loss.shape) not in {(), (len(few),)}:
         shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -163,9 +181,14 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
             "and average all but the first dimension"
         )
     try:
-        step.gradient(TrainState.start(weights, step.settings), few.x, few.y)
+        losses = [step.gradient(TrainState.start(weights, step.settings), few.x, few.y)[0] for _ in range(2)]
     except RuntimeError as exc:
         raise InputError(f"the loss of task {task.name!r} has no gradient: {exc}") from exc
+    if not torch.equal(*losses) and bool(torch.isfinite(torch.stack(losses)).all()):
+        raise InputError(
+            f"the model of task {task.name!r} draws random numbers while it trains (dropout?), which can neither be "
+            "exported nor replayed yet: take that layer out or set its probability to 0"
+        )
     _check_metrics(task, output, few.y)
     return weights
 

@@ -101,7 +101,8 @@ def hyper_tensors(settings: StepSettings, values: Mapping[str, float]) -> Hyper:
 class TrainStep:
     """The step of one model under one loss; call it with a state, a batch and hyper-parameters.
 
-    The model's own weights are never read: only its structure is.
+    The model's own weights are never read: only its structure is. A trainable weight that the loss does not use has a
+    gradient of 0, so that weight decay and momentum act on it (``torch.optim`` would skip it).
     """
 
     model: nn.Module

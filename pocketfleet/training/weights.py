@@ -80,10 +80,10 @@ def model_weights(model: nn.Module, example_x: torch.Tensor) -> Weights:
     """
     try:
         changed = _changed_buffers(model, example_x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+    except Exception as exc:
         raise InputError(
             f"the model does not accept the task's examples, a batch of shape {tuple(example_x.shape)} and type "
-            f"{example_x.dtype}: {exc}"
+            f"{example_x.dtype}: {type(exc).__name__}: {exc}"
         ) from exc
     groups: dict[str, Tensors] = {"trainable": {}, "buffers": {}, "frozen": {}}
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):

@@ -19,7 +19,7 @@ class Task:
     def make_model(self): return nn.Linear(2, 1)
     def loss(self, output, target): return LOSS
     def metrics(self, output, target): return {"mse": (output - target).square().mean(dim=1)}
-    def train_examples(self): return Examples(torch.ones(20, 2), torch.ones(20, 1))
+    def train_examples(self): return Examples(torch.arange(40.0).sin().reshape(20, 2), torch.ones(20, 1))
     def test_examples(self): return Examples(torch.ones(5, 2), torch.ones(5, 1))
 
 def make_task(): return Task()
@@ -102,6 +102,41 @@ def test_a_task_whose_loss_is_wrong(command: str, loss: str, pattern: str, pocke
         called = pocketfleet("simulate", "boston-two-phones", "--set", f"task.name={name}:make_task")
     check(called, pattern)
     assert not Path("bundle").exists()
+
+
+def test_a_task_whose_file_is_missing(pocketfleet, monkeypatch) -> None:
+    assert pocketfleet("init", "flats_gone").code == 0
+    Path("flats_gone.csv").unlink()
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    for command in (["simulate", "flats_gone.toml"], ["export", "flats_gone:make_task", "--out", "bundle"]):
+        check(pocketfleet(*command), "could not be made", "FileNotFoundError", r"flats_gone\.csv")
+    assert not Path("bundle").exists()
+
+
+def test_a_model_that_draws_random_numbers(pocketfleet, monkeypatch) -> None:
+    text = TASK.replace("LOSS", "(output - target).square().mean(dim=1)")
+    text = text.replace("nn.Linear(2, 1)", "nn.Sequential(nn.Linear(2, 9), nn.Dropout(0.5), nn.Linear(9, 1))")
+    Path("mine_dropout.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    check(
+        pocketfleet("simulate", "boston-two-phones", "--set", "task.name=mine_dropout:make_task"),
+        r"draws random numbers .*dropout",
+        "set its probability to 0",
+    )
+
+
+def test_batch_norm_on_a_single_example_left_over(pocketfleet, monkeypatch, boston_bundle: Bundle) -> None:
+    # 20 examples, two phones, 8 of each 10 train; batches of 7 leave one over.
+    text = TASK.replace("LOSS", "(output - target).square().mean(dim=1)")
+    text = text.replace("nn.Linear(2, 1)", "nn.Sequential(nn.Linear(2, 9), nn.BatchNorm1d(9), nn.Linear(9, 1))")
+    Path("mine_norm.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    called = pocketfleet(
+        "simulate",
+        "boston-two-phones",
+        *("--set", "task.name=mine_norm:make_task", "--set", "training.batch_size=7", "--quiet", "--out", "run"),
+    )
+    check(called, "batch of 1 of the 8 examples of device 0", "training.batch_size that leaves none over")
 
 
 def test_an_output_folder_in_use(pocketfleet, boston_bundle: Bundle) -> None:

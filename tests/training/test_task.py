@@ -192,7 +192,7 @@ def test_options_that_the_factory_rejects() -> None:
 
 def test_a_value_that_the_factory_rejects(folder: Path) -> None:
     (folder / "picky.py").write_text("def make_task(width):\n    raise ValueError('width must be even')")
-    message = "task 'picky:make_task' could not be made with options {'width': 3}: width must be even"
+    message = "task 'picky:make_task' could not be made with options {'width': 3}: ValueError: width must be even"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$") as info:
         load_task("picky:make_task", {"width": 3})
     assert isinstance(info.value.__cause__, ValueError)
