@@ -15,6 +15,7 @@ from pocketfleet.errors import InputError, PocketfleetError
 
 if TYPE_CHECKING:
     from pocketfleet.device_sim.report import Run
+    from pocketfleet.progress import Progress
 
 __all__ = ["app", "main"]
 
@@ -58,30 +59,43 @@ def simulate(
 
     if (experiment is None) == (resume is None):
         raise InputError("simulate takes an experiment, or --resume with the directory of an earlier run")
+    if resume is not None and (out is not None or force):
+        raise InputError("--resume goes on in its own directory: leave out --out and --force")
+    target = resume or out or Path("runs") / Path(str(experiment)).stem
     progress = Progress(shown=not (quiet or as_json))
-    if resume is not None:
-        if out is not None or force:
-            raise InputError("--resume goes on in its own directory: leave out --out and --force")
-        with progress:
-            from pocketfleet.simulation import resume as resume_run
-
-            run = resume_run(resume, settings or (), observer=progress)
-    else:
-        assert experiment is not None
-        from pocketfleet.experiment import Experiment
-
-        loaded = Experiment.load(experiment, settings or ())
-        target = out or Path("runs") / Path(experiment).stem
-        with progress:
-            progress.expect(loaded.rounds.count, name=Path(experiment).stem)
-            from pocketfleet.simulation import simulate as simulate_run
-
-            run = simulate_run(loaded, target, force=force, observer=progress)
+    try:
+        if experiment is not None:
+            run = _started(experiment, settings or [], target, force, progress)
+        else:
+            run = _resumed(target, settings or [], progress)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"pocketfleet: interrupted; continue with: pocketfleet simulate --resume {target}", err=True)
+        # 128 and the number of the signal, as a shell reports it.
+        raise typer.Exit(130) from interrupt
     picture = run.plot() if plot else None
     if as_json:
         typer.echo(json.dumps(run.summary, indent=2))
     elif not quiet:
         _print_run(run, picture)
+
+
+def _started(source: str, settings: list[str], target: Path, force: bool, progress: "Progress") -> "Run":
+    from pocketfleet.experiment import Experiment
+
+    experiment = Experiment.load(source, settings)
+    with progress:
+        progress.expect(experiment.rounds.count, name=Path(source).stem)
+        from pocketfleet.simulation import simulate
+
+        return simulate(experiment, target, force=force, observer=progress)
+
+
+def _resumed(target: Path, settings: list[str], progress: "Progress") -> "Run":
+    with progress:
+        progress.expect(0, name=target.name)
+        from pocketfleet.simulation import resume
+
+        return resume(target, settings, observer=progress)
 
 
 @app.command(name="list")

@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,10 @@ class Workers:
                 initializer=_start_worker,
                 initargs=(make_client,),
             )
+            # The pool starts a process for each call that finds none idle: all of them now, to load side by side.
+            with _interrupts_ignored():
+                for _ in range(processes):
+                    self._pool.submit(_loaded)
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +107,23 @@ class Workers:
                 "a training process died: it was killed, ran out of memory (then continue with --resume and fewer "
                 "engine.processes), or your script starts a simulation without if __name__ == '__main__'"
             ) from exc
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which reaches all of a terminal: this process alone decides to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _loaded() -> None:
+    """Done once a worker process has made its client."""
 
 
 # The client of this worker process, made once by ``_start_worker``.

@@ -142,3 +142,32 @@ def test_killing_a_simulation_leaves_no_worker_behind(boston_bundle: Bundle, tmp
         timeout=120,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+
+
+def test_ctrl_c_says_how_to_go_on(boston_bundle: Bundle, unbroken: Run, tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text(experiment(boston_bundle, "engine.processes=2").to_toml())
+    program = "from pocketfleet.cli import main\nif __name__ == '__main__':\n    main()\n"
+    (tmp_path / "program.py").write_text(program)
+    running = subprocess.Popen(
+        [sys.executable, "program.py", "simulate", "experiment.toml", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    # Interrupted as a terminal does it, the whole group of processes, once a round is done.
+    lines = []
+    for line in running.stderr:
+        lines.append(line)
+        if "version" in line:
+            os.killpg(running.pid, signal.SIGINT)
+            break
+    rest = running.communicate(timeout=120)[1]
+    assert running.returncode == 130, [*lines, rest]
+    assert "continue with: pocketfleet simulate --resume run" in rest
+    assert "Traceback" not in rest, rest
+    from pocketfleet import resume
+
+    assert hashes(resume(tmp_path / "run")) == hashes(unbroken)
