@@ -130,3 +130,7 @@ def test_a_users_task_is_exported_verified_and_simulated(program: Path, place: P
     assert summary["rounds"] == 12
     assert summary["metrics"]["last"]["test_mae"] < 0.5 * summary["metrics"]["initial"]["test_mae"]
     assert (place / "runs" / "mytask" / "summary.json").is_file()
+    # The files that come with the package are in the wheel too.
+    call("init", "flats")
+    assert len(json.loads(call("list", "phones", "--json"))) >= 12
+    assert "boston-two-phones" in call("list", "experiments")
