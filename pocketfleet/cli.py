@@ -83,16 +83,16 @@ def _started(source: str, settings: list[str], target: Path, force: bool, progre
     from pocketfleet.experiment import Experiment
 
     experiment = Experiment.load(source, settings)
+    progress.expect(experiment.rounds.count, name=Path(source).stem)
     with progress:
-        progress.expect(experiment.rounds.count, name=Path(source).stem)
         from pocketfleet.simulation import simulate
 
         return simulate(experiment, target, force=force, observer=progress)
 
 
 def _resumed(target: Path, settings: list[str], progress: "Progress") -> "Run":
+    progress.expect(0, name=target.name)
     with progress:
-        progress.expect(0, name=target.name)
         from pocketfleet.simulation import resume
 
         return resume(target, settings, observer=progress)

@@ -31,7 +31,7 @@ class Progress:
         self._printed_s = 0.0
 
     def expect(self, rounds: int, *, name: str) -> None:
-        """How many model versions there will be, and of which experiment."""
+        """How many model versions there will be (0: not known) and of which experiment; before entering."""
         self._count, self._name = rounds, name
 
     def __enter__(self) -> Self:
@@ -42,7 +42,7 @@ class Progress:
 
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.fields[state]}"),
                 TimeElapsedColumn(),
                 console=Console(file=self._stream),
@@ -62,21 +62,25 @@ class Progress:
         if not self._shown:
             return
         if stage in _STAGES:
-            self._show(_STAGES[stage], at_once=True)
+            self._show(_STAGES[stage], _STAGES[stage], at_once=True)
             return
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.startswith("test_"))
-        of = f"/{self._count}" if self._count else ""
-        text = (
-            f"version {row['model_version']}{of}, {row['accepted']} of {row['assigned']} phones reported, "
-            f"virtual {row['closed_s']:,.0f} s{', ' + metrics if metrics else ''}"
+        version = f"{row['model_version']}/{self._count}" if self._count else f"{row['model_version']}"
+        # The headline metric alone: a terminal's line is short, and the tables have the rest.
+        names = [name for name in row if name.startswith("test_") and name != "test_loss"]
+        metric = f", {names[0]} {row[names[0]]:.4g}" if names else ""
+        self._show(
+            f"version {version}, {row['accepted']} of {row['assigned']} phones reported, "
+            f"virtual {row['closed_s']:,.0f} s{metric}",
+            f"{version}, virtual {row['closed_s']:,.0f} s{metric}",
+            at_once=row["model_version"] == self._count,
+            done=row["model_version"],
         )
-        self._show(text, at_once=row["model_version"] == self._count, done=row["model_version"])
 
-    def _show(self, text: str, *, at_once: bool, done: int = 0) -> None:
+    def _show(self, line: str, state: str, *, at_once: bool, done: int = 0) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, state=text)
+            self._bar.update(self._task, completed=done, state=state)
             return
         now_s = time.monotonic()
         if at_once or now_s - self._printed_s >= _LINE_EVERY_S:
             self._printed_s = now_s
-            print(f"{self._name}: {text}", file=self._stream, flush=True)
+            print(f"{self._name}: {line}", file=self._stream, flush=True)
