@@ -2,6 +2,8 @@
 # make test   lint, types, import arrows, tests
 PYTHON ?= python3
 BIN := .venv/bin
+# By path, not by an import hook: Python started beside the clone must find the package, not the clone's folder.
+COMPAT := --config-settings editable_mode=compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all lint bench clean
@@ -32,9 +34,9 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable . $(COMPAT)
 	touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(COMPAT)
 	touch .venv/.installed $@

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -29,31 +30,32 @@ SETTINGS = (
 )
 
 
-def accepted_work(run: Run) -> list[list[tuple[int, int]]]:
-    """``(device, steps)`` of every accepted report, by round."""
+def accepted_work(run: Run) -> dict[int, list[tuple[int, int]]]:
+    """``(device, steps)`` of every accepted report, by round, in order of device."""
     events = run.events
     accepted = events[(events["kind"] == "report") & (events["reason"] == "accepted")][["round", "device"]]
     trained = events[events["kind"] == "train"][["round", "device", "steps"]]
-    work = accepted.merge(trained, on=["round", "device"])
-    return [list(zip(rows["device"], rows["steps"], strict=True)) for _, rows in work.groupby("round")]
+    work = accepted.merge(trained, on=["round", "device"]).sort_values(["round", "device"])
+    return {int(index): list(zip(rows["device"], rows["steps"], strict=True)) for index, rows in work.groupby("round")}
 
 
-def plain_loop(experiment: Experiment, rounds: list[list[tuple[int, int]]]) -> tuple[int, float]:
-    """Federated averaging by hand; returns device-steps and seconds."""
+def plain_loop(experiment: Experiment, rounds: dict[int, list[tuple[int, int]]]) -> tuple[int, float, float]:
+    """Federated averaging by hand; returns device-steps, seconds and the last test loss."""
     task = load_task(experiment.task.name)
     model = initial_model(task, seed=experiment.seed)
     data = DeviceData(task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump())
     training, steps_done = experiment.training, 0
     started_s = time.perf_counter()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    for index, devices in enumerate(rounds):
+    for index, devices in rounds.items():
         total = {name: torch.zeros_like(value) for name, value in weights.items()}
         seen = 0
         for device, steps in devices:
             model.load_state_dict(weights)
             optimizer = torch.optim.SGD(model.parameters(), lr=training.learning_rate, momentum=training.momentum)
             examples = data.training(device)
-            seed = int(draw_key(experiment.seed, "batch_seed", index, device))
+            # The assignment's own seed, so that both see the same batches.
+            seed = int(draw_key(experiment.seed, "batch_seed", index, device) >> np.uint64(1))
             count = 0
             for rows in batch_indices(len(examples), steps=steps, batch_size=training.batch_size, batch_seed=seed):
                 batch = examples.take(torch.from_numpy(rows))
@@ -68,8 +70,8 @@ def plain_loop(experiment: Experiment, rounds: list[list[tuple[int, int]]]) -> t
         weights = {name: value / seen for name, value in total.items()}
         with torch.no_grad():
             model.load_state_dict(weights)
-            task.loss(model(data.test.x), data.test.y).mean()
-    return steps_done, time.perf_counter() - started_s
+            loss = float(task.loss(model(data.test.x), data.test.y).mean())
+    return steps_done, time.perf_counter() - started_s, loss
 
 
 def measure(rounds: int) -> dict[str, float]:
@@ -80,12 +82,22 @@ def measure(rounds: int) -> dict[str, float]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             run = simulate(experiment, Path(folder) / "run")
-            steps, plain_s = plain_loop(experiment, accepted_work(run))
+            steps, plain_s, plain_loss = plain_loop(experiment, accepted_work(run))
             simulated_s, counted = run.summary["wall_seconds"], run.summary["device_steps"]
+            loss = run.summary["metrics"]["last"]["test_loss"]
     finally:
         torch.set_num_threads(before)
     assert steps == counted, f"the plain loop did {steps} device-steps, the simulation {counted}"
-    return {"device_steps": steps, "simulation_s": simulated_s, "plain_s": plain_s, "ratio": simulated_s / plain_s}
+    # The same batches from the same weights: the models drift apart by rounding alone.
+    assert abs(loss - plain_loss) < 0.1 * plain_loss, f"test loss {loss} against {plain_loss} by hand"
+    return {
+        "device_steps": steps,
+        "simulation_s": simulated_s,
+        "plain_s": plain_s,
+        "ratio": simulated_s / plain_s,
+        "test_loss": loss,
+        "plain_test_loss": plain_loss,
+    }
 
 
 def main() -> None:

@@ -69,7 +69,9 @@ def simulate(
         else:
             run = _resumed(target, settings or [], progress)
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"pocketfleet: interrupted; continue with: pocketfleet simulate --resume {target}", err=True)
+        going = resume is not None or progress.simulating
+        advice = f"continue with: pocketfleet simulate --resume {target}" if going else "nothing was written yet"
+        typer.echo(f"pocketfleet: interrupted; {advice}", err=True)
         # 128 and the number of the signal, as a shell reports it.
         raise typer.Exit(130) from interrupt
     picture = run.plot() if plot else None
@@ -144,7 +146,7 @@ def export(
     proximal_mu: Annotated[float, typer.Option(min=0.0, help="FedProx's term; 0 leaves it out.")] = 0.0,
     max_norm: Annotated[float, typer.Option(min=0.0, help="Gradient clipping; 0 leaves it out.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="The manifest's default.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the initial weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle in --out.")] = False,
 ) -> None:
     """Export a task to the folder that goes to a phone: programs for ExecuTorch and ONNX, weights, manifest."""
@@ -153,6 +155,8 @@ def export(
     from pocketfleet.training.task import load_task
     from pocketfleet.training.train_step import StepSettings
 
+    if nesterov and momentum == 0.0:
+        raise InputError("--nesterov needs a --momentum above 0")
     task_options = parsed_settings(options or ())
     settings = StepSettings(
         momentum=momentum > 0.0,
@@ -258,20 +262,21 @@ def _print_run(run: "Run", picture: Path | None) -> None:
             "figure": name,
             "untrained": f"{metrics['initial'][name]:.4g}",
             "last": f"{value:.4g}",
-            "mean of last five": f"{metrics['mean_of_last_five'][name]:.4g}",
+            "mean of last (up to) five": f"{metrics['mean_of_last_five'][name]:.4g}",
         }
         for name, value in metrics["last"].items()
     ]
     _print_table(rows)
-    lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropouts"].items()) or "none"
+    lost = ", ".join(f"{count} {_FATES.get(reason, reason)}" for reason, count in summary["dropouts"].items())
     facts = {
         "ended": _ENDINGS[summary["ended"]],
-        "rounds": f"{summary['rounds']} ({summary['rounds_abandoned']} abandoned)",
+        "rounds": f"{summary['rounds']} made a model, {summary['rounds_abandoned']} abandoned",
         "phones": summary["devices"],
-        "assignments": f"{summary['device_rounds']}, {summary['reports_accepted']} reports accepted",
-        "lost": lost,
-        "virtual time": f"{summary['virtual_seconds']:,.0f} s",
-        "wall time": f"{summary['wall_seconds']:.1f} s",
+        "assignments": f"{summary['device_rounds']}: {summary['reports_accepted']} reports accepted, "
+        f"{lost or 'none lost'}, {summary['in_flight']} still under way at the end",
+        **_ineligible_fact(summary),
+        "virtual time": _duration(summary["virtual_seconds"]),
+        "wall time": f"{summary['wall_seconds']:.1f} s (export and loading apart)",
         "downloaded, uploaded": f"{summary['downlink_bytes'] / 1e6:.1f} MB, {summary['uplink_bytes'] / 1e6:.1f} MB",
         "energy": f"{summary['energy_joules']:.0f} J",
         **_personalisation_fact(summary["personalisation"]),
@@ -285,12 +290,33 @@ def _print_run(run: "Run", picture: Path | None) -> None:
 _ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s: the fleet filled no more rounds"}
 
 
+# What a reader may take for a fault: asking more phones than are wanted is what rounds.over_selection is for.
+_FATES = {"late": "late (the cohort was full)"}
+
+
+def _duration(seconds: float) -> str:
+    """Seconds with the unit that a reader thinks in."""
+    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit} ({seconds:,.0f} s)"
+    return f"{seconds:,.1f} s"
+
+
+def _ineligible_fact(summary: dict[str, Any]) -> dict[str, str]:
+    """Why phones were not asked; with no round done it is the first thing to know."""
+    if not summary["ineligible"]:
+        return {}
+    counts = ", ".join(f"{count} {reason}" for reason, count in summary["ineligible"].items())
+    advice = "" if summary["rounds"] else "; see [eligibility], fleet.network, fleet.availability, rounds.deadline_s"
+    return {"phones once ineligible": counts + advice}
+
+
 def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:
     if not found["devices"]:
         return {}
     return {
-        f"held-out {found['metric']}": f"{found['global']:.4g} before local training, "
-        f"{found['personalised']:.4g} after ({found['devices']} phones)"
+        f"held-out {found['metric']}": f"{found['global']:.4g} by the global model, {found['personalised']:.4g} by the "
+        f"phone's own after training (mean of {found['devices']} phones)"
     }
 
 
@@ -331,6 +357,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     if not rows:
         return
@@ -338,5 +365,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        # As text: square brackets are no markup here.
+        table.add_row(*(Text(str(value)) for value in row.values()))
     Console(highlight=False).print(table)

@@ -77,6 +77,8 @@ class FleetSection(_Section):
             given = len(getattr(self, key))
             if given not in {0, self.devices}:
                 raise ValueError(f"fleet.{key} must name one a device ({self.devices}) or none, got {given}")
+        if self.phones and "mix" in self.model_fields_set:
+            raise ValueError("fleet.phones names every phone and fleet.mix draws them: leave one out")
         return self
 
 
@@ -156,7 +158,7 @@ class Experiment(_Section):
     run it with ``pocketfleet.simulate``.
     """
 
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**63)  # as torch takes it
     task: TaskSection
     partition: PartitionSection = PartitionSection()
     fleet: FleetSection = FleetSection()
@@ -213,11 +215,17 @@ class Experiment(_Section):
 
     def with_settings(self, *settings: str) -> "Experiment":
         """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
-        return self.from_table(_changed(self.model_dump(exclude_none=True), settings))
+        return self.from_table(_changed(self._table(), settings))
 
     def to_toml(self) -> str:
-        """Every key with its value."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        """Every key with its value, but ``fleet.mix`` where phones are named."""
+        return tomli_w.dumps(self._table())
+
+    def _table(self) -> dict[str, Any]:
+        table = self.model_dump(exclude_none=True)
+        if self.fleet.phones:
+            del table["fleet"]["mix"]
+        return table
 
 
 def packaged_experiments() -> dict[str, str]:

@@ -10,7 +10,10 @@ __all__ = ["Progress"]
 
 # Seconds between two plain lines.
 _LINE_EVERY_S = 2.0
-_STAGES = {"export": "exporting the model for phones", "simulate": "starting the phones"}
+_STAGES = {
+    "export": "exporting the model for both runtimes and checking it against PyTorch",
+    "simulate": "starting the phones",
+}
 
 
 class Progress:
@@ -29,6 +32,7 @@ class Progress:
         self._count = 0
         self._name = "run"
         self._printed_s = 0.0
+        self.simulating = False  # whether the run directory is there
 
     def expect(self, rounds: int, *, name: str) -> None:
         """How many model versions there will be (0: not known) and of which experiment; before entering."""
@@ -59,6 +63,7 @@ class Progress:
 
     def __call__(self, stage: str, row: Mapping[str, Any]) -> None:
         """Show a stage, or a closed round's row."""
+        self.simulating |= stage == "simulate"
         if not self._shown:
             return
         if stage in _STAGES:

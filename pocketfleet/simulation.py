@@ -1,7 +1,7 @@
 """Runs an experiment: puts task, bundle, phones and coordinator together, simulates, leaves a run directory."""
 
 import functools
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from pocketfleet.device_sim.population import Population, Workload
 from pocketfleet.device_sim.report import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
-from pocketfleet.device_sim.tables import device_table, dropouts, last_metrics, personalisation, round_table
+from pocketfleet.device_sim.tables import device_table, dropouts, ineligible, last_metrics, personalisation, round_table
 from pocketfleet.device_sim.workers import Workers
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
@@ -73,20 +73,36 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
         InputError: the experiment, its task or ``out`` does not allow it; ``out`` is as it was, or resumable.
     """
     path = Path(out)
-    parts = _Parts.of(experiment)
+    parts = _Parts.of(experiment, _given_path(experiment))
     RunDirectory.check_free(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Exported beside the run directory: a model that cannot be exported leaves no run, and an earlier one whole.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
-        observer("export", {})
-        _make_bundle(experiment, parts, Path(staging) / "bundle")
+    staging = _staging(path)
+    try:
+        _make_bundle(experiment, parts, staging / "bundle", observer)
         directory = RunDirectory.create(path, experiment.to_toml(), force=force)
         try:
-            (Path(staging) / "bundle").rename(path / "bundle")
+            (staging / "bundle").rename(path / "bundle")
         except BaseException:
             directory.close()
             raise
+    finally:
+        shutil.rmtree(staging)
     return _run(experiment, parts, directory, observer)
+
+
+def _staging(path: Path) -> Path:
+    """An empty folder beside the run directory.
+
+    Exported here, a model that cannot be exported leaves no run, and an earlier one whole. What a kill left of an
+    earlier export is replaced.
+    """
+    folder = path.with_name(f".{path.name}.export")
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as exc:
+        raise InputError(f"--out {path}: cannot write beside it: {exc}") from exc
+    return folder
 
 
 def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer = _silent) -> Run:
@@ -112,11 +128,11 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
             directory.close()
             return ended
         experiment = Experiment.from_toml((path / EXPERIMENT).read_text(), settings, name=str(path / EXPERIMENT))
-        parts = _Parts.of(experiment)
+        bundled = (path / "bundle").exists()
+        parts = _Parts.of(experiment, path / "bundle" if bundled else _given_path(experiment))
         directory.write_text(EXPERIMENT, experiment.to_toml())
-        if not (path / "bundle").exists():
-            observer("export", {})
-            _make_bundle(experiment, parts, path / "bundle")
+        if not bundled:
+            _make_bundle(experiment, parts, path / "bundle", observer)
     except BaseException:
         directory.close()
         raise
@@ -124,8 +140,10 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
 
 
 def _ended(path: Path, settings: Sequence[str]) -> Run:
-    if settings:
-        raise InputError(f"the run in {path} has ended; start a new one to change {settings[0]!r}")
+    """A finished run as it is; how it would be computed further does not matter any more."""
+    changing = [setting for setting in settings if not setting.startswith("engine.")]
+    if changing:
+        raise InputError(f"the run in {path} has ended; start a new one to change {changing[0]!r}")
     return Run(path)
 
 
@@ -145,7 +163,7 @@ class _Parts:
     headline: str
 
     @classmethod
-    def of(cls, experiment: Experiment) -> "_Parts":
+    def of(cls, experiment: Experiment, bundle_path: Path | None) -> "_Parts":
         task = load_task(experiment.task.name, experiment.task.options)
         model = initial_model(task, seed=experiment.seed)
         data = _device_data(experiment, task)
@@ -165,7 +183,7 @@ class _Parts:
             settings=settings,
             fleet=_fleet(experiment),
             availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
-            given_bundle=_given_bundle(experiment, settings, weights),
+            given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
             headline=next(iter(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))),
         )
 
@@ -235,6 +253,7 @@ def _finish(
         "device_steps": int(rounds["steps"].sum()),
         "reports_accepted": int((reports["reason"] == "accepted").sum()),
         "dropouts": dropouts(events),
+        "ineligible": ineligible(events),
         "in_flight": outcome.in_flight,
         "non_finite_updates": int(rounds["non_finite"].sum()),
         "virtual_seconds": outcome.virtual_s,
@@ -248,7 +267,8 @@ def _finish(
         "model_sha256": model.sha256,
         "events_sha256": events_sha256(events),
     }
-    directory.finish({"events": events, "rounds": rounds, "devices": devices}, summary)
+    tables = {"events": events, "rounds": rounds, "devices": devices}
+    directory.finish(tables, model.weights.trainable | model.weights.buffers, summary)
 
 
 def _device_data(experiment: Experiment, task: Task) -> DeviceData:
@@ -314,11 +334,12 @@ def _algorithm(experiment: Experiment) -> Algorithm:
     return algorithm
 
 
-def _make_bundle(experiment: Experiment, parts: _Parts, out: Path) -> None:
+def _make_bundle(experiment: Experiment, parts: _Parts, out: Path, observer: Observer) -> None:
     """The bundle of this run: the given one's programs, or a new export."""
     if parts.given_bundle is not None:
         with_weights(parts.given_bundle, parts.weights, out=out)
         return
+    observer("export", {})
     export_bundle(
         parts.task,
         out=out,
@@ -331,17 +352,21 @@ def _make_bundle(experiment: Experiment, parts: _Parts, out: Path) -> None:
     )
 
 
-def _given_bundle(experiment: Experiment, settings: StepSettings, weights: Weights) -> Bundle | None:
-    """The experiment's own bundle, if it names one, found to fit."""
-    if not experiment.task.bundle:
+def _given_path(experiment: Experiment) -> Path | None:
+    return Path(experiment.task.bundle) if experiment.task.bundle else None
+
+
+def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSettings, weights: Weights) -> Bundle | None:
+    """The bundle at ``path``, if there is one to use, found to fit."""
+    if path is None:
         return None
-    given = Bundle.load(Path(experiment.task.bundle))
+    given = Bundle.load(path)
     way_out = "export one for this experiment, or leave task.bundle out"
     if given.settings != settings:
-        raise InputError(f"task.bundle {given.path} was exported for {given.settings}, not {settings}: {way_out}")
+        raise InputError(f"task.bundle {path} was exported {given.settings}, the experiment is {settings}: {way_out}")
     if given.max_batch < experiment.training.batch_size:
         raise InputError(
-            f"task.bundle {given.path} takes batches up to {given.max_batch}, training.batch_size is "
+            f"task.bundle {path} takes batches up to {given.max_batch}, training.batch_size is "
             f"{experiment.training.batch_size}: {way_out}"
         )
     try:

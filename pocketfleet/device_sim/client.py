@@ -121,10 +121,10 @@ class Client:
             try:
                 loss, state = self.session.train_step(state, batch.x, batch.y, hyper)
             except (RuntimeError, ValueError, IndexError) as exc:
+                hint = ". Batch norm cannot train on one example: choose a training.batch_size that leaves none over"
                 raise InputError(
                     f"the task's model fails on a batch of {len(batch)} of the {len(examples)} examples of device "
-                    f"{assignment.device}: {exc}. (Batch norm cannot train on a single example: choose a "
-                    "training.batch_size that leaves none over)"
+                    f"{assignment.device}: {exc}{hint if len(batch) == 1 else ''}"
                 ) from exc
             losses.append(loss)
         return state, float(torch.stack(losses).to(torch.float64).mean())

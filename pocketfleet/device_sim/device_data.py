@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from pocketfleet.errors import InputError
-from pocketfleet.training.examples import Examples, as_examples
+from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
 from pocketfleet.training.partition import held_out_split, partition
-from pocketfleet.training.task import NaturalTask, Task, task_examples
+from pocketfleet.training.task import NaturalTask, Task, task_examples, user_examples
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["DeviceData"]
@@ -33,10 +33,8 @@ class DeviceData:
         if kind == "natural":
             if not isinstance(task, NaturalTask):
                 raise InputError(f'partition.kind "natural" needs a task with device_examples, {task.name!r} has none')
-            self._own = [
-                as_examples(task.device_examples(device), what=f"device_examples({device})")
-                for device in range(devices)
-            ]
+            self._own = [user_examples(task, device) for device in range(devices)]
+            _check_alike(self._own)
             rows = [np.arange(len(own)) for own in self._own]
         else:
             self._shared = task_examples(task, "train")
@@ -70,3 +68,16 @@ class DeviceData:
 
     def _take(self, device: int, rows: npt.NDArray[np.int64]) -> Examples:
         return (self._own[device] if self._own else self._shared).take(torch.from_numpy(rows))
+
+
+def _check_alike(examples: list[Examples]) -> None:
+    def kind(one: Examples) -> tuple[object, ...]:
+        return one.x.shape[1:], one.x.dtype, one.y.shape[1:], one.y.dtype
+
+    for device, one in enumerate(examples):
+        if kind(one) != kind(examples[0]):
+            raise InputError(
+                f"device_examples({device}) gives x of shape {tuple(one.x.shape)} ({one.x.dtype}) and y of shape "
+                f"{tuple(one.y.shape)} ({one.y.dtype}), other than device_examples(0): {tuple(examples[0].x.shape)} "
+                f"({examples[0].x.dtype}) and {tuple(examples[0].y.shape)} ({examples[0].y.dtype})"
+            )

@@ -2,7 +2,7 @@
 
 Kinds of rows (``seconds``, ``bytes`` and ``joules`` are what this row alone spent; ``device`` is -1 for the server's):
 
-1. ``ineligible``: a device that would have been asked may not train, ``reason`` says why; logged when the reason changes.
+1. ``ineligible``: a device that would be asked may not train; logged when ``reason``, the first of them, changes.
 2. ``assign``: a device was given work.
 3. ``download``, ``train``, ``upload``: a stage of an attempt ended; ``reason`` says what cut it short, if anything.
 4. ``report``: an update arrived; ``reason`` is ``accepted``, or why it was rejected.

@@ -70,7 +70,8 @@ class GlobalModel:
             ledger: takes the devices' metrics.
 
         Raises:
-            TrainingDivergedError: no update is finite, or the next model is not; nothing has changed.
+            TrainingDivergedError: no update is finite, or the next model is not. The model is as it was; what devices
+                keep may have moved on, which a checkpoint undoes.
         """
         assignments = [
             Assignment(
@@ -137,6 +138,6 @@ class GlobalModel:
 
 def _divergence(round_index: int, what: str) -> str:
     return (
-        f"training diverged in round {round_index}: {what} not finite. Go on from the last checkpoint with a lower rate, "
-        "such as --resume RUN --set training.learning_rate=0.001, or start anew with training.max_norm above 0"
+        f"training diverged in round {round_index}: {what} not finite. Go on from the last checkpoint with a lower "
+        "rate, such as --resume RUN --set training.learning_rate=0.001, or start anew with training.max_norm above 0"
     )

@@ -1,16 +1,24 @@
 """A finished run read back: its tables, its summary, its plots."""
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pocketfleet.device_sim.run_directory import EXPERIMENT, SUMMARY
+from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
 from pocketfleet.errors import InputError
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.model_version import with_weights
+from pocketfleet.training.update import tensors_from_bytes
+from pocketfleet.training.weights import Weights
 
 __all__ = ["Run"]
+
+_TIME_UNITS = (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0))
 
 
 class Run:
@@ -34,6 +42,10 @@ class Run:
             raise InputError(f"the run in {path} has not ended: continue it with pocketfleet simulate --resume {path}")
         self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
 
+    @property
+    def _kept(self) -> Path:
+        return self.path / "device_store"
+
     @cached_property
     def rounds(self) -> pd.DataFrame:
         """One row a closed round."""
@@ -48,6 +60,41 @@ class Run:
     def devices(self) -> pd.DataFrame:
         """One row a device."""
         return pd.read_parquet(self.path / "devices.parquet")
+
+    def weights(self) -> Weights:
+        """The trained global model: trainable weights, batch-norm statistics and frozen weights by name."""
+        initial = Bundle.load(self.path / "bundle").weights()
+        trained = tensors_from_bytes((self.path / MODEL).read_bytes())
+        return replace(
+            initial,
+            trainable={name: trained[name] for name in initial.trainable},
+            buffers={name: trained[name] for name in initial.buffers},
+        )
+
+    def personalised(self, device: int) -> Weights:
+        """The model that a device trained last and keeps.
+
+        Raises:
+            InputError: the device has not taken part.
+        """
+        if not 0 <= device < len(self.devices) or self.devices["trained_version"][device] < 0:
+            raise InputError(f"device {device} has no model of its own: it is not of this fleet or was never accepted")
+        rounds = [int(file.stem.rpartition("-")[2]) for file in self._kept.glob(f"{device:07d}-*.safetensors")]
+        own = DeviceStore(self._kept, {device: max(rounds)}).model(device)
+        model = self.weights()
+        return replace(
+            model,
+            trainable={name: own[name] for name in model.trainable},
+            buffers={name: own[name] for name in model.buffers},
+        )
+
+    def export(self, out: Path | str) -> Bundle:
+        """Write a bundle with the trained global model in it: what goes to real phones.
+
+        Raises:
+            InputError: ``out`` exists.
+        """
+        return with_weights(Bundle.load(self.path / "bundle"), self.weights(), out=Path(out))
 
     def plot(self, file: Path | str | None = None) -> Path:
         """Draw the headline metric over rounds and virtual time, and what became of the assignments; a PNG.
@@ -65,10 +112,7 @@ class Run:
         figure = Figure(figsize=(10, 4), layout="constrained")
         FigureCanvasAgg(figure)
         learning, fates = figure.subplots(1, 2)
-        figure.suptitle(
-            f"{self.summary['task']}: {self.summary['devices']} phones, {self.summary['rounds']} rounds, "
-            f"{self.summary['virtual_seconds'] / 3600:.1f} virtual hours"
-        )
+        figure.suptitle(f"{self.summary['task']}: {self.summary['devices']} phones, {self.summary['rounds']} rounds")
         self._plot_metric(learning)
         self._plot_fates(fates)
         target = Path(file) if file is not None else self.path / "plot.png"
@@ -78,10 +122,13 @@ class Run:
     def _plot_metric(self, axes: Any) -> None:  # noqa: ANN401 - matplotlib is untyped
         name = f"test_{self.summary['headline_metric']}"
         evaluated = self.rounds.dropna(subset=[name]) if name in self.rounds else self.rounds.iloc[:0]
-        axes.plot(
-            evaluated["closed_s"] / 3600.0, evaluated[name] if len(evaluated) else [], color="#0072b2", marker="."
-        )
-        axes.set_xlabel("virtual hours")
+        end_s = float(self.summary["virtual_seconds"])
+        unit, size = next((pair for pair in _TIME_UNITS if end_s >= 2 * pair[1]), ("seconds", 1.0))
+        values = evaluated.get(name, evaluated["closed_s"])
+        axes.plot(evaluated["closed_s"] / size, values, color="#0072b2", marker=".")
+        if len(evaluated) and (evaluated[name] > 0).all() and evaluated[name].max() > 10 * evaluated[name].min():
+            axes.set_yscale("log")
+        axes.set_xlabel(f"virtual {unit}")
         axes.set_ylabel(name)
         axes.set_title("The global model on examples no phone holds")
         axes.grid(alpha=0.3)
@@ -98,4 +145,5 @@ class Run:
         axes.set_xlabel("round")
         axes.set_ylabel("assignments")
         axes.set_title("What became of the assignments")
-        axes.legend(fontsize="small")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -6,13 +6,15 @@ Rules:
    on parts ``0..n``. Parts are written before their checkpoint.
 2. A checkpoint is a folder that appears by renaming (``checkpoints/000012``); the last two are kept.
 3. Reopening drops what the latest checkpoint does not count on: later parts, half-written folders.
-4. ``finish`` joins the parts into whole tables and writes ``summary.json`` last: a folder with a summary is complete.
+4. ``finish`` joins the parts into whole tables, writes the last model (``model.safetensors``) and, last of all,
+   ``summary.json``: a folder with a summary is complete.
 """
 
 import fcntl
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +23,16 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pocketfleet.errors import InputError
-from pocketfleet.training.update import tensors_from_bytes, tensors_to_bytes
+from pocketfleet.training.update import UpdateError, tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["Checkpoint", "RunDirectory"]
 
-EXPERIMENT, SUMMARY = "experiment.toml", "summary.json"
+EXPERIMENT, SUMMARY, MODEL = "experiment.toml", "summary.json", "model.safetensors"
 _KEPT_CHECKPOINTS = 2
 
 
@@ -63,7 +67,9 @@ class RunDirectory:
         cls.check_free(path, force=force)
         path.mkdir(parents=True, exist_ok=True)
         directory = cls(path, _locked(path))
-        for item in path.iterdir():
+        # The summary first: a half-deleted run is not complete. The experiment last: it is still known for a run.
+        rank = {SUMMARY: 0, EXPERIMENT: 2}
+        for item in sorted(path.iterdir(), key=lambda item: rank.get(item.name, 1)):
             if item.name != _LOCK:
                 shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         directory.write_text(EXPERIMENT, experiment_toml)
@@ -72,9 +78,11 @@ class RunDirectory:
     @staticmethod
     def check_free(path: Path, *, force: bool) -> None:
         """Raise ``InputError`` where ``create`` would; nothing changes."""
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--out {path} is a file; name a folder")
-        if not path.is_dir() or not any(path.iterdir()):
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise InputError(f"--out {path}: {place} is a file; name a folder")
+        # A lock alone is what is left of a run that was killed before it wrote anything.
+        if not path.is_dir() or all(item.name == _LOCK for item in path.iterdir()):
             return
         if not (path / EXPERIMENT).is_file():
             raise InputError(f"--out {path} holds files that are no run of pocketfleet; name another folder")
@@ -95,13 +103,32 @@ class RunDirectory:
         if not (path / EXPERIMENT).is_file():
             raise InputError(f"--resume: {path} holds no run (no {EXPERIMENT}); name the folder of an earlier --out")
         directory = cls(path, _locked(path))
+        if directory.complete:
+            return directory
         number = directory.latest_number()
         for part in (path / "parts").glob("*"):
             if part.suffix != ".parquet" or _number(part) > number:
                 part.unlink()
         for folder in [*(path / "checkpoints").glob(".*"), *path.glob(".bundle.*")]:
             shutil.rmtree(folder)
+        try:
+            directory.check_parts()
+        except InputError:
+            directory.close()
+            raise
         return directory
+
+    def check_parts(self) -> None:
+        """Raise ``InputError`` if a part that the latest checkpoint counts on is missing or cannot be read."""
+        for number in range(self.latest_number() + 1):
+            for name in ("events", "rounds"):
+                part = self._part(name, number)
+                try:
+                    pq.read_metadata(part)
+                except (OSError, pa.ArrowException) as exc:
+                    raise InputError(
+                        f"{part} is missing or damaged ({exc}): this run cannot go on, start it anew with --force"
+                    ) from exc
 
     def close(self) -> None:
         """Let another process write."""
@@ -127,7 +154,7 @@ class RunDirectory:
         folder = self.path / "parts"
         folder.mkdir(exist_ok=True)
         for name, table in tables.items():
-            target = folder / f"{name}-{number:06d}.parquet"
+            target = self._part(name, number)
             partial = target.with_suffix(".partial")
             table.to_parquet(partial, index=False)
             partial.replace(target)
@@ -151,15 +178,25 @@ class RunDirectory:
             shutil.rmtree(old)
 
     def read_checkpoint(self, number: int) -> Checkpoint:
-        """Read a checkpoint that ``latest_number`` or ``kept_numbers`` named."""
+        """Read the checkpoint that ``latest_number`` named.
+
+        Raises:
+            InputError: one of its files is missing or damaged; the message says how to fall back.
+        """
         folder = self.path / "checkpoints" / f"{number:06d}"
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return Checkpoint(
-            values=json.loads((folder / "values.json").read_text()),
-            arrays=arrays,
-            tensors=tensors_from_bytes((folder / "tensors.safetensors").read_bytes()),
-        )
+        try:
+            with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return Checkpoint(
+                values=json.loads((folder / "values.json").read_text()),
+                arrays=arrays,
+                tensors=tensors_from_bytes((folder / "tensors.safetensors").read_bytes()),
+            )
+        except (OSError, EOFError, ValueError, KeyError, UpdateError, zipfile.BadZipFile) as exc:
+            raise InputError(
+                f"checkpoint {folder} is damaged ({type(exc).__name__}: {exc}): delete that folder and --resume again "
+                "to go on from the one before"
+            ) from exc
 
     def read_parts(self, name: str) -> pd.DataFrame:
         """All rows of a table that were written so far, in order of writing."""
@@ -167,14 +204,19 @@ class RunDirectory:
         tables = [table for table in map(pd.read_parquet, parts) if len(table)]
         return pd.concat(tables, ignore_index=True) if tables else pd.read_parquet(parts[0])
 
-    def finish(self, tables: Mapping[str, pd.DataFrame], summary: Mapping[str, Any]) -> None:
-        """Write the whole tables and the summary, and delete the parts."""
+    def finish(self, tables: Mapping[str, pd.DataFrame], model: Tensors, summary: Mapping[str, Any]) -> None:
+        """Write the whole tables, the last model (trainable weights and buffers) and the summary; delete the parts."""
+        (self.path / f".{MODEL}.partial").write_bytes(tensors_to_bytes(model))
+        (self.path / f".{MODEL}.partial").replace(self.path / MODEL)
         for name, table in tables.items():
             partial = self.path / f".{name}.partial"
             table.to_parquet(partial, index=False)
             partial.replace(self.path / f"{name}.parquet")
         self.write_text(SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
         shutil.rmtree(self.path / "parts")
+
+    def _part(self, name: str, number: int) -> Path:
+        return self.path / "parts" / f"{name}-{number:06d}.parquet"
 
     def _checkpoints(self) -> list[Path]:
         return [folder for folder in (self.path / "checkpoints").glob("*") if folder.name.isdigit()]

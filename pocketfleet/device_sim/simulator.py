@@ -3,10 +3,10 @@
 The walk of a round:
 
 1. ``_ask_devices``: devices that may train check in with the ``Coordinator`` and get an assignment or are turned away.
-   A device that was turned away tries again when the next round opens; before that (``rounds.interval_s``) none asks.
+   A device that was turned away tries again when the next round opens (``interval_s``); before, none asks.
 2. ``Population.start`` settles how each attempt will go; its end is an event on the clock.
 3. ``_finish_attempt``: at its end the device reports (the coordinator accepts or rejects it) or has dropped out.
-4. ``_close_round``: the accepted devices train (``GlobalModel.learn``), the model is evaluated, a checkpoint is written.
+4. ``_close_round``: the accepted devices train (``GlobalModel.learn``), the model is evaluated, a checkpoint written.
 
 Events are ordered by (time, order of scheduling). At one time, attempts end first, then a deadline closes, then
 devices are asked.
@@ -25,8 +25,9 @@ from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.events import SERVER, EventLog
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import InFlight, Population
-from pocketfleet.device_sim.run_directory import Checkpoint, RunDirectory
+from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
 from pocketfleet.device_sim.tables import server_rows
+from pocketfleet.errors import InputError
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import CheckInCode, ReportCode, RoundClosed, RoundPlan
 
@@ -109,7 +110,8 @@ class Simulator:
             self._ask_devices()
             next_s = self._next_event_s()
             if next_s > self._schedule.horizon_s:
-                self._now_s, reason = self._schedule.horizon_s, "horizon"
+                # A horizon that was moved behind a resumed run does not set the clock back.
+                self._now_s, reason = max(self._now_s, self._schedule.horizon_s), "horizon"
                 break
             self._now_s = next_s
             while self._heap and self._heap[0][0] == next_s:
@@ -268,11 +270,13 @@ class Simulator:
         self._model.restore(checkpoint.tensors)
         self._population.restore(checkpoint.arrays)
         prefix = "coordinator."
-        self._coordinator = Coordinator.restore(
-            self._plan,
-            {
-                name.removeprefix(prefix): column
-                for name, column in checkpoint.arrays.items()
-                if name.startswith(prefix)
-            },
-        )
+        state = {
+            name.removeprefix(prefix): column for name, column in checkpoint.arrays.items() if name.startswith(prefix)
+        }
+        try:
+            self._coordinator = Coordinator.restore(self._plan, state)
+        except ValueError as exc:
+            raise InputError(
+                f"{self._directory.path / EXPERIMENT} was edited since the run started ({exc}): put [rounds] back as "
+                "it was, or start a new run"
+            ) from exc

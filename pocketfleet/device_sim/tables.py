@@ -10,7 +10,15 @@ from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.ledger import Ledger
 
-__all__ = ["device_table", "dropouts", "last_metrics", "personalisation", "round_table", "server_rows"]
+__all__ = [
+    "device_table",
+    "dropouts",
+    "ineligible",
+    "last_metrics",
+    "personalisation",
+    "round_table",
+    "server_rows",
+]
 
 # What the server sees of a closed round; evaluations add ``test_`` columns.
 ROUND_COLUMNS = {
@@ -33,15 +41,28 @@ _LAST_EVALUATIONS = 5
 
 
 def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none of them too, and whatever ``test_`` columns they have."""
+    """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none too, and whatever ``test_`` columns they have."""
     empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROUND_COLUMNS.items()})
     return pd.DataFrame(rows).astype(ROUND_COLUMNS) if rows else empty
 
 
 def dropouts(events: pd.DataFrame) -> dict[str, int]:
     """Assignments that gave no accepted report, counted by reason: drops, and reports that were rejected."""
-    lost = events[(events["kind"] == "drop") | ((events["kind"] == "report") & (events["reason"] != "accepted"))]
-    return {str(reason): int(count) for reason, count in lost["reason"].value_counts().sort_index().items()}
+    return _counts(_lost(events)["reason"])
+
+
+def ineligible(events: pd.DataFrame) -> dict[str, int]:
+    """Devices that were found ineligible at least once, counted by reason."""
+    found = events[events["kind"] == "ineligible"]
+    return _counts(found.drop_duplicates(["device", "reason"])["reason"])
+
+
+def _lost(events: pd.DataFrame) -> pd.DataFrame:
+    return events[(events["kind"] == "drop") | ((events["kind"] == "report") & (events["reason"] != "accepted"))]
+
+
+def _counts(words: "pd.Series[str]") -> dict[str, int]:
+    return {str(word): int(count) for word, count in words.value_counts().sort_index().items()}
 
 
 def round_table(rounds: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
@@ -57,9 +78,7 @@ def round_table(rounds: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     of_devices = events[events["device"] >= 0]
     by_round = of_devices.groupby("round")
     kinds = of_devices.pivot_table(index="round", columns="kind", values="bytes", aggfunc="sum", fill_value=0)
-    lost = of_devices[
-        (of_devices["kind"] == "drop") | ((of_devices["kind"] == "report") & (of_devices["reason"] != "accepted"))
-    ]
+    lost = _lost(of_devices)
     reasons = lost.groupby(["round", "reason"]).size().unstack(fill_value=0)
     table = rounds.copy()
     for column, values in {

@@ -131,7 +131,7 @@ _client: Client | None = None
 
 
 def _start_worker(make_client: ClientFactory) -> None:
-    global _client  # noqa: PLW0603 - one client a process is what a worker is
+    global _client
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _client = make_client()

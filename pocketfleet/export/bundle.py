@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from pocketfleet.errors import BundleError, InputError
-from pocketfleet.export.bundle_writer import RUNTIMES, Plan, write_files
+from pocketfleet.export.bundle_writer import RUNTIMES, Plan, installed_versions, trace, write_files
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate import run_gate
 from pocketfleet.export.gate_report import GateReport, Suspects, require
@@ -41,6 +41,7 @@ from pocketfleet.export.manifest import (
     read_manifest,
 )
 from pocketfleet.export.program import METHODS, Signature, TensorSpec
+from pocketfleet.export.recount import check_costs
 from pocketfleet.export.session import EagerSession, open_session
 from pocketfleet.training.examples import as_examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
@@ -279,7 +280,7 @@ def write_bundle(plan: Plan, *, out: Path, force: bool, gated: bool) -> Bundle:
 
 
 def verify_bundle(bundle: Bundle, task: Task | None = None) -> GateReport:
-    """Check a bundle's files and run its gate again, from the bundle's own weights.
+    """Check a bundle's files, run its gate again from the bundle's own weights, and count its costs again.
 
     Args:
         bundle: its folder is read again.
@@ -287,7 +288,8 @@ def verify_bundle(bundle: Bundle, task: Task | None = None) -> GateReport:
 
     Raises:
         InputError: the task is not found.
-        BundleError: a file changed since it was loaded, or the weights are not those of the task's model.
+        BundleError: a file changed since it was loaded, the weights are not those of the task's model, or the manifest
+            states other costs than those of the files.
         GateError: a program computes something else than PyTorch does.
     """
     bundle = Bundle.load(bundle.path)
@@ -309,6 +311,18 @@ def verify_bundle(bundle: Bundle, task: Task | None = None) -> GateReport:
         for runtime in RUNTIMES
     }
     require(report, operators)
+    plan = Plan(
+        task=task,
+        task_path=bundle.task.path,
+        task_options=bundle.task.options,
+        model=model,
+        weights=found,
+        examples=examples,
+        settings=bundle.settings,
+        hyper=bundle.hyper,
+        max_batch=bundle.max_batch,
+    )
+    check_costs(bundle.path, bundle.manifest, trace(plan, "executorch"), versions=installed_versions())
     return report
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import JsonValue
 from torch import nn
+from torch._ops import OpOverload
 
 from pocketfleet.export.decompositions import decomposition_table
-from pocketfleet.export.footprint import Footprint, build_footprint
+from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate_report import Suspects
 from pocketfleet.export.manifest import (
     FROZEN_FILE,
@@ -25,13 +26,15 @@ from pocketfleet.export.manifest import (
     onnx_file,
 )
 from pocketfleet.export.program import METHODS, Programs, trace_programs
+from pocketfleet.export.recount import executorch_footprint, onnx_footprint
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import StepSettings
-from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.training.update import tensors_to_bytes
+from pocketfleet.training.weights import Weights
 
-__all__ = ["Plan", "Written", "write_files"]
+__all__ = ["RUNTIMES", "Plan", "Written", "installed_versions", "trace", "write_files"]
 
 RUNTIMES: tuple[Runtime, ...] = ("executorch", "onnx")
 # Whose versions the manifest records.
@@ -71,10 +74,10 @@ def write_files(folder: Path, plan: Plan) -> Written:
     Raises:
         InputError: the model cannot be exported.
     """
-    programs = {runtime: _trace(plan, runtime) for runtime in RUNTIMES}
-    _save_tensors(folder / WEIGHTS_FILE, plan.weights.trainable | plan.weights.buffers)
+    programs = {runtime: trace(plan, runtime) for runtime in RUNTIMES}
+    (folder / WEIGHTS_FILE).write_bytes(tensors_to_bytes(plan.weights.trainable | plan.weights.buffers))
     if plan.weights.frozen:
-        _save_tensors(folder / FROZEN_FILE, plan.weights.frozen)
+        (folder / FROZEN_FILE).write_bytes(tensors_to_bytes(plan.weights.frozen))
     footprints: dict[Runtime, Footprint] = {
         "executorch": _write_executorch(programs["executorch"], folder),
         "onnx": _write_onnx(programs["onnx"], folder),
@@ -88,7 +91,7 @@ def write_files(folder: Path, plan: Plan) -> Written:
         signature=programs["onnx"].signature,
         footprint=footprints,
         files={path.name: _file_entry(path) for path in sorted(folder.iterdir())},
-        exported_with=_versions(),
+        exported_with=installed_versions(),
         minimum_runtime=_minimum_versions(),
     )
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
@@ -96,7 +99,8 @@ def write_files(folder: Path, plan: Plan) -> Written:
     return Written(manifest=manifest, suspects=suspects)
 
 
-def _trace(plan: Plan, runtime: Runtime) -> Programs:
+def trace(plan: Plan, runtime: Runtime) -> Programs:
+    """The plan's three methods, made for one runtime; ``InputError`` where they cannot be traced."""
     return trace_programs(
         plan.task,
         plan.model,
@@ -109,50 +113,25 @@ def _trace(plan: Plan, runtime: Runtime) -> Programs:
 
 
 def _write_executorch(programs: Programs, folder: Path) -> Footprint:
-    from pocketfleet.export.executorch import planned_memory, write_executorch
+    from pocketfleet.export.executorch import write_executorch
 
-    path = folder / PTE_FILE
-    operators = write_executorch(programs, path)
-    return build_footprint(
-        "executorch",
-        programs.signature,
-        max_batch=programs.max_batch,
-        operators=operators,
-        planned_bytes=planned_memory(path),
-        file_bytes=_sizes([path]),
-    )
+    operators = write_executorch(programs, folder / PTE_FILE)
+    return executorch_footprint(folder, programs.signature, max_batch=programs.max_batch, operators=operators)
 
 
 def _write_onnx(programs: Programs, folder: Path) -> Footprint:
-    from pocketfleet.export.onnx import count_onnx, write_onnx
+    from pocketfleet.export.onnx import write_onnx
 
     write_onnx(programs, folder)
-    operators, peaks = count_onnx(folder, max_batch=programs.max_batch)
-    return build_footprint(
-        "onnx",
-        programs.signature,
-        max_batch=programs.max_batch,
-        operators=operators,
-        planned_bytes=peaks,
-        file_bytes=_sizes(folder / onnx_file(method) for method in METHODS),
-    )
-
-
-def _sizes(paths: Iterable[Path]) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in paths}
+    return onnx_footprint(folder, programs.signature, max_batch=programs.max_batch)
 
 
 def _file_entry(path: Path) -> FileEntry:
     return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
-def _save_tensors(path: Path, tensors: Tensors) -> None:
-    from safetensors.torch import save
-
-    path.write_bytes(save({name: value.detach().contiguous() for name, value in tensors.items()}))
-
-
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of what exports: ``pocketfleet`` and the distributions that it leans on."""
     import pocketfleet
 
     return {"pocketfleet": pocketfleet.__version__} | {
@@ -169,15 +148,18 @@ def _minimum_versions() -> dict[str, str]:
 
 
 def _suspects(programs: Programs, footprint: Footprint) -> Suspects:
-    graph = programs.graphs["train_step"].graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    specs = programs.signature.train_step.inputs
+    program = programs.graphs["train_step"]
+    nodes = {node.name: node for node in program.graph.nodes}
+    # Constants of the task are placeholders too, but no inputs of the user's.
+    inputs = program.graph_signature.user_inputs
     readers = {
-        spec.name: tuple(str(user.target) for user in list(node.users)[:3])
-        for spec, node in zip(specs, placeholders, strict=True)
+        spec.name: tuple(str(user.target) for user in list(nodes[str(name)].users)[:3])
+        for spec, name in zip(programs.signature.train_step.inputs, inputs, strict=True)
         if spec.role == "trainable"
     }
-    return Suspects(
-        operators=frozenset(cost.name for cost in footprint.operators["train_step"]),
-        readers=readers,
-    )
+    operators = {cost.name for cost in footprint.operators["train_step"]}
+    if footprint.runtime == "onnx":
+        # What is known to be wrong there is the translation of an operator of torch's, which the file does not name.
+        targets = [node.target for node in nodes.values() if isinstance(node.target, OpOverload)]
+        operators |= {target.name().partition("::")[2].partition(".")[0] for target in targets}
+    return Suspects(operators=frozenset(operators), readers=readers)

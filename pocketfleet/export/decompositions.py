@@ -264,6 +264,11 @@ ONNX: tuple[Decomposition, ...] = (
         versions="torch 2.13.0, onnxscript 0.7.2",
         reason="there is no translation of the functional form and of the gradient",
     ),
+    *_torch_entries(
+        (aten.nll_loss_forward.default,),
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="its second output, by which the gradient of a mean is divided, is 1 instead of the batch's weight",
+    ),
 )
 
 _TABLES: dict[str, tuple[Decomposition, ...]] = {"executorch": EXECUTORCH, "onnx": ONNX}

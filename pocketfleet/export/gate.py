@@ -164,7 +164,11 @@ def _make_reference(trial: _Trial, eager: Session) -> tuple[_Trial, _Reference]:
         trial = replace(trial, hyper={**trial.hyper, "learning_rate": trial.hyper["learning_rate"] / 2})
         losses, end = _train(eager, trial)
     if not all_finite(end.trainable) or not bool(losses.isfinite().all()):
-        raise InputError("training with PyTorch itself does not stay finite on the task's examples")
+        raise InputError(
+            "training with PyTorch itself does not stay finite on the task's examples, at any learning rate: look at "
+            "the loss (a logarithm of 0, a division by 0, a mean over no values) and at the examples (inf, nan, inputs "
+            "that are not scaled)"
+        )
     learning_rate = _telling_learning_rate(eager, trial)
     after_one = {}
     for size in trial.sizes:

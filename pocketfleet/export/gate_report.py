@@ -8,13 +8,16 @@ from pocketfleet.errors import GateError
 
 __all__ = ["GateReport", "GateRow", "Suspects", "require"]
 
-# Operators known to compute wrongly without an error, by runtime, as their footprints name them.
+# Operators known to compute wrongly without an error, by runtime: ExecuTorch's as its footprint names them, ONNX's by
+# torch's name, for it is the translation that is wrong.
 _SILENT_OFFENDERS: Mapping[str, Mapping[str, str]] = {
     "executorch": {
         "max_pool2d_with_indices_backward": "adds into memory that it does not set to zero (executorch 1.5.1)",
         "native_dropout": "does not scale the values that it keeps (executorch 1.5.1)",
     },
-    "onnx": {},
+    "onnx": {
+        "nll_loss_forward": "leaves the gradient of a mean undivided by the batch (onnxscript 0.7.2)",
+    },
 }
 
 
@@ -88,7 +91,7 @@ class Suspects:
     """Where to look when one runtime fails.
 
     Attributes:
-        operators: the names of the operators in its training step.
+        operators: the names of the operators in its training step; of an ONNX program also those that torch traced.
         readers: by trainable tensor, the first operators that read it; empty where the graph is not at hand.
     """
 

@@ -50,6 +50,10 @@ def _shapes(graph: Any) -> dict[str, TensorShape]:  # noqa: ANN401 - an onnx Gra
         tensor = value.type.tensor_type
         item_bytes = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
         shapes[value.name] = TensorShape(tuple(dim.dim_value for dim in tensor.shape.dim), item_bytes)
+    # A task's own constants.
+    for constant in graph.initializer:
+        item_bytes = onnx.helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize
+        shapes[constant.name] = TensorShape(tuple(constant.dims), item_bytes)
     return shapes
 
 

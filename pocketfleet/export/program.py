@@ -249,7 +249,8 @@ def _fake_inputs(method: _Method, *, dynamic: bool) -> tuple[Any, list[torch.Ten
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-    mode = FakeTensorMode(shape_env=ShapeEnv())
+    # A task's own constants (class weights, a scale that is no buffer) are real, and are kept in the graph by value.
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes: list[torch.Tensor] = []
     for index, (spec, value) in enumerate(zip(method.inputs, method.example, strict=True)):
         sizes = [DimDynamic.DYNAMIC if dynamic and size == BATCH else DimDynamic.STATIC for size in spec.shape]

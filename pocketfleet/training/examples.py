@@ -27,6 +27,11 @@ class Examples:
     y: torch.Tensor
 
     def __post_init__(self) -> None:
+        for side, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, torch.Tensor):
+                raise InputError(
+                    f"examples need one tensor each of inputs and targets, got {side} = {type(value).__name__}"
+                )
         if self.x.dim() == 0 or self.y.dim() == 0 or len(self.x) != len(self.y):
             raise InputError(
                 f"examples need as many inputs as targets, got x of shape {tuple(self.x.shape)} and y of shape "
@@ -55,9 +60,14 @@ def as_examples(source: "Examples | ExampleDataset", *, what: str) -> Examples:
         )
     try:
         pairs = [source[index] for index in range(len(source))]
+    except Exception as exc:
+        raise InputError(f"{what}: the dataset fails to give its items: {type(exc).__name__}: {exc}") from exc
+    for pair in pairs[:1]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            kind = f"a dict with the keys {sorted(pair)}" if isinstance(pair, dict) else f"{type(pair).__name__}"
+            raise InputError(f"{what}: the dataset's items must be pairs (x, y), got {kind}: return two tensors")
+    try:
         x, y = (torch.stack([torch.as_tensor(pair[side]) for pair in pairs]) for side in (0, 1))
-    except (TypeError, ValueError, LookupError, RuntimeError) as exc:
-        raise InputError(
-            f"{what}: the dataset's items must be (x, y) pairs of numbers or tensors of one shape: {exc}"
-        ) from exc
+    except (TypeError, ValueError, IndexError, RuntimeError) as exc:
+        raise InputError(f"{what}: the items' x and y must be numbers or tensors of one shape: {exc}") from exc
     return Examples(x, y)

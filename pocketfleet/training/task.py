@@ -19,7 +19,16 @@ from pocketfleet.training.tasks import packaged_tasks
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights, model_weights
 
-__all__ = ["NaturalTask", "Task", "check_task", "initial_model", "load_factory", "load_task", "task_examples"]
+__all__ = [
+    "NaturalTask",
+    "Task",
+    "check_task",
+    "initial_model",
+    "load_factory",
+    "load_task",
+    "task_examples",
+    "user_examples",
+]
 
 _TASK_PARTS = ("loss", "make_model", "metrics", "name", "test_examples", "train_examples")
 
@@ -136,6 +145,16 @@ def task_examples(task: Task, part: Literal["train", "test"]) -> Examples:
     return as_examples(given, what=what)
 
 
+def user_examples(task: NaturalTask, device: int) -> Examples:
+    """``device_examples`` of a task, as tensors; errors as in ``task_examples``."""
+    what = f"device_examples({device}) of task {task.name!r}"
+    try:
+        given = task.device_examples(device)
+    except Exception as exc:
+        raise InputError(f"{what} failed: {_said(exc)}") from exc
+    return as_examples(given, what=what)
+
+
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -166,6 +185,11 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
     weights = model_weights(model, few.x)
     step = TrainStep(model, task.loss, StepSettings())
     output = model.eval()(few.x)
+    if not isinstance(output, torch.Tensor):
+        raise InputError(
+            f"the model of task {task.name!r} must return one tensor, got {type(output).__name__}: wrap it in a module "
+            "that returns the one that the loss needs"
+        )
     try:
         loss = task.loss(output, few.y)
     except Exception as exc:
@@ -189,6 +213,11 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
             f"the model of task {task.name!r} draws random numbers while it trains (dropout?), which can neither be "
             "exported nor replayed yet: take that layer out or set its probability to 0"
         )
+    if not bool(torch.isfinite(losses[0])):
+        raise InputError(
+            f"the loss of task {task.name!r} is {float(losses[0])} on its first examples, untrained: look for "
+            "a logarithm of 0, a division by 0, or examples with inf or nan"
+        )
     _check_metrics(task, output, few.y)
     return weights
 
@@ -203,6 +232,10 @@ def _check_metrics(task: Task, output: torch.Tensor, target: torch.Tensor) -> No
         ) from exc
     if not isinstance(metrics, dict) or not metrics:
         raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name, got {metrics!r}")
+    if "loss" in metrics:
+        raise InputError(
+            f"a metric of task {task.name!r} is called 'loss', the loss's own name; call it something else"
+        )
     for name, value in metrics.items():
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(target),):
             shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__

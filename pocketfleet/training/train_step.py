@@ -12,7 +12,7 @@ Which terms are present is settled by ``StepSettings`` before tracing; how stron
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import nn
@@ -41,6 +41,10 @@ class StepSettings:
     def __post_init__(self) -> None:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum")
+
+    def __str__(self) -> str:
+        present = [field.name.replace("_", " ") for field in fields(self) if getattr(self, field.name)]
+        return f"with {', '.join(present)}" if present else "without momentum or other terms"
 
     @property
     def hyper_names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ __all__ = ["ScriptedDay"]
 
 
 class ScriptedDay:
-    """Each condition is true but inside ``[from_s, until_s)`` of the listed ``(device, condition, from_s, until_s)``."""
+    """Each condition is true but inside ``[from_s, until_s)`` of a listed ``(device, condition, from_s, until_s)``."""
 
     def __init__(self, *gaps: tuple[int, str, float, float]) -> None:
         self._gaps = gaps

@@ -119,7 +119,7 @@ def test_partial_work_weighs_what_it_was(tmp_path: Path) -> None:
     whole.learn([flight(0), flight(3)], round_index=0, ledger=Ledger(4))
     half = model(tmp_path / "b")
     half.learn([flight(0), replace(flight(3), num_examples=2)], round_index=0, ledger=Ledger(4))
-    # (1 * 0.5 + 4 * 2) / 5 and (1 * 0.5 + 2 * 2) / 3.
+    # Means weighted by examples: 1 and 4 of them give 8.5 / 5, 1 and 2 give 4.5 / 3.
     assert whole.weights.trainable["w"].item() == pytest.approx(1.7)
     assert half.weights.trainable["w"].item() == pytest.approx(1.5)
     assert np.isfinite([whole.weights.trainable["w"].item()]).all()

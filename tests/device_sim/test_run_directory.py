@@ -45,9 +45,9 @@ def test_the_last_two_checkpoints_are_kept(directory, tmp_path) -> None:
 
 def test_reopening_drops_what_the_latest_checkpoint_does_not_count_on(directory, tmp_path) -> None:
     for number in range(2):
-        directory.write_parts(number, {"events": table(number)})
+        directory.write_parts(number, {"events": table(number), "rounds": table()})
         directory.write_checkpoint(number, checkpoint(number))
-    directory.write_parts(2, {"events": table(2)})  # killed before its checkpoint
+    directory.write_parts(2, {"events": table(2), "rounds": table()})  # killed before its checkpoint
     (tmp_path / "run" / "parts" / "events-000003.partial").write_bytes(b"half")
     half = tmp_path / "run" / "checkpoints" / ".000002.partial"
     half.mkdir()
@@ -58,14 +58,75 @@ def test_reopening_drops_what_the_latest_checkpoint_does_not_count_on(directory,
     assert again.read_parts("events")["value"].tolist() == [0, 1]
     again.close()
     assert not half.exists()
-    assert len(list((tmp_path / "run" / "parts").iterdir())) == 2
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 4
+
+
+def reopened_and_read(path: Path) -> None:
+    again = RunDirectory.reopen(path)
+    try:
+        again.read_checkpoint(again.latest_number())
+    finally:
+        again.close()
+
+
+def broken(tmp_path: Path, name: str, content: bytes | None) -> str:
+    """What reopening and reading says of a run with one file deleted or overwritten."""
+    path = tmp_path / "run"
+    directory = RunDirectory.create(path, "", force=False)
+    for number in range(2):
+        directory.write_parts(number, {"events": table(number), "rounds": table()})
+        directory.write_checkpoint(number, checkpoint(number))
+    directory.close()
+    (path / name).unlink() if content is None else (path / name).write_bytes(content)
+    with pytest.raises(InputError) as told:
+        reopened_and_read(path)
+    return str(told.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1junk"])
+def test_a_damaged_part_is_told_before_anything_is_computed(content: bytes | None, tmp_path: Path) -> None:
+    assert "start it anew with --force" in broken(tmp_path, "parts/events-000001.parquet", content)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+@pytest.mark.parametrize("file", ["arrays.npz", "values.json", "tensors.safetensors"])
+def test_a_damaged_checkpoint_says_how_to_fall_back(file: str, content: bytes | None, tmp_path: Path) -> None:
+    assert "delete that folder and --resume again" in broken(tmp_path, f"checkpoints/000001/{file}", content)
+    # And so it is.
+    for left in (tmp_path / "run" / "checkpoints" / "000001").iterdir():
+        left.unlink()
+    (tmp_path / "run" / "checkpoints" / "000001").rmdir()
+    again = RunDirectory.reopen(tmp_path / "run")
+    assert again.read_checkpoint(again.latest_number()).values["value"] == 0
+    again.close()
+
+
+def test_what_a_kill_leaves_of_a_new_or_a_replaced_run_can_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".lock").touch()
+    RunDirectory.create(path, "seed = 1\n", force=False).close()
+    # Deleting an earlier run takes its experiment last: whatever is left is still known for a run.
+    (path / "summary.json").write_text("{}")
+    (path / "plot.png").write_bytes(b"")
+    deleted: list[str] = []
+    unlink = Path.unlink
+
+    def recording(self: Path, missing_ok: bool = False) -> None:
+        deleted.append(self.name)
+        unlink(self, missing_ok=missing_ok)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", recording)
+        RunDirectory.create(path, "seed = 2\n", force=True).close()
+    assert deleted == ["summary.json", "plot.png", "experiment.toml"]
 
 
 def test_finish_joins_the_parts_and_writes_the_summary_last(directory, tmp_path) -> None:
     for number in range(3):
         directory.write_parts(number, {"events": table(number) if number != 1 else table()})
     assert not directory.complete
-    directory.finish({"events": directory.read_parts("events")}, {"rounds": 3})
+    directory.finish({"events": directory.read_parts("events")}, {"w": torch.ones(2)}, {"rounds": 3})
     assert directory.complete
     assert pd.read_parquet(tmp_path / "run" / "events.parquet")["value"].tolist() == [0, 2]
     assert not (tmp_path / "run" / "parts").exists()
@@ -75,7 +136,7 @@ def test_a_run_is_not_overwritten_without_force(tmp_path) -> None:
     path = tmp_path / "run"
     RunDirectory.create(path, "seed = 1\n", force=False).close()
     (path / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="holds a run already.*--resume.*--force"):
+    with pytest.raises(InputError, match=r"holds a run already.*--resume.*--force"):
         RunDirectory.create(path, "seed = 2\n", force=False)
     assert (path / "experiment.toml").read_text() == "seed = 1\n"
     RunDirectory.create(path, "seed = 2\n", force=True).close()
@@ -92,8 +153,9 @@ def test_force_never_deletes_what_is_no_run(tmp_path) -> None:
 
 def test_a_file_is_no_run_directory(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        RunDirectory.create(tmp_path / "file", "", force=True)
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="is a file; name a folder"):
+            RunDirectory.create(path, "", force=True)
 
 
 def test_one_process_writes_at_a_time(tmp_path) -> None:

@@ -82,7 +82,9 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
 
 
 def plan(**changed: float) -> RoundPlan:
-    return RoundPlan(**({"cohort": DEVICES, "over_selection": 1.0, "minimum_ratio": 1.0, "deadline_s": 100.0} | changed))
+    return RoundPlan(
+        **({"cohort": DEVICES, "over_selection": 1.0, "minimum_ratio": 1.0, "deadline_s": 100.0} | changed)
+    )
 
 
 def test_a_round_of_everyone(simulated) -> None:
@@ -99,7 +101,7 @@ def test_a_round_of_everyone(simulated) -> None:
 
 
 def test_the_cohort_closes_a_round_and_the_rest_are_late(simulated) -> None:
-    outcome, events, rows = simulated(plan(cohort=2, over_selection=2.0), count=2)
+    _, events, rows = simulated(plan(cohort=2, over_selection=2.0), count=2)
     first = events[events["round"] == 0]
     reports = first[first["kind"] == "report"]["reason"].tolist()
     assert reports == ["accepted", "accepted", "late", "late"]
@@ -113,9 +115,19 @@ def test_the_cohort_closes_a_round_and_the_rest_are_late(simulated) -> None:
 
 def test_a_device_that_drops_out_comes_back_to_its_own_slot(simulated) -> None:
     # Device 1 leaves Wi-Fi at 2 s for a second; its back-off is 30 s.
-    outcome, events, rows = simulated(plan(), (1, "wifi", 2.0, 3.0))
+    _, events, rows = simulated(plan(), (1, "wifi", 2.0, 3.0))
     of_it = events[events["device"] == 1]
-    assert of_it["kind"].tolist() == ["assign", "download", "train", "drop", "assign", "download", "train", "upload", "report"]
+    assert of_it["kind"].tolist() == [
+        "assign",
+        "download",
+        "train",
+        "drop",
+        "assign",
+        "download",
+        "train",
+        "upload",
+        "report",
+    ]
     assert of_it[of_it["kind"] == "drop"][["time_s", "reason"]].values.tolist() == [[2.0, "metered"]]
     assert of_it[of_it["kind"] == "assign"]["time_s"].tolist() == [0.0, 32.0]
     assert (rows[0]["accepted"], rows[0]["assigned"], rows[0]["withdrawn"]) == (4, 5, 1)
@@ -137,7 +149,7 @@ def test_a_round_below_its_minimum_is_abandoned_and_makes_no_model(simulated) ->
 
 def test_a_deadline_with_enough_reports_makes_a_model(simulated) -> None:
     gaps = [(device, "wifi", -1.0, 1e9) for device in (0, 3)]
-    outcome, _, rows = simulated(plan(deadline_s=50.0, minimum_ratio=0.5), *gaps)
+    _, _, rows = simulated(plan(deadline_s=50.0, minimum_ratio=0.5), *gaps)
     assert [(row["outcome"], row["closed_s"], row["accepted"]) for row in rows] == [("deadline", 50.0, 2)]
     # Users 1 and 2, 2 and 3 examples, half the way to 2 and 3: (2 + 4.5) / 5 = 1.3; squares 0.09 and 2.89.
     assert rows[0]["test_mse"] == pytest.approx(1.49)
@@ -146,7 +158,7 @@ def test_a_deadline_with_enough_reports_makes_a_model(simulated) -> None:
 def test_phones_are_asked_when_they_become_free(simulated) -> None:
     # Everyone is in use until 500 s; the first look after the start is at that change.
     gaps = [(device, "idle", -1.0, 500.0) for device in range(DEVICES)]
-    outcome, events, rows = simulated(plan(), *gaps)
+    _, events, rows = simulated(plan(), *gaps)
     assert events[events["kind"] == "assign"]["time_s"].tolist() == [500.0] * DEVICES
     assert rows[0]["opened_s"] == 500.0
 

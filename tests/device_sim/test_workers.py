@@ -32,7 +32,7 @@ def test_results_come_in_order_and_alike_from_one_process_and_two() -> None:
 class Dying(Client):
     """A client whose process is killed when it trains."""
 
-    def train(self, *arguments: object) -> ClientResult:
+    def train(self, *_: object) -> ClientResult:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("not reached")
 

@@ -77,7 +77,10 @@ def test_fedprox_holds_devices_back(all_terms_bundle: Bundle, tmp_path: Path) ->
 def test_a_bundle_without_a_term_is_refused_for_an_experiment_with_it(boston_bundle: Bundle, tmp_path: Path) -> None:
     from pocketfleet.errors import InputError
 
-    with pytest.raises(InputError, match=r"task.bundle .* was exported for .*proximal=False"):
+    with pytest.raises(
+        InputError,
+        match=r"task.bundle .* was exported without momentum or other terms, the experiment is with proximal",
+    ):
         run(boston_bundle, tmp_path / "run", "algorithm.name=fedprox")
     assert not (tmp_path / "run").exists()
 

@@ -66,12 +66,18 @@ def test_a_malformed_experiment(pocketfleet) -> None:
         ('fleet.phones=["Pixel 8"]', [r"fleet.phones must name one a device \(200\) or none, got 1"]),
         ("algorithm.name=fedsgd", [r"algorithm.name must be"]),
         ("partition.kind=natural", [r"device_examples"]),
+        ("seed=18446744073709551616", [r"seed should be less than 9223372036854775808"]),
         ("seed=-1", [r"seed should be greater than or equal to 0, got -1"]),
         ("rounds", [r"--set takes key=value"]),
     ],
 )
 def test_a_bad_setting(setting: str, patterns: list[str], pocketfleet) -> None:
     check(pocketfleet("simulate", "mnist-fleet", "--set", setting), *patterns)
+
+
+def test_phones_are_named_or_drawn(pocketfleet) -> None:
+    called = pocketfleet("simulate", "boston-two-phones", "--set", "fleet.mix=global-2024")
+    check(called, "fleet.phones names every phone and fleet.mix draws them: leave one out")
 
 
 def test_skewed_labels_need_labels(pocketfleet) -> None:
@@ -137,6 +143,81 @@ def test_batch_norm_on_a_single_example_left_over(pocketfleet, monkeypatch, bost
         *("--set", "task.name=mine_norm:make_task", "--set", "training.batch_size=7", "--quiet", "--out", "run"),
     )
     check(called, "batch of 1 of the 8 examples of device 0", "training.batch_size that leaves none over")
+
+
+def test_a_model_that_returns_a_tuple(pocketfleet, monkeypatch) -> None:
+    text = TASK.replace("LOSS", "(output - target).square().mean(dim=1)").replace("nn.Linear(2, 1)", "nn.GRU(2, 1)")
+    Path("mine_tuple.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    check(pocketfleet("export", "mine_tuple:make_task", "--out", "bundle"), "must return one tensor, got tuple")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "pattern"),
+    [
+        ("return LOSS", "return (output - target).square().mean(dim=1) / 0", "loss .* is inf on its first examples"),
+        ('"mse": ', '"loss": ', "called 'loss', the loss's own name"),
+    ],
+)
+def test_a_loss_or_metric_that_cannot_be(old: str, new: str, pattern: str, pocketfleet, monkeypatch) -> None:
+    name = f"mine_{abs(hash(new))}"
+    text = TASK.replace(old, new).replace("LOSS", "(output - target).square().mean(dim=1)")
+    Path(f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    check(pocketfleet("simulate", "boston-two-phones", "--set", f"task.name={name}:make_task"), pattern)
+
+
+NATURAL = """
+    def device_examples(self, device):
+        users = {0: 2, 1: 3} if WRONG else {0: 2}
+        return Examples(torch.ones(8, users[device]), torch.ones(8, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "patterns"),
+    [
+        ("False", [r"device_examples\(1\) of task 'mine' failed: KeyError: 1"]),
+        ("True", [r"device_examples\(1\) gives x of shape \(8, 3\)", r"other than device_examples\(0\): \(8, 2\)"]),
+    ],
+)
+def test_users_that_are_missing_or_not_alike(wrong: str, patterns: list[str], pocketfleet, monkeypatch) -> None:
+    text = TASK.replace("LOSS", "(output - target).square().mean(dim=1)")
+    text = text.replace("def make_task", NATURAL.replace("WRONG", wrong) + "\ndef make_task")
+    Path(f"mine_natural_{wrong}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    settings = ["--set", f"task.name=mine_natural_{wrong}:make_task", "--set", "partition.kind=natural"]
+    check(pocketfleet("simulate", "boston-two-phones", *settings), *patterns)
+
+
+def test_nesterov_needs_momentum(pocketfleet) -> None:
+    check(pocketfleet("export", "boston", "--out", "bundle", "--nesterov"), "--nesterov needs a --momentum above 0")
+    assert not Path("bundle").exists()
+
+
+def test_an_output_below_a_file(pocketfleet) -> None:
+    Path("file").write_text("")
+    check(pocketfleet("simulate", "boston-two-phones", "--out", "file/run"), "file is a file; name a folder")
+
+
+def test_a_run_resumes_without_the_bundle_that_it_was_started_with(pocketfleet, boston_bundle: Bundle) -> None:
+    shutil.copytree(boston_bundle.path, "given")
+    settings = ["--set", "task.bundle=given", "--set", "rounds.count=2", "--out", "run", "--quiet"]
+    assert pocketfleet("simulate", "boston-two-phones", "--set", "training.learning_rate=10.0", *settings).code == 2
+    shutil.rmtree("given")
+    called = pocketfleet("simulate", "--resume", "run", "--set", "training.learning_rate=0.001", "--json")
+    assert called.code == 0, called.err
+    assert json.loads(called.out)["rounds"] == 2
+    # How a finished run would be computed further does not matter any more.
+    assert pocketfleet("simulate", "--resume", "run", "--set", "engine.processes=2", "--quiet").code == 0
+
+
+def test_an_experiment_edited_in_its_run_directory(pocketfleet, boston_bundle: Bundle) -> None:
+    settings = ["--set", f"task.bundle={boston_bundle.path}", "--set", "rounds.count=2", "--out", "run", "--quiet"]
+    assert pocketfleet("simulate", "boston-two-phones", "--set", "training.learning_rate=10.0", *settings).code == 2
+    edited = Path("run/experiment.toml").read_text().replace("deadline_s = 600.0", "deadline_s = 60.0")
+    Path("run/experiment.toml").write_text(edited)
+    check(pocketfleet("simulate", "--resume", "run", "--quiet"), "run/experiment.toml was edited", "rounds")
 
 
 def test_an_output_folder_in_use(pocketfleet, boston_bundle: Bundle) -> None:

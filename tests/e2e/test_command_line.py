@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from pocketfleet import Bundle, Run
+from pocketfleet.errors import InputError
+from pocketfleet.training.weights import tensors_sha256
 
 SUMMARY_KEYS = {
     "task",
@@ -80,6 +82,30 @@ def test_the_summary_and_the_tables_say_the_same(pocketfleet, boston_bundle: Bun
     assert run.devices["metric_personalised"].notna().all()
     assert summary["personalisation"]["personalised"] == pytest.approx(run.devices["metric_personalised"].mean())
     assert pd.read_parquet("run/events.parquet").equals(run.events)
+
+
+def test_the_trained_models_come_out(pocketfleet, boston_bundle: Bundle) -> None:
+    settings = ["--set", f"task.bundle={boston_bundle.path}", "--set", "rounds.count=3", "--out", "run", "--quiet"]
+    assert pocketfleet("simulate", "boston-two-phones", *settings).code == 0
+    run = Run("run")
+    trained = run.export("trained")
+    assert tensors_sha256(run.weights().trainable) == run.summary["model_sha256"]
+    assert tensors_sha256(trained.weights().trainable) == run.summary["model_sha256"]
+    assert tensors_sha256(Bundle.load(Path("run/bundle")).weights().trainable) != run.summary["model_sha256"]
+    assert trained.weights().frozen["0.mean"].tolist() == run.weights().frozen["0.mean"].tolist()
+    own = [tensors_sha256(run.personalised(device).trainable) for device in (0, 1)]
+    assert len({*own, run.summary["model_sha256"]}) == 3
+    with pytest.raises(InputError, match="device 2 has no model of its own"):
+        run.personalised(2)
+    with pytest.raises(InputError, match="exists"):
+        run.export("trained")
+
+
+def test_a_fleet_that_never_trained_says_why(pocketfleet, boston_bundle: Bundle) -> None:
+    settings = ["--set", f"task.bundle={boston_bundle.path}", "--set", "fleet.network=lte-2021", "--out", "run"]
+    called = pocketfleet("simulate", "boston-two-phones", *settings)
+    assert called.code == 0
+    assert "2 metered; see [eligibility], fleet.network" in " ".join(called.out.split())
 
 
 def test_export_and_verify(pocketfleet) -> None:

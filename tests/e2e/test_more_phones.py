@@ -7,7 +7,7 @@ import pytest
 from pocketfleet import Bundle, Experiment, simulate
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_hundred_phones_learn_digits(seed: int, mnist_bundle: Bundle, tmp_path: Path, capsys) -> None:
     experiment = Experiment.load(
         "mnist-fleet", ["fleet.devices=100", f"seed={seed}", f"task.bundle={mnist_bundle.path}"]

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pocketfleet import Bundle, Experiment, Run, simulate
+from pocketfleet.training.draws import draw_key, uniform
 
 SETTINGS = (
     "fleet.devices=40",
@@ -118,6 +120,40 @@ def test_a_killed_run_resumes_to_the_hashes_of_an_unbroken_one(
     assert not (out / "summary.json").exists()
     assert hashes(resume(out)) == hashes(unbroken)
     assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("trial", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 8))])
+def test_kills_at_any_moment_lose_nothing(trial: int, boston_bundle: Bundle, tmp_path: Path) -> None:
+    """Killed and resumed again and again, with one process or two and checkpoints apart; then as if never killed."""
+    from pocketfleet import resume
+
+    chosen = experiment(
+        boston_bundle, f"engine.processes={1 + trial % 2}", "engine.checkpoint_every=2", "rounds.count=30"
+    )
+    whole = simulate(chosen, tmp_path / "whole")
+    (tmp_path / "experiment.toml").write_text(chosen.to_toml())
+    (tmp_path / "program.py").write_text("from pocketfleet.cli import main\nif __name__ == '__main__':\n    main()\n")
+    out, kills = tmp_path / "run", 0
+    for share in uniform(draw_key(trial, "kill"), 3):
+        what = ["--resume", str(out)] if (out / "experiment.toml").exists() else ["experiment.toml", "--out", str(out)]
+        running = subprocess.Popen(
+            [sys.executable, "program.py", "simulate", *what, "--quiet"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+        # Any moment after the first checkpoint; to load the program takes longer than all the rounds.
+        give_up_s = time.monotonic() + 60.0
+        while running.poll() is None and not list((out / "checkpoints").glob("[0-9]*")):
+            assert time.monotonic() < give_up_s
+        try:
+            running.wait(timeout=share * 1.5)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            kills += 1
+        running.wait()
+    assert kills > 0
+    assert hashes(resume(out)) == hashes(whole)
 
 
 def test_killing_a_simulation_leaves_no_worker_behind(boston_bundle: Bundle, tmp_path: Path) -> None:

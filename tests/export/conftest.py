@@ -1,5 +1,8 @@
 """Toy bundles, exported once a session."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import toy
 
@@ -32,3 +35,10 @@ def normalised_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         hyper={"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "proximal_mu": 0.1, "max_norm": 0.5},
         max_batch=8,
     )
+
+
+@pytest.fixture
+def copy(dense_bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle to damage."""
+    shutil.copytree(dense_bundle.path, tmp_path / "bundle")
+    return tmp_path / "bundle"

@@ -1,7 +1,6 @@
 """A bundle is whole or not there, and what was altered is refused with the file's name."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+from edited import edit_manifest
 
 from pocketfleet.errors import BundleError, GateError, InputError
 from pocketfleet.export import bundle as bundles
@@ -22,20 +22,6 @@ from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
 
 ARGUMENTS: dict[str, Any] = {"settings": StepSettings(), "hyper": {"learning_rate": 0.1}, "max_batch": 4}
-
-
-@pytest.fixture
-def copy(dense_bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle to damage."""
-    shutil.copytree(dense_bundle.path, tmp_path / "bundle")
-    return tmp_path / "bundle"
-
-
-def edit_manifest(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
-    edit(manifest)
-    file.write_text(json.dumps(manifest))
 
 
 def test_what_is_in_it(normalised_bundle: Bundle) -> None:

@@ -97,11 +97,32 @@ def loss_of(module: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.T
     return gradient
 
 
+@given(
+    batch=st.integers(1, 4),
+    reduction=st.sampled_from([0, 1, 2]),
+    weighted=st.booleans(),
+    ignored=st.sampled_from([-100, 1]),
+)
+@few
+def test_negative_log_likelihood(batch: int, reduction: int, weighted: bool, ignored: int) -> None:
+    scores, target = drawn(batch, 5).double().log_softmax(1), torch.arange(batch)
+    weight = torch.arange(1.0, 6.0).double() if weighted else None
+    operator = aten.nll_loss_forward.default
+    found = decomposition_table("onnx")[operator](scores, target, weight, reduction, ignored)
+    loss, total = operator(scores, target, weight, reduction, ignored)
+    torch.testing.assert_close(found[0], loss)
+    # Only the gradient of a mean reads the total weight.
+    if reduction == 1:
+        torch.testing.assert_close(found[1], total)
+
+
 MODULES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "convolution": lambda x: F.conv2d(x, torch.ones(3, 2, 3, 3), stride=2, padding=1),
     "max-pool": lambda x: F.max_pool2d(x, 3, stride=2, padding=1),
     "average pool": lambda x: F.avg_pool2d(x, 2),
     "rectifier": F.relu,
+    "mean cross-entropy": lambda x: F.cross_entropy(x.flatten(1), x.flatten(1).argmin(1), label_smoothing=0.1),
+    "mean cross-entropy of an image": lambda x: F.cross_entropy(x, x.argmin(1)),
     "batch norm": lambda x: F.batch_norm(x, None, None, training=True),
 }
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 import toy
+from torch import nn
 
-from pocketfleet.errors import GateError
+from pocketfleet.errors import GateError, InputError
 from pocketfleet.export.gate import run_gate
 from pocketfleet.export.gate_report import GateReport, GateRow, Suspects, require
 from pocketfleet.export.session import EagerSession
@@ -172,6 +173,29 @@ def test_a_learning_rate_at_which_eager_explodes_is_halved() -> None:
         max_batch=4,
     )
     assert report.passed
+
+
+class Infinite(toy.Toy):
+    """Its loss divides by what is zero for some batches."""
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return super().loss(output, target) / (target - 2)
+
+
+def test_what_to_do_where_eager_is_not_finite() -> None:
+    task = Infinite(lambda: nn.Sequential(nn.Linear(3, 4)), 3)
+    model = initial_model(task, seed=0)
+    examples = task.train_examples()
+    with pytest.raises(InputError, match=r"does not stay finite.*look at the loss \(a logarithm of 0, a division by 0"):
+        run_gate(
+            {},
+            EagerSession(task, model, StepSettings()),
+            weights=model_weights(model, examples.x[:2]),
+            examples=examples,
+            settings=StepSettings(),
+            hyper={"learning_rate": 0.1},
+            max_batch=4,
+        )
 
 
 def row(*, error: float, tensor: str = "0.weight", check: str = "gradient, batch 8") -> GateRow:

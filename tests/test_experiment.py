@@ -1,0 +1,230 @@
+"""An experiment's schema: what is filled in, what is refused, and in which words."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketfleet import Experiment
+from pocketfleet.errors import InputError
+from pocketfleet.experiment import packaged_experiments, parsed_settings
+
+LEAST: dict[str, Any] = {"task": {"name": "boston"}, "training": {"learning_rate": 0.1}}
+OVERRIDES = 'fleet.overrides=[{devices=[0, 2], battery_ratio=0.5}, {devices="all", metered=true}]'
+
+
+def least() -> Experiment:
+    return Experiment.from_table(LEAST)
+
+
+def refused(*settings: str) -> str:
+    with pytest.raises(InputError) as told:
+        least().with_settings(*settings)
+    return str(told.value)
+
+
+def test_defaults_of_what_is_left_out() -> None:
+    found = least()
+    assert found.seed == 1
+    assert (found.task.name, found.task.options, found.task.bundle) == ("boston", {}, "")
+    assert (found.partition.kind, found.partition.alpha, found.partition.examples_per_device) == ("iid", 0.3, 0)
+    assert (found.fleet.devices, found.fleet.mix, found.fleet.program) == (100, "global-2024", "executorch")
+    assert (found.fleet.network, found.fleet.availability, found.fleet.overrides) == ("home-wifi", "always", [])
+    assert (found.eligibility.idle, found.eligibility.charging, found.eligibility.unmetered) == (True, True, True)
+    assert (found.training.epochs, found.training.steps, found.training.batch_size) == (1, 0, 16)
+    assert (found.training.momentum, found.training.weight_decay, found.training.max_norm) == (0.0, 0.0, 0.0)
+    assert (found.rounds.count, found.rounds.cohort, found.rounds.over_selection) == (100, 10, 1.3)
+    # 30 days.
+    assert found.rounds.horizon_s == 30 * 24 * 3600
+    assert (found.rounds.deadline_s, found.rounds.interval_s, found.rounds.partial_work) == (600.0, 0.0, "report")
+    assert (found.algorithm.name, found.server.optimizer, found.server.learning_rate) == ("fedavg", "sgd", 1.0)
+    assert (found.engine.runtime, found.engine.processes, found.engine.checkpoint_every) == ("torch", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "pattern"),
+    [
+        ({"training": {"learning_rate": 0.1}}, "mine: task is missing"),
+        ({"task": {"name": "boston"}}, "mine: training is missing"),
+        ({"task": {}, "training": {}}, r"mine: task\.name is missing; training\.learning_rate is missing"),
+    ],
+)
+def test_what_has_no_default_must_be_given(table: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(InputError, match=pattern):
+        Experiment.from_table(table, name="mine")
+
+
+def test_with_settings_changes_the_keys_and_nothing_else() -> None:
+    before = least().with_settings("task.options.split_seed=4")
+    after = before.with_settings("fleet.devices=500", "training.learning_rate=1", "task.options.leave_out_b=true")
+    assert after.fleet.devices == 500
+    assert after.training.learning_rate == 1.0
+    assert after.task.options == {"split_seed": 4, "leave_out_b": True}
+    # The one it came from is as it was, nested tables too.
+    assert before.task.options == {"split_seed": 4}
+    assert before.fleet.devices == 100
+    restored = after.with_settings("fleet.devices=100", "training.learning_rate=0.1", "task.options={split_seed=4}")
+    assert restored == before
+
+
+def test_the_last_setting_of_a_key_counts() -> None:
+    assert least().with_settings("rounds.count=3", "rounds.count=4").rounds.count == 4
+
+
+def test_the_right_side_is_a_toml_value_or_a_word() -> None:
+    settings = ["a.word=dirichlet", 'a.text="3"', "a.number=1e-3", "a.truth=false", "a.list=[1, 2]", " b = x=y "]
+    assert parsed_settings(settings) == {
+        "a": {"word": "dirichlet", "text": "3", "number": 0.001, "truth": False, "list": [1, 2]},
+        "b": "x=y",
+    }
+
+
+@pytest.mark.parametrize("setting", ["rounds", "=3", " =3"])
+def test_a_setting_without_key_or_value(setting: str) -> None:
+    assert refused(setting) == f"--set takes key=value, such as rounds.count=50, got {setting!r}"
+
+
+def test_a_setting_below_what_is_no_section() -> None:
+    assert refused("seed.x=3") == "--set seed.x=3: seed is no section"
+
+
+@pytest.mark.parametrize("settings", [(), (OVERRIDES, "seed=7", "task.options={split_seed=3, nested={a=[1, 2]}}")])
+@pytest.mark.parametrize("name", ["least", "boston-fleet", "boston-two-phones", "mnist-fleet"])
+def test_toml_and_back(name: str, settings: tuple[str, ...]) -> None:
+    # Overrides name devices up to 2: a fleet's size is not looked at before there is one.
+    found = (least() if name == "least" else Experiment.load(name)).with_settings(*settings)
+    text = found.to_toml()
+    assert Experiment.from_toml(text) == found
+    assert Experiment.from_toml(text).to_toml() == text
+    # Whole: every section and key is written out, but for a mix that draws nothing since phones are named.
+    table = tomllib.loads(text)
+    assert set(table) == set(Experiment.model_fields)
+    for section in set(table) - {"seed"}:
+        wanted = set(type(getattr(found, section)).model_fields)
+        assert set(table[section]) in (wanted, wanted - {"mix"} if found.fleet.phones else wanted)
+
+
+def test_overrides_keep_what_is_not_set_as_drawn() -> None:
+    some, everyone = least().with_settings(OVERRIDES).fleet.overrides
+    assert (some.devices, some.battery_ratio, some.metered) == ([0, 2], 0.5, None)
+    assert (everyone.devices, everyone.battery_ratio, everyone.metered) == ("all", None, True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("rounds.cohrt=3", ["unknown key rounds.cohrt: did you mean 'cohort'? allowed here: policy, count,", "cohort"]),
+        ("fleeet.devices=3", ["unknown key fleeet: did you mean 'fleet'? allowed here: seed, task, partition,"]),
+        ("engine.zzz=3", ["unknown key engine.zzz: allowed here: runtime, processes, checkpoint_every"]),
+        ("training.dampening=0.1", ["unknown key training.dampening", "weight_decay, max_norm"]),
+        ("training.epochs=many", ["training.epochs should be a valid integer, got 'many'"]),
+        ("training.epochs=1.0", ["training.epochs should be a valid integer, got 1.0"]),
+        ("training.learning_rate=true", ["training.learning_rate should be a valid number, got True"]),
+        ("training.nesterov=1", ["training.nesterov should be a valid boolean, got 1"]),
+        ("task.name=3", ["task.name should be a valid string, got 3"]),
+        ("fleet.phones=[1]", ["fleet.phones.0 should be a valid string, got 1"]),
+        ("fleet=3", ["fleet should be a valid dictionary", "got 3"]),
+        ("training.epochs=0", ["training.epochs should be greater than or equal to 1, got 0"]),
+        ("training.learning_rate=0.0", ["training.learning_rate should be greater than 0, got 0.0"]),
+        ("training.momentum=1.0", ["training.momentum should be less than 1, got 1.0"]),
+        ("training.momentum=nan", ["training.momentum", "got nan"]),
+        ("training.max_norm=-1.0", ["training.max_norm should be greater than or equal to 0, got -1.0"]),
+        ("rounds.over_selection=0.9", ["rounds.over_selection should be greater than or equal to 1, got 0.9"]),
+        ("rounds.horizon_s=inf", ["rounds.horizon_s should be a finite number, got inf"]),
+        ("rounds.minimum_ratio=1.5", ["rounds.minimum_ratio should be less than or equal to 1, got 1.5"]),
+        ("partition.kind=skewed", ["partition.kind should be 'iid', 'dirichlet', 'quantity' or 'natural'", "'skewed'"]),
+        ("engine.runtime=jax", ["engine.runtime should be 'torch', 'executorch' or 'onnx', got 'jax'"]),
+        ("fleet.program=torch", ["fleet.program should be 'executorch' or 'onnx', got 'torch'"]),
+    ],
+)
+def test_what_is_refused_is_told_by_its_key_and_what_is_allowed(setting: str, words: list[str]) -> None:
+    text = refused(setting)
+    for part in words:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "{devices=[0], batery_ratio=1.0}",
+            "unknown key fleet.overrides.1.batery_ratio: did you mean 'battery_ratio'? allowed here: devices, peak_flo",
+        ),
+        ("{battery_ratio=0.5}", "fleet.overrides.1.devices is missing"),
+        (
+            "{devices=[0], battery_ratio=2.0}",
+            "fleet.overrides.1.battery_ratio should be less than or equal to 1, got 2",
+        ),
+        ("{devices=[0], metered=1}", "fleet.overrides.1.metered should be a valid boolean, got 1"),
+        ("{devices=some}", "fleet.overrides should be a valid list, got"),
+        ('{devices="some"}', "fleet.overrides.1.devices"),
+        ("{devices=[-1]}", "should be greater than or equal to 0, got -1"),
+        ("3", "fleet.overrides.1 should be a valid dictionary"),
+    ],
+)
+def test_what_is_refused_of_an_override_is_told_by_its_key(override: str, words: str) -> None:
+    assert words in refused(f'fleet.overrides=[{{devices="all"}}, {override}]')
+
+
+def test_every_problem_is_told_at_once() -> None:
+    text = refused("rounds.count=0", "fleet.devices=none", "engine.plan=auto")
+    assert len(text.split("; ")) == 3
+    for key in ("rounds.count", "fleet.devices", "engine.plan"):
+        assert key in text
+
+
+def test_a_cohort_is_not_larger_than_its_fleet() -> None:
+    assert "rounds.cohort must be 1..9 (the fleet's size), got 10: lower it or raise fleet.devices" in refused(
+        "fleet.devices=9"
+    )
+    assert least().with_settings("fleet.devices=10").rounds.cohort == 10
+
+
+@pytest.mark.parametrize("key", ["phones", "names"])
+def test_phones_and_names_are_one_a_device(key: str) -> None:
+    assert f"fleet.{key} must name one a device (100) or none, got 2" in refused(f'fleet.{key}=["a", "b"]')
+    found = Experiment.from_table({**LEAST, "fleet": {"devices": 2, key: ["a", "b"]}, "rounds": {"cohort": 2}})
+    assert getattr(found.fleet, key) == ["a", "b"]
+
+
+def test_nesterov_needs_momentum() -> None:
+    assert "training.nesterov needs a training.momentum above 0, got momentum 0" in refused("training.nesterov=true")
+    assert least().with_settings("training.nesterov=true", "training.momentum=0.1").training.nesterov
+
+
+def test_an_experiment_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        least().training.epochs = 3  # type: ignore[misc]
+
+
+def test_every_packaged_experiment_loads_and_is_described() -> None:
+    described = packaged_experiments()
+    assert list(described) == ["boston-fleet", "boston-two-phones", "mnist-fleet"]
+    for name, description in described.items():
+        assert len(description) > 20
+        assert not description.startswith("#")
+        assert Experiment.load(name).task.name == name.split("-", maxsplit=1)[0]
+        assert Experiment.load(name, ["seed=9"]).seed == 9
+
+
+def test_a_file_is_loaded_by_its_path_and_named_in_its_problems(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[task]\nname = "boston"\n[training]\nlearning_rate = 0.1\n')
+    assert Experiment.load(path) == Experiment.load(str(path)) == least()
+    with pytest.raises(InputError, match=r"mine\.toml: training\.epochs should be"):
+        Experiment.load(path, ["training.epochs=0"])
+    path.write_text("seed = = 1\n")
+    with pytest.raises(InputError, match=r"mine\.toml is no TOML file: .*line 1"):
+        Experiment.load(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"cannot read the experiment .*mine\.toml"):
+        Experiment.load(path)
+
+
+def test_no_such_experiment() -> None:
+    with pytest.raises(InputError, match=r"no experiment 'mnist-flet': .*boston-fleet.*; did you mean 'mnist-fleet'\?"):
+        Experiment.load("mnist-flet")
+    with pytest.raises(InputError, match="no experiment 'zzz'") as told:
+        Experiment.load("zzz")
+    assert "did you mean" not in str(told.value)
