@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pocketfleet.errors import InputError
 
@@ -33,6 +33,15 @@ class TaskSection(_Section):
     name: str  # a packaged task, or "my_module:make_task"
     options: dict[str, Any] = {}  # keyword arguments of the task's factory
     bundle: str = ""  # take the programs from this bundle instead of exporting anew
+
+    @field_validator("options")
+    @classmethod
+    def _toml(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            tomli_w.dumps(options)
+        except TypeError as exc:
+            raise ValueError(f"task.options must hold TOML values: {exc}") from exc
+        return options
 
 
 class PartitionSection(_Section):
@@ -77,7 +86,7 @@ class FleetSection(_Section):
             given = len(getattr(self, key))
             if given not in {0, self.devices}:
                 raise ValueError(f"fleet.{key} must name one a device ({self.devices}) or none, got {given}")
-        if self.phones and "mix" in self.model_fields_set:
+        if self.phones and self.mix != type(self).model_fields["mix"].default:
             raise ValueError("fleet.phones names every phone and fleet.mix draws them: leave one out")
         return self
 
@@ -215,17 +224,11 @@ class Experiment(_Section):
 
     def with_settings(self, *settings: str) -> "Experiment":
         """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
-        return self.from_table(_changed(self._table(), settings))
+        return self.from_table(_changed(self.model_dump(exclude_none=True), settings))
 
     def to_toml(self) -> str:
-        """Every key with its value, but ``fleet.mix`` where phones are named."""
-        return tomli_w.dumps(self._table())
-
-    def _table(self) -> dict[str, Any]:
-        table = self.model_dump(exclude_none=True)
-        if self.fleet.phones:
-            del table["fleet"]["mix"]
-        return table
+        """Every key with its value."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 def packaged_experiments() -> dict[str, str]:
@@ -283,7 +286,8 @@ def _value(text: str) -> Any:  # noqa: ANN401 - any TOML value
 
 
 def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
-    key = ".".join(str(part) for part in error["loc"] if part not in {"int", "str"})
+    # Without pydantic's own words for the branches of a union.
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("int", "str", "list[", "literal[")))
     if error["type"] == "extra_forbidden":
         allowed = _keys_at(error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1)

@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 # Seconds between two plain lines.
 _LINE_EVERY_S = 2.0
 _STAGES = {
-    "export": "exporting the model for both runtimes and checking it against PyTorch",
+    "export": "exporting and checking the model",
     "simulate": "starting the phones",
 }
 

@@ -228,3 +228,18 @@ def test_no_such_experiment() -> None:
     with pytest.raises(InputError, match="no experiment 'zzz'") as told:
         Experiment.load("zzz")
     assert "did you mean" not in str(told.value)
+
+
+def test_phones_can_be_named_afterwards() -> None:
+    named = Experiment.load("mnist-fleet").with_settings(
+        "fleet.devices=2", "rounds.cohort=2", 'fleet.phones=["Pixel 8", "Pixel 3"]'
+    )
+    assert named.fleet.phones == ["Pixel 8", "Pixel 3"]
+    assert Experiment.from_toml(named.to_toml()) == named
+
+
+def test_task_options_are_toml_values() -> None:
+    with pytest.raises(InputError, match=r"task\.options must hold TOML values"):
+        Experiment.from_table(
+            {"task": {"name": "boston", "options": {"a": [None]}}, "training": {"learning_rate": 1.0}}
+        )

@@ -108,7 +108,7 @@ def test_a_bar_of_an_unknown_number_of_versions() -> None:
 def test_elsewhere_stages_and_the_last_version_are_printed_at_once(clock: SimpleNamespace) -> None:
     # No time passes: of the versions in between none is printed.
     exporting, starting, last = told(io.StringIO(), rounds=5, versions=[1, 2, 3, 4, 5]).splitlines()
-    assert exporting.startswith("mine: exporting the model")
+    assert exporting.startswith("mine: exporting")
     assert starting == "mine: starting the phones"
     # 5 * 1234.5 = 6172.5, to even; 7 / 5 = 1.4.
     assert last == "mine: version 5/5, 10 of 13 phones reported, virtual 6,172 s, test_mse 1.4"

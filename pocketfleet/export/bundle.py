@@ -43,7 +43,6 @@ from pocketfleet.export.manifest import (
 from pocketfleet.export.program import METHODS, Signature, TensorSpec
 from pocketfleet.export.recount import check_costs
 from pocketfleet.export.session import EagerSession, open_session
-from pocketfleet.training.examples import as_examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
 from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
 from pocketfleet.training.train_step import StepSettings

@@ -23,9 +23,8 @@ from pocketfleet.export.manifest import (
     Manifest,
     TaskEntry,
     file_sha256,
-    onnx_file,
 )
-from pocketfleet.export.program import METHODS, Programs, trace_programs
+from pocketfleet.export.program import Programs, trace_programs
 from pocketfleet.export.recount import executorch_footprint, onnx_footprint
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.examples import Examples
@@ -160,6 +159,6 @@ def _suspects(programs: Programs, footprint: Footprint) -> Suspects:
     operators = {cost.name for cost in footprint.operators["train_step"]}
     if footprint.runtime == "onnx":
         # What is known to be wrong there is the translation of an operator of torch's, which the file does not name.
-        targets = [node.target for node in nodes.values() if isinstance(node.target, OpOverload)]
-        operators |= {target.name().partition("::")[2].partition(".")[0] for target in targets}
+        targets = [str(node.target) for node in nodes.values() if isinstance(node.target, OpOverload)]
+        operators |= {target.split(".")[1] for target in targets}
     return Suspects(operators=frozenset(operators), readers=readers)

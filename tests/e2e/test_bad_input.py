@@ -76,7 +76,7 @@ def test_a_bad_setting(setting: str, patterns: list[str], pocketfleet) -> None:
 
 
 def test_phones_are_named_or_drawn(pocketfleet) -> None:
-    called = pocketfleet("simulate", "boston-two-phones", "--set", "fleet.mix=global-2024")
+    called = pocketfleet("simulate", "boston-two-phones", "--set", "fleet.mix=mine.csv")
     check(called, "fleet.phones names every phone and fleet.mix draws them: leave one out")
 
 
