@@ -3,7 +3,7 @@
 Read in this order: ``program`` (a task's three methods as graphs), ``decompositions`` and ``convolution`` (what a
 runtime lacks or gets wrong), ``executorch`` and ``onnx`` (graphs to files, and who runs these), ``session`` (one
 interface to eager PyTorch and both runtimes), ``gate`` (what a program must show before it leaves), ``footprint`` (what
-it costs) and ``recount`` (whether a bundle's files cost what it says), ``manifest`` and ``bundle`` (the folder that goes
+it costs) and ``recount`` (whether its files cost that), ``manifest`` and ``bundle`` (the folder that goes
 to a phone). Neither runtime is imported before it is used.
 """
 

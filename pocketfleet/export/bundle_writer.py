@@ -2,14 +2,16 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
 from torch import nn
 from torch._ops import OpOverload
 
+from pocketfleet.errors import InputError
 from pocketfleet.export.decompositions import decomposition_table
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate_report import Suspects
@@ -78,8 +80,8 @@ def write_files(folder: Path, plan: Plan) -> Written:
     if plan.weights.frozen:
         (folder / FROZEN_FILE).write_bytes(tensors_to_bytes(plan.weights.frozen))
     footprints: dict[Runtime, Footprint] = {
-        "executorch": _write_executorch(programs["executorch"], folder),
-        "onnx": _write_onnx(programs["onnx"], folder),
+        "executorch": _lowered("executorch", partial(_write_executorch, programs["executorch"], folder)),
+        "onnx": _lowered("onnx", partial(_write_onnx, programs["onnx"], folder)),
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -109,6 +111,19 @@ def trace(plan: Plan, runtime: Runtime) -> Programs:
         max_batch=plan.max_batch,
         table=decomposition_table(runtime, leave_out=plan.leave_out.get(runtime, ())),
     )
+
+
+def _lowered(runtime: Runtime, write: Callable[[], Footprint]) -> Footprint:
+    """Call ``write``; whatever an exporter raises for a model that it does not know becomes an ``InputError``."""
+    try:
+        return write()
+    except Exception as exc:
+        # The reason is the first line; what follows are graphs and pleas to report a bug.
+        reason = (str(exc).splitlines() or [""])[0][:300]
+        raise InputError(
+            f"the model cannot be exported for {runtime} yet ({type(exc).__name__}: {reason}). Replace the layer that "
+            "it comes from: docs/limits.md lists the layers that export, attention and recurrent ones are not among them"
+        ) from exc
 
 
 def _write_executorch(programs: Programs, folder: Path) -> Footprint:

@@ -39,7 +39,7 @@ def write_onnx(programs: Programs, folder: Path) -> None:
             try:
                 _write_method(programs, method, folder / onnx_file(method))
             except OnnxExporterError as exc:
-                raise InputError(f"{method} has no ONNX form: {exc.__cause__ or exc}") from exc
+                raise InputError(f"an operator of {method} has no standard ONNX form: {exc.__cause__ or exc}") from exc
 
 
 def _write_method(programs: Programs, method: str, path: Path) -> None:

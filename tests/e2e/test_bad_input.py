@@ -152,6 +152,37 @@ def test_a_model_that_returns_a_tuple(pocketfleet, monkeypatch) -> None:
     check(pocketfleet("export", "mine_tuple:make_task", "--out", "bundle"), "must return one tensor, got tuple")
 
 
+RECURRENT = """
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.LAYER, nn.Linear(4, 1)
+    def forward(self, x):
+        return self.head(CALL).mean(dim=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("layer", "call"),
+    [
+        ("GRU(2, 4, batch_first=True)", "self.layer(x.unsqueeze(1))[0]"),
+        (
+            "TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)",
+            "self.layer(torch.cat([x, x], 1)[:, None])",
+        ),
+    ],
+)
+def test_layers_that_do_not_export_yet_are_refused(layer: str, call: str, pocketfleet, monkeypatch) -> None:
+    name = f"mine_{layer.partition('(')[0].lower()}"
+    text = TASK.replace("LOSS", "(output - target).square().mean(dim=1)").replace("nn.Linear(2, 1)", "Recurrent()")
+    text = text.replace("class Task", RECURRENT.replace("LAYER", layer).replace("CALL", call) + "\nclass Task")
+    Path(f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    called = pocketfleet("export", f"{name}:make_task", "--out", "bundle", "--max-batch", "4")
+    check(called, "cannot be exported for", r"docs/limits\.md")
+    assert [path.name for path in Path().iterdir() if "bundle" in path.name] == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "pattern"),
     [

@@ -40,7 +40,7 @@ class WithMetric(toy.Toy):
 
     def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Tensors:
         hits = super().metrics(output, target)["accuracy"]
-        return {"cost": hits + (output.softmax(1) * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum(1)}
+        return {"cost": hits + (output.softmax(1) * CLASS_WEIGHTS).sum(1)}
 
 
 class Scaled(nn.Module):
