@@ -121,8 +121,8 @@ def _lowered(runtime: Runtime, write: Callable[[], Footprint]) -> Footprint:
         # The reason is the first line; what follows are graphs and pleas to report a bug.
         reason = (str(exc).splitlines() or [""])[0][:300]
         raise InputError(
-            f"the model cannot be exported for {runtime} yet ({type(exc).__name__}: {reason}). Replace the layer that "
-            "it comes from: docs/limits.md lists the layers that export, attention and recurrent ones are not among them"
+            f"the model cannot be exported for {runtime} yet ({type(exc).__name__}: {reason}). Replace the layer "
+            "that it comes from: docs/limits.md lists those that export; attention and recurrent layers do not yet"
         ) from exc
 
 
