@@ -1,8 +1,8 @@
 """pocketfleet trains models on a fleet of phones you do not have.
 
 Read in this order: ``training.task`` (what is learnt), ``training.train_step`` (one step on a device),
-``export.bundle`` (what goes to a phone), ``device_sim.simulator`` (the walk of a round), ``simulation`` (how an
-experiment puts these together).
+``export.bundle`` (what goes to a phone), ``device_sim.simulator`` (the walk of a round), ``assembly`` and
+``simulation`` (how an experiment puts these together).
 
 >>> from pocketfleet import Experiment, simulate
 >>> run = simulate(Experiment.load("boston-two-phones"), out="runs/boston")  # doctest: +SKIP

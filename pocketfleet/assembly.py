@@ -1,0 +1,264 @@
+"""From an experiment's sections to the objects that they name, made and checked before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pocketfleet.device_sim.availability import Availability, make_availability
+from pocketfleet.device_sim.client import Client
+from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
+from pocketfleet.device_sim.population import Workload
+from pocketfleet.device_sim.simulator import Schedule
+from pocketfleet.errors import InputError
+from pocketfleet.experiment import Experiment
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.model_version import check_same_tensors
+from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
+from pocketfleet.training.batches import steps_of_epochs
+from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
+from pocketfleet.training.task import Task, check_task, initial_model, load_factory, load_task
+from pocketfleet.training.train_step import StepSettings
+from pocketfleet.training.weights import Weights
+
+__all__ = ["Parts", "bundle_hyper", "given_path", "make_client", "round_plan", "schedule", "workload"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an experiment names, made and checked before anything is written."""
+
+    task: Task
+    model: nn.Module
+    data: DeviceData
+    weights: Weights
+    algorithm: Algorithm
+    settings: StepSettings
+    fleet: Fleet
+    availability: Availability
+    given_bundle: Bundle | None
+    headline: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, bundle_path: Path | None) -> "Parts":
+        """Everything but the bundle's files.
+
+        Args:
+            experiment: what to run.
+            bundle_path: a bundle whose programs are to be used; ``None`` exports anew.
+
+        Raises:
+            InputError: something that the experiment names is not there, or does not fit.
+        """
+        task = load_task(experiment.task.name, experiment.task.options)
+        model = initial_model(task, seed=experiment.seed)
+        data = _device_data(experiment, task)
+        richest = int(data.num_training.argmax())
+        if data.num_training[richest] == 0:
+            raise InputError("no device has any examples: lower fleet.devices or set partition.examples_per_device")
+        sample = data.training(richest)
+        weights = check_task(task, model, sample).with_frozen(data.scaling(model))
+        algorithm = _algorithm(experiment)
+        settings = algorithm.step_settings(_step_settings(experiment))
+        return cls(
+            task=task,
+            model=model,
+            data=data,
+            weights=weights,
+            algorithm=algorithm,
+            settings=settings,
+            fleet=_fleet(experiment),
+            availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
+            given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
+            headline=next(iter(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))),
+        )
+
+
+def given_path(experiment: Experiment) -> Path | None:
+    """The experiment's own bundle, if it names one."""
+    return Path(experiment.task.bundle) if experiment.task.bundle else None
+
+
+def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSettings, weights: Weights) -> Bundle | None:
+    """The bundle at ``path``, if there is one to use, found to fit."""
+    if path is None:
+        return None
+    given = Bundle.load(path)
+    way_out = "export one for this experiment, or leave task.bundle out"
+    if given.settings != settings:
+        raise InputError(f"task.bundle {path} was exported {given.settings}, the experiment is {settings}: {way_out}")
+    if given.max_batch < experiment.training.batch_size:
+        raise InputError(
+            f"task.bundle {path} takes batches up to {given.max_batch}, training.batch_size is "
+            f"{experiment.training.batch_size}: {way_out}"
+        )
+    try:
+        check_same_tensors(given, weights)
+    except InputError as exc:
+        raise InputError(f"task.bundle does not fit task {experiment.task.name!r}: {exc}; {way_out}") from exc
+    return given
+
+
+def _device_data(experiment: Experiment, task: Task) -> DeviceData:
+    return DeviceData(task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump())
+
+
+def _fleet(experiment: Experiment) -> Fleet:
+    section = experiment.fleet
+    overrides = [
+        DeviceOverride(
+            devices="all" if override.devices == "all" else tuple(override.devices),
+            **override.model_dump(exclude={"devices"}),
+        )
+        for override in section.overrides
+    ]
+    return build_fleet(
+        devices=section.devices,
+        seed=experiment.seed,
+        mix=section.mix,
+        phones=section.phones,
+        names=section.names,
+        network=section.network,
+        overrides=overrides,
+    )
+
+
+def _step_settings(experiment: Experiment) -> StepSettings:
+    training = experiment.training
+    return StepSettings(
+        momentum=training.momentum > 0.0,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay > 0.0,
+        clipping=training.max_norm > 0.0,
+    )
+
+
+def _hyper(experiment: Experiment) -> dict[str, float]:
+    training = experiment.training
+    return {
+        "learning_rate": training.learning_rate,
+        "momentum": training.momentum,
+        "weight_decay": training.weight_decay,
+        "max_norm": training.max_norm,
+    }
+
+
+def bundle_hyper(experiment: Experiment, parts: Parts) -> dict[str, float]:
+    """Hyper-parameters that the step takes, the algorithm's among them: the manifest's defaults."""
+    terms = parts.algorithm.client_start(parts.weights, parts.algorithm.init(parts.weights), {})
+    values = {**_hyper(experiment), **terms.hyper}
+    return {name: values[name] for name in parts.settings.hyper_names}
+
+
+def _algorithm(experiment: Experiment) -> Algorithm:
+    name, server = experiment.algorithm.name, experiment.server
+    optimizer: ServerOptimizer = ServerSgd(learning_rate=server.learning_rate)
+    if server.optimizer == "momentum":
+        optimizer = ServerMomentum(learning_rate=server.learning_rate, momentum=server.momentum)
+    if name == "fedavg":
+        return FedAvg(server_optimizer=optimizer)
+    if name == "fedprox":
+        return FedProx(server_optimizer=optimizer, proximal_mu=experiment.algorithm.proximal_mu)
+    if ":" not in name:
+        raise InputError(f'algorithm.name must be "fedavg", "fedprox" or "my_module:make_algorithm", got {name!r}')
+    try:
+        algorithm = load_factory(name, key="algorithm.name")(server_optimizer=optimizer)
+    except TypeError as exc:
+        raise InputError(f"{name!r} must be a function called with server_optimizer=...: {exc}") from exc
+    if not isinstance(algorithm, Algorithm):
+        raise InputError(
+            f"{name!r} returned {type(algorithm).__name__}, which lacks parts of training.algorithm.Algorithm"
+        )
+    return algorithm
+
+
+def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
+    """What a round asks of each device, and what that costs it, by the bundle's footprint."""
+    program = experiment.fleet.program
+    footprint = bundle.footprint(program)
+    step = footprint.operators["train_step"]
+    return Workload(
+        num_training=parts.data.num_training,
+        steps=_steps_wanted(experiment, parts.data.num_training),
+        step_s=step_seconds(
+            kind=[operator.kind for operator in step],
+            # Of each pair the second is at the largest batch: every step is charged as a full one.
+            flops=[operator.flops[1] for operator in step],
+            bytes=[operator.bytes[1] for operator in step],
+            peak_flops=parts.fleet.peak_flops,
+            memory_bytes_per_s=parts.fleet.memory_bytes_per_s,
+            efficiency=load_efficiency(program),
+        ),
+        batch_size=experiment.training.batch_size,
+        training_memory_bytes=footprint.training_memory_bytes,
+        bundle_bytes=bundle.download_bytes(program),
+        weights_bytes=LosslessCodec().encoded_bytes(parts.weights),
+        update_bytes=LosslessCodec().encoded_bytes(parts.weights),
+        partial_work=experiment.rounds.partial_work == "report",
+    )
+
+
+def _steps_wanted(experiment: Experiment, num_training: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    training = experiment.training
+    if training.steps:
+        return np.full(len(num_training), training.steps, dtype=np.int64)
+    steps = [
+        steps_of_epochs(int(count), epochs=training.epochs, batch_size=training.batch_size) for count in num_training
+    ]
+    return np.array(steps, dtype=np.int64)
+
+
+def round_plan(experiment: Experiment) -> RoundPlan:
+    """The coordinator's plan."""
+    rounds = experiment.rounds
+    return RoundPlan(
+        cohort=rounds.cohort,
+        over_selection=rounds.over_selection,
+        minimum_ratio=rounds.minimum_ratio,
+        deadline_s=rounds.deadline_s,
+        interval_s=rounds.interval_s,
+    )
+
+
+def schedule(experiment: Experiment) -> Schedule:
+    """When the simulator stops, evaluates and writes."""
+    return Schedule(
+        count=experiment.rounds.count,
+        horizon_s=experiment.rounds.horizon_s,
+        evaluate_every=experiment.rounds.evaluate_every,
+        checkpoint_every=experiment.engine.checkpoint_every,
+    )
+
+
+def make_client(experiment: Experiment, bundle_path: str) -> Client:
+    """The client of this process, rebuilt from the experiment: a worker process shares no memory with its parent."""
+    task = load_task(experiment.task.name, experiment.task.options)
+    algorithm = _algorithm(experiment)
+    settings = algorithm.step_settings(_step_settings(experiment))
+    runtime = experiment.engine.runtime
+    session: Session
+    if runtime == "torch":
+        session = EagerSession(task, initial_model(task, seed=experiment.seed), settings)
+    else:
+        if runtime == "executorch":
+            from pocketfleet.export.executorch import limit_threads
+
+            # One thread a process, as for torch: processes share the machine's cores.
+            limit_threads(1)
+        session = open_session(Bundle.load(Path(bundle_path)), runtime)
+    return Client(
+        session=session,
+        data=_device_data(experiment, task),
+        algorithm=algorithm,
+        settings=settings,
+        hyper=_hyper(experiment),
+        batch_size=experiment.training.batch_size,
+    )
