@@ -58,7 +58,8 @@ class DeviceStore:
         if device not in self.index:
             return {}
         with safe_open(self._file(device, self.index[device]), framework="pt") as file:
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+            names = sorted(name for name in file.keys() if name.startswith(prefix))  # noqa: SIM118 - no mapping
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
 
     def _file(self, device: int, round_index: int) -> Path:
         return self._path / f"{device:07d}-{round_index:06d}.safetensors"

@@ -45,13 +45,13 @@ def tensors_to_bytes(tensors: Tensors) -> bytes:
 
 
 def tensors_from_bytes(data: bytes) -> Tensors:
-    """Tensors by name.
+    """Tensors by name, in the order of their names: the library's own order changes from call to call.
 
     Raises:
         UpdateError: the bytes are no safetensors.
     """
     try:
-        return dict(load(data))
+        return dict(sorted(load(data).items()))
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as exc:
         # The library's own checks, then torch's: a type it has no name for, a size it cannot hold.
         raise UpdateError(f"{len(data)} bytes that are no safetensors: {exc}") from exc
