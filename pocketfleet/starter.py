@@ -1,5 +1,7 @@
 """The three files that a user starts a task of their own from."""
 
+import keyword
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -19,8 +21,11 @@ def write_starter(name: str, folder: Path) -> list[Path]:
     Raises:
         InputError: ``name`` is no Python name, or one of the files exists; nothing was written.
     """
-    if not name.isidentifier():
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"a task module's name must be a Python name such as mytask, got {name!r}")
+    if name in sys.stdlib_module_names or name in {"pocketfleet", "torch", "numpy", "pandas"}:
+        # The working directory is searched last: such a module of the user's would never be found.
+        raise InputError(f"{name!r} is the name of an installed module; choose another, such as my_{name}")
     texts = {
         folder / f"{name}.py": _template("task.py.txt", name),
         folder / f"{name}.csv": _made_up_table(),

@@ -89,3 +89,10 @@ def test_the_experiment_is_accepted_and_its_task_found(tmp_path: Path, monkeypat
     weights = check_task(task, initial_model(task, seed=0), train)
     # 3-16-1: two layers of weight and bias.
     assert sum(value.numel() for value in weights.trainable.values()) == 3 * 16 + 16 + 16 + 1
+
+
+@pytest.mark.parametrize(("name", "message"), [("class", "must be a Python name"), ("json", "installed module")])
+def test_a_name_that_python_would_not_find_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        write_starter(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
