@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from pocketfleet.device_sim.report import Run
     from pocketfleet.errors import PocketfleetError
     from pocketfleet.experiment import Experiment
-    from pocketfleet.export.bundle import Bundle, export_bundle
+    from pocketfleet.export.bundle import Bundle
+    from pocketfleet.export.exporter import export_bundle, export_task
     from pocketfleet.simulation import resume, simulate
 
-__all__ = ["Bundle", "Experiment", "PocketfleetError", "Run", "export_bundle", "resume", "simulate"]
+__all__ = ["Bundle", "Experiment", "PocketfleetError", "Run", "export_bundle", "export_task", "resume", "simulate"]
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,8 @@ _HOMES = {
     "Experiment": "pocketfleet.experiment",
     "PocketfleetError": "pocketfleet.errors",
     "Run": "pocketfleet.device_sim.report",
-    "export_bundle": "pocketfleet.export.bundle",
+    "export_bundle": "pocketfleet.export.exporter",
+    "export_task": "pocketfleet.export.exporter",
     "resume": "pocketfleet.simulation",
     "simulate": "pocketfleet.simulation",
 }

@@ -20,16 +20,19 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
 from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
 from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
+from pocketfleet.training.step_settings import chosen_terms
 from pocketfleet.training.task import Task, check_task, initial_model, load_factory, load_task
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights
 
-__all__ = ["Parts", "bundle_hyper", "given_path", "make_client", "round_plan", "schedule", "workload"]
+__all__ = ["Parts", "adaptation", "bundle_hyper", "given_path", "make_client", "round_plan", "schedule", "workload"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Parts:
         Raises:
             InputError: something that the experiment names is not there, or does not fit.
         """
-        task = load_task(experiment.task.name, experiment.task.options)
+        task = _adapted_task(experiment)
         model = initial_model(task, seed=experiment.seed)
         data = _device_data(experiment, task)
         richest = int(data.num_training.argmax())
@@ -67,7 +70,7 @@ class Parts:
         sample = data.training(richest)
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
         algorithm = _algorithm(experiment)
-        settings = algorithm.step_settings(_step_settings(experiment))
+        settings = algorithm.step_settings(_terms(experiment)[0])
         return cls(
             task=task,
             model=model,
@@ -78,8 +81,25 @@ class Parts:
             fleet=_fleet(experiment),
             availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
             given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
-            headline=next(iter(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))),
+            headline=_headline(task, model, sample),
         )
+
+
+def adaptation(experiment: Experiment) -> Adaptation:
+    """Which of the model's weights the devices train."""
+    training = experiment.training
+    return Adaptation(trainable=tuple(training.trainable), lora_rank=training.lora_rank)
+
+
+def _adapted_task(experiment: Experiment) -> Task:
+    return adapted(load_task(experiment.task.name, experiment.task.options), adaptation(experiment))
+
+
+def _headline(task: Task, model: nn.Module, sample: Examples) -> str:
+    names = list(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))
+    if not names:
+        raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name to be simulated")
+    return names[0]
 
 
 def given_path(experiment: Experiment) -> Path | None:
@@ -131,30 +151,23 @@ def _fleet(experiment: Experiment) -> Fleet:
     )
 
 
-def _step_settings(experiment: Experiment) -> StepSettings:
+def _terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:
+    """Which terms a step has before the algorithm adds its own, and how strong they are."""
     training = experiment.training
-    return StepSettings(
-        momentum=training.momentum > 0.0,
+    return chosen_terms(
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
         nesterov=training.nesterov,
-        weight_decay=training.weight_decay > 0.0,
-        clipping=training.max_norm > 0.0,
+        weight_decay=training.weight_decay,
+        max_norm=training.max_norm,
     )
-
-
-def _hyper(experiment: Experiment) -> dict[str, float]:
-    training = experiment.training
-    return {
-        "learning_rate": training.learning_rate,
-        "momentum": training.momentum,
-        "weight_decay": training.weight_decay,
-        "max_norm": training.max_norm,
-    }
 
 
 def bundle_hyper(experiment: Experiment, parts: Parts) -> dict[str, float]:
     """Hyper-parameters that the step takes, the algorithm's among them: the manifest's defaults."""
     terms = parts.algorithm.client_start(parts.weights, parts.algorithm.init(parts.weights), {})
-    values = {**_hyper(experiment), **terms.hyper}
+    values = {**_terms(experiment)[1], **terms.hyper}
     return {name: values[name] for name in parts.settings.hyper_names}
 
 
@@ -240,9 +253,9 @@ def schedule(experiment: Experiment) -> Schedule:
 
 def make_client(experiment: Experiment, bundle_path: str) -> Client:
     """The client of this process, rebuilt from the experiment: a worker process shares no memory with its parent."""
-    task = load_task(experiment.task.name, experiment.task.options)
+    task = _adapted_task(experiment)
     algorithm = _algorithm(experiment)
-    settings = algorithm.step_settings(_step_settings(experiment))
+    settings = algorithm.step_settings(_terms(experiment)[0])
     runtime = experiment.engine.runtime
     session: Session
     if runtime == "torch":
@@ -259,6 +272,6 @@ def make_client(experiment: Experiment, bundle_path: str) -> Client:
         data=_device_data(experiment, task),
         algorithm=algorithm,
         settings=settings,
-        hyper=_hyper(experiment),
+        hyper=_terms(experiment)[1],
         batch_size=experiment.training.batch_size,
     )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketfleet import bundle_cli
 from pocketfleet.errors import InputError, PocketfleetError
+from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
     from pocketfleet.device_sim.report import Run
@@ -119,7 +121,7 @@ def list_(what: Annotated[str, typer.Argument(help="experiments, tasks or phones
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        _print_table(rows)
+        print_table(rows)
 
 
 @app.command()
@@ -132,87 +134,8 @@ def init(name: Annotated[str, typer.Argument(help="A Python name, such as mytask
     typer.echo(f"next: pocketfleet simulate {name}.toml")
 
 
-@app.command()
-def export(
-    task: Annotated[str, typer.Argument(help='A packaged task, or "my_module:make_task".')],
-    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    options: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the task.")
-    ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="The largest batch; planned memory is for it.")] = 16,
-    momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="0 leaves momentum out.")] = 0.0,
-    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov momentum.")] = False,
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="0 leaves it out.")] = 0.0,
-    proximal_mu: Annotated[float, typer.Option(min=0.0, help="FedProx's term; 0 leaves it out.")] = 0.0,
-    max_norm: Annotated[float, typer.Option(min=0.0, help="Gradient clipping; 0 leaves it out.")] = 0.0,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="The manifest's default.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the initial weights.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle in --out.")] = False,
-) -> None:
-    """Export a task to the folder that goes to a phone: programs for ExecuTorch and ONNX, weights, manifest."""
-    from pocketfleet.experiment import parsed_settings
-    from pocketfleet.export.bundle import export_bundle
-    from pocketfleet.training.task import load_task
-    from pocketfleet.training.train_step import StepSettings
-
-    if nesterov and momentum == 0.0:
-        raise InputError("--nesterov needs a --momentum above 0")
-    task_options = parsed_settings(options or ())
-    settings = StepSettings(
-        momentum=momentum > 0.0,
-        nesterov=nesterov,
-        weight_decay=weight_decay > 0.0,
-        proximal=proximal_mu > 0.0,
-        clipping=max_norm > 0.0,
-    )
-    hyper = {
-        "learning_rate": learning_rate,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "proximal_mu": proximal_mu,
-        "max_norm": max_norm,
-    }
-    bundle = export_bundle(
-        load_task(task, task_options),
-        out=out,
-        settings=settings,
-        hyper={name: hyper[name] for name in settings.hyper_names},
-        max_batch=max_batch,
-        seed=seed,
-        force=force,
-        task_path=task,
-        task_options=task_options,
-    )
-    typer.echo(f"wrote {bundle.path}")
-    _print_table(_bundle_rows(bundle))
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
-    as_json: Json = False,
-) -> None:
-    """Check a bundle's hashes, and its programs against eager PyTorch."""
-    from pocketfleet.export.bundle import Bundle, verify_bundle
-    from pocketfleet.training.task import load_task
-
-    loaded = Bundle.load(bundle)
-    report = verify_bundle(loaded, load_task(loaded.task.path, loaded.task.options))
-    rows: list[dict[str, Any]] = [
-        {
-            "runtime": row.runtime,
-            "check": row.check,
-            "worst tensor": row.tensor,
-            "error": f"{row.error:.1e}",
-            "allowed": f"{row.tolerance:.1e}",
-            "passed": row.passed,
-        }
-        for row in report.worst()
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table(rows)
+for command in (bundle_cli.export, bundle_cli.verify, bundle_cli.inspect):
+    app.command()(command)
 
 
 @app.command()
@@ -225,7 +148,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        _print_table([{**row, "works": "yes" if row["works"] else "no"} for row in rows])
+        print_table([{**row, "works": "yes" if row["works"] else "no"} for row in rows])
     if not all(one.works for one in findings):
         raise typer.Exit(1)
 
@@ -266,7 +189,7 @@ def _print_run(run: "Run", picture: Path | None) -> None:
         }
         for name, value in metrics["last"].items()
     ]
-    _print_table(rows)
+    print_table(rows)
     lost = ", ".join(f"{count} {_FATES.get(reason, reason)}" for reason, count in summary["dropouts"].items())
     facts = {
         "ended": _ENDINGS[summary["ended"]],
@@ -284,7 +207,7 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     }
     if picture is not None:
         facts["plot"] = str(picture)
-    _print_table([{"run": name, "": value} for name, value in facts.items()])
+    print_table([{"run": name, "": value} for name, value in facts.items()])
 
 
 _ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s: the fleet filled no more rounds"}
@@ -320,23 +243,6 @@ def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _bundle_rows(bundle: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - imported late
-    rows = []
-    for runtime in ("executorch", "onnx"):
-        footprint = bundle.footprint(runtime)
-        step = footprint.operators["train_step"]
-        rows.append(
-            {
-                "runtime": runtime,
-                "first download": f"{bundle.download_bytes(runtime) / 1e3:,.0f} kB",
-                "training memory": f"{footprint.training_memory_bytes / 1e3:,.0f} kB",
-                "step": f"{sum(operator.flops[1] for operator in step) / 1e6:,.2f} MFLOP",
-                "moved": f"{sum(operator.bytes[1] for operator in step) / 1e6:,.2f} MB",
-            }
-        )
-    return rows
-
-
 def _phone_rows() -> list[dict[str, Any]]:
     from pocketfleet.device_sim.phone import load_phones
 
@@ -351,20 +257,3 @@ def _phone_rows() -> list[dict[str, Any]]:
         }
         for phone in load_phones()
     ]
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        return
-    table = Table(box=box.SIMPLE)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        # As text: square brackets are no markup here.
-        table.add_row(*(Text(str(value)) for value in row.values()))
-    Console(highlight=False).print(table)

@@ -74,12 +74,12 @@ def _data() -> str:
 
 
 def _export() -> str:
-    from pocketfleet.export.bundle import export_bundle
+    from pocketfleet.export.exporter import export_task
     from pocketfleet.training.task import load_task
     from pocketfleet.training.train_step import StepSettings
 
     with tempfile.TemporaryDirectory() as folder:
-        export_bundle(
+        export_task(
             load_task("boston"),
             out=Path(folder) / "bundle",
             settings=StepSettings(),

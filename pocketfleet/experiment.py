@@ -103,7 +103,9 @@ class EligibilitySection(_Section):
 class TrainingSection(_Section):
     """One device's work in a round."""
 
-    optimizer: Literal["sgd"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    trainable: list[str] = []  # patterns of parameter names; empty: as the model says
+    lora_rank: int = Field(default=0, ge=0)  # 0: no low-rank matrices beside linear layers
     epochs: Count = 1
     steps: int = Field(default=0, ge=0)  # 0: epochs; n: so many steps whatever the examples
     batch_size: Count = 16
@@ -117,6 +119,8 @@ class TrainingSection(_Section):
     def _nesterov(self) -> Self:
         if self.nesterov and self.momentum == 0.0:
             raise ValueError("training.nesterov needs a training.momentum above 0, got momentum 0")
+        if self.momentum > 0.0 and self.optimizer != "sgd":
+            raise ValueError(f"training.momentum is SGD's; {self.optimizer} has its own moments: set it to 0")
         return self
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketfleet.assembly import Parts, bundle_hyper, given_path, make_client, round_plan, schedule, workload
+from pocketfleet.assembly import (
+    Parts,
+    adaptation,
+    bundle_hyper,
+    given_path,
+    make_client,
+    round_plan,
+    schedule,
+    workload,
+)
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, events_sha256, ordered
@@ -19,9 +28,11 @@ from pocketfleet.device_sim.tables import device_table, dropouts, ineligible, la
 from pocketfleet.device_sim.workers import Workers
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
-from pocketfleet.export.bundle import Bundle, export_bundle
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_task
 from pocketfleet.export.model_version import with_weights
 from pocketfleet.export.session import EagerSession
+from pocketfleet.training.task import load_task
 
 __all__ = ["resume", "simulate"]
 
@@ -219,8 +230,8 @@ def _make_bundle(experiment: Experiment, parts: Parts, out: Path, observer: Obse
         with_weights(parts.given_bundle, parts.weights, out=out)
         return
     observer("export", {})
-    export_bundle(
-        parts.task,
+    export_task(
+        load_task(experiment.task.name, experiment.task.options),
         out=out,
         settings=parts.settings,
         hyper=bundle_hyper(experiment, parts),
@@ -228,4 +239,5 @@ def _make_bundle(experiment: Experiment, parts: Parts, out: Path, observer: Obse
         weights=parts.weights,
         task_path=experiment.task.name,
         task_options=experiment.task.options,
+        adaptation=adaptation(experiment),
     )

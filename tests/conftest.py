@@ -19,13 +19,13 @@ def _one_torch_thread() -> None:
 
 
 def _exported(task: str, out: Path, *, momentum: bool, max_batch: int) -> "Bundle":
-    from pocketfleet import export_bundle
+    from pocketfleet import export_task
     from pocketfleet.training.task import load_task
     from pocketfleet.training.train_step import StepSettings
 
     settings = StepSettings(momentum=momentum)
     hyper = {"learning_rate": 0.001, "momentum": 0.9}
-    return export_bundle(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
+    return export_task(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
 
 
 @pytest.fixture(scope="session")

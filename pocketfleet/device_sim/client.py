@@ -14,6 +14,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.export.session import Session
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batches import batch_indices
+from pocketfleet.training.dropout import step_seed
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors
 from pocketfleet.training.update import Update, update_of
@@ -111,15 +112,18 @@ class Client:
     def _steps(self, assignment: Assignment, state: TrainState, hyper: Tensors) -> tuple[TrainState, float]:
         examples = self.data.training(assignment.device)
         losses = []
-        for rows in batch_indices(
+        batches = batch_indices(
             len(examples),
             steps=assignment.steps,
             batch_size=self.batch_size,
             batch_seed=assignment.batch_seed,
-        ):
+        )
+        for step, rows in enumerate(batches):
             batch = examples.take(torch.from_numpy(rows))
             try:
-                loss, state = self.session.train_step(state, batch.x, batch.y, hyper)
+                loss, state = self.session.train_step(
+                    state, batch.x, batch.y, hyper, dropout_seed=step_seed(assignment.batch_seed, step)
+                )
             except (RuntimeError, ValueError, IndexError) as exc:
                 hint = ". Batch norm cannot train on one example: choose a training.batch_size that leaves none over"
                 raise InputError(

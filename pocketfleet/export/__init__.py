@@ -1,24 +1,30 @@
 """How a model becomes a program that trains on a phone.
 
-Read in this order: ``program`` (a task's three methods as graphs), ``decompositions`` and ``convolution`` (what a
+Read in this order: ``exporter`` (the two calls), ``plan``, ``program`` (a task's three methods as graphs) and
+``layers`` (which module an operator comes from), ``decompositions`` and ``convolution`` (what a
 runtime lacks or gets wrong), ``executorch`` and ``onnx`` (graphs to files, and who runs these), ``session`` (one
 interface to eager PyTorch and both runtimes), ``gate`` (what a program must show before it leaves), ``footprint`` (what
 it costs) and ``recount`` (whether its files cost that), ``manifest`` and ``bundle`` (the folder that goes
-to a phone). Neither runtime is imported before it is used.
+to a phone), ``verification``. Neither runtime is imported before it is used.
 """
 
-from pocketfleet.export.bundle import Bundle, export_bundle, verify_bundle
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_bundle, export_task
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate_report import GateReport
 from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.export.verification import verify_bundle
+from pocketfleet.training.model_task import ModelTask
 
 __all__ = [
     "Bundle",
     "EagerSession",
     "Footprint",
     "GateReport",
+    "ModelTask",
     "Session",
     "export_bundle",
+    "export_task",
     "open_session",
     "verify_bundle",
 ]

@@ -2,13 +2,11 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import JsonValue
-from torch import nn
 from torch._ops import OpOverload
 
 from pocketfleet.errors import InputError
@@ -21,44 +19,22 @@ from pocketfleet.export.manifest import (
     PTE_FILE,
     SCHEMA_VERSION,
     WEIGHTS_FILE,
+    AdaptationEntry,
     FileEntry,
     Manifest,
     TaskEntry,
     file_sha256,
 )
+from pocketfleet.export.plan import Plan
 from pocketfleet.export.program import Programs, trace_programs
 from pocketfleet.export.recount import executorch_footprint, onnx_footprint
 from pocketfleet.export.session import Runtime
-from pocketfleet.training.examples import Examples
-from pocketfleet.training.task import Task
-from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.training.weights import Weights
 
-__all__ = ["RUNTIMES", "Plan", "Written", "installed_versions", "trace", "write_files"]
+__all__ = ["Written", "installed_versions", "trace", "write_files"]
 
-RUNTIMES: tuple[Runtime, ...] = ("executorch", "onnx")
 # Whose versions the manifest records.
 _DISTRIBUTIONS = ("torch", "executorch", "onnx", "onnxscript", "onnxruntime")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Everything that settles a bundle's files.
-
-    ``leave_out`` names, by runtime, operators whose decomposition is not used.
-    """
-
-    task: Task
-    task_path: str
-    task_options: Mapping[str, JsonValue]
-    model: nn.Module
-    weights: Weights
-    examples: Examples
-    settings: StepSettings
-    hyper: Mapping[str, float]
-    max_batch: int
-    leave_out: Mapping[Runtime, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +51,31 @@ def write_files(folder: Path, plan: Plan) -> Written:
     Raises:
         InputError: the model cannot be exported.
     """
-    programs = {runtime: trace(plan, runtime) for runtime in RUNTIMES}
+    programs = {runtime: trace(plan, runtime) for runtime in plan.runtimes}
     (folder / WEIGHTS_FILE).write_bytes(tensors_to_bytes(plan.weights.trainable | plan.weights.buffers))
     if plan.weights.frozen:
         (folder / FROZEN_FILE).write_bytes(tensors_to_bytes(plan.weights.frozen))
+    writers = {"executorch": _write_executorch, "onnx": _write_onnx}
     footprints: dict[Runtime, Footprint] = {
-        "executorch": _lowered("executorch", partial(_write_executorch, programs["executorch"], folder)),
-        "onnx": _lowered("onnx", partial(_write_onnx, programs["onnx"], folder)),
+        runtime: _lowered(runtime, partial(writers[runtime], programs[runtime], folder)) for runtime in plan.runtimes
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         task=TaskEntry(name=plan.task.name, path=plan.task_path, options=dict(plan.task_options)),
+        adaptation=AdaptationEntry(trainable=list(plan.adaptation.trainable), lora_rank=plan.adaptation.lora_rank),
         settings=dataclasses.asdict(plan.settings),
         hyper={name: float(plan.hyper[name]) for name in plan.settings.hyper_names},
         max_batch=plan.max_batch,
-        signature=programs["onnx"].signature,
+        signature=programs[plan.runtimes[0]].signature,
         footprint=footprints,
         files={path.name: _file_entry(path) for path in sorted(folder.iterdir())},
         exported_with=installed_versions(),
         minimum_runtime=_minimum_versions(),
     )
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
-    suspects: dict[str, Suspects] = {runtime: _suspects(programs[runtime], footprints[runtime]) for runtime in RUNTIMES}
+    suspects: dict[str, Suspects] = {
+        runtime: _suspects(programs[runtime], footprints[runtime]) for runtime in plan.runtimes
+    }
     return Written(manifest=manifest, suspects=suspects)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch.fx import GraphModule, Node, map_arg
 
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
+from pocketfleet.export.layers import layer_of
 from pocketfleet.export.program import METHODS, Programs, Signature
 from pocketfleet.export.quiet import quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
@@ -104,7 +105,7 @@ def _costs(module: GraphModule, *, max_batch: int) -> tuple[OperatorCost, ...]:
             for name, node in zip(names, nodes, strict=True)
         ]
 
-    return pair_costs(names, at(1), at(max_batch))
+    return pair_costs(names, [layer_of(node) for node in nodes], at(1), at(max_batch))
 
 
 def limit_threads(count: int) -> None:

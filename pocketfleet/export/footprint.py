@@ -89,11 +89,16 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
-    """One executed operator; the pairs are at batch 1 and at the largest batch."""
+    """One executed operator; the pairs are at batch 1 and at the largest batch.
+
+    ``layer`` is the module of the model that it comes from, by its path (``layers`` says how, and of the labels of what
+    lies outside the model).
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     name: str
+    layer: str
     kind: Kind
     flops: tuple[int, int]
     bytes: tuple[int, int]
@@ -233,10 +238,13 @@ def build_footprint(
 
 
 def pair_costs(
-    names: Sequence[str], one: Sequence[tuple[Kind, int, int]], most: Sequence[tuple[Kind, int, int]]
+    names: Sequence[str],
+    layers: Sequence[str],
+    one: Sequence[tuple[Kind, int, int]],
+    most: Sequence[tuple[Kind, int, int]],
 ) -> tuple[OperatorCost, ...]:
-    """Operators from their names and their costs at batch 1 and at the largest batch."""
+    """Operators from their names, their layers, and their costs at batch 1 and at the largest batch."""
     return tuple(
-        OperatorCost(name=name, kind=a[0], flops=(a[1], b[1]), bytes=(a[2], b[2]))
-        for name, a, b in zip(names, one, most, strict=True)
+        OperatorCost(name=name, layer=layer, kind=a[0], flops=(a[1], b[1]), bytes=(a[2], b[2]))
+        for name, layer, a, b in zip(names, layers, one, most, strict=True)
     )

@@ -7,7 +7,7 @@ themselves are ``bundle.py``'s.
 import dataclasses
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ __all__ = [
     "PTE_FILE",
     "SCHEMA_VERSION",
     "WEIGHTS_FILE",
+    "AdaptationEntry",
     "FileEntry",
     "Manifest",
     "TaskEntry",
@@ -35,7 +36,7 @@ PTE_FILE = "model.pte"
 WEIGHTS_FILE = "weights.safetensors"
 FROZEN_FILE = "frozen.safetensors"
 # Raised whenever a reader of the old form would misunderstand the new one.
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -71,13 +72,25 @@ class FileEntry(BaseModel):
 
 
 class TaskEntry(BaseModel):
-    """The task's own name, and the path and options by which ``load_task`` makes it again."""
+    """The task's own name, and the path and options by which ``load_task`` makes it again.
+
+    ``path`` is ``None`` for a model that was exported without a task.
+    """
 
     model_config = _STRICT
 
     name: str
-    path: str
+    path: str | None
     options: dict[str, JsonValue]
+
+
+class AdaptationEntry(BaseModel):
+    """Which weights are trained, by the fields of ``training.adaptation.Adaptation``."""
+
+    model_config = _STRICT
+
+    trainable: list[str]
+    lora_rank: int = Field(ge=0)
 
 
 class Manifest(BaseModel):
@@ -85,15 +98,17 @@ class Manifest(BaseModel):
 
     model_config = _STRICT
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     task: TaskEntry
+    adaptation: AdaptationEntry
     # Which terms the training step has, by the fields of StepSettings.
-    settings: dict[str, bool]
+    settings: dict[str, bool | str]
     # Defaults of the hyper-parameters that the step takes.
     hyper: dict[str, float]
     max_batch: int = Field(ge=1)
     signature: Signature
-    footprint: dict[Literal["executorch", "onnx"], Footprint]
+    # By runtime that the bundle was exported for.
+    footprint: dict[Literal["executorch", "onnx"], Footprint] = Field(min_length=1)
     files: dict[FileName, FileEntry]
     # Distribution names to the versions that exported the bundle.
     exported_with: dict[str, str]
@@ -105,10 +120,12 @@ class Manifest(BaseModel):
         known = {field.name for field in dataclasses.fields(StepSettings)}
         if set(self.settings) != known:
             raise ValueError(f"settings must hold exactly {sorted(known)}, got {sorted(self.settings)}")
-        if set(self.hyper) != set(self.step_settings.hyper_names):
-            raise ValueError(
-                f"hyper must hold exactly {sorted(self.step_settings.hyper_names)}, got {sorted(self.hyper)}"
-            )
+        try:
+            names = self.step_settings.hyper_names
+        except TypeError as exc:
+            raise ValueError(f"settings: {exc}") from exc
+        if set(self.hyper) != set(names):
+            raise ValueError(f"hyper must hold exactly {sorted(names)}, got {sorted(self.hyper)}")
         for runtime, footprint in self.footprint.items():
             if footprint.runtime != runtime or set(footprint.operators) != set(METHODS):
                 raise ValueError(f"footprint.{runtime} must count {list(METHODS)} on {runtime}")
@@ -117,7 +134,8 @@ class Manifest(BaseModel):
     @property
     def step_settings(self) -> StepSettings:
         """The settings that the training step was traced with."""
-        return StepSettings(**self.settings)
+        terms: dict[str, Any] = dict(self.settings)
+        return StepSettings(**terms)
 
 
 def read_manifest(text: str, *, where: str) -> Manifest:

@@ -3,23 +3,28 @@
 1. A program holds no weights: ``train_step`` takes weights, optimizer state, batch and hyper-parameters and returns
    the loss, new weights and new state; ``predict`` and ``evaluate`` take weights too.
 2. Inputs and outputs are flat, in the order of the roles below; within a role sorted by name, but ``hyper`` in the
-   order of ``StepSettings.hyper_names`` and ``metric`` in the order of ``evaluate``:
+   order of ``StepSettings.hyper_names``, ``metric`` in the order of ``evaluate`` and ``uniform`` (the numbers that
+   dropout's masks are made of, ``training.dropout``) in the order of the sites:
 
    ============  ====================================================================  ============================
    method        inputs                                                                outputs
    ============  ====================================================================  ============================
-   train_step    trainable, buffer, slot, frozen, anchor, correction, x, y, hyper      loss, trainable, buffer, slot
+   train_step    trainable, buffer, slot, frozen, anchor, correction, x, y, hyper,     loss, trainable, buffer, slot
+                 uniform
    predict       trainable, buffer, frozen, x                                          output
    evaluate      trainable, buffer, frozen, x, y                                       loss, metric
    ============  ====================================================================  ============================
 
 3. Only the batch is dynamic, from 1 to ``max_batch``; every other dimension is a number.
+4. Operators know the module of the model that they come from (``layers``).
 
-Tried with torch 2.13.0: ``torch._subclasses.FakeTensorMode`` and ``torch._dynamo.source.ConstantSource``.
+Tried with torch 2.13.0: ``torch._subclasses.FakeTensorMode``, ``torch._dynamo.source.ConstantSource``, and
+``torch._C._set_mkldnn_enabled`` (``torch.backends.mkldnn.flags`` warns about other hardware).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,8 +32,10 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pocketfleet.errors import InputError
+from pocketfleet.export.layers import OPTIMIZER, label_as, tracked_layers
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
@@ -41,7 +48,19 @@ BATCH: Literal["batch"] = "batch"
 METHODS = ("train_step", "predict", "evaluate")
 
 Role = Literal[
-    "trainable", "buffer", "slot", "frozen", "anchor", "correction", "x", "y", "hyper", "loss", "output", "metric"
+    "trainable",
+    "buffer",
+    "slot",
+    "frozen",
+    "anchor",
+    "correction",
+    "x",
+    "y",
+    "hyper",
+    "uniform",
+    "loss",
+    "output",
+    "metric",
 ]
 # Operators to their replacements, as ``make_fx`` takes them.
 DecompositionTable = Mapping[Any, Callable[..., Any]]
@@ -126,14 +145,13 @@ class _Method:
     output_names: Callable[[], list[tuple[Role, str]]] = field(repr=False)
 
 
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
 def _spec(role: Role, name: str, value: torch.Tensor, *, batch: bool) -> TensorSpec:
-    shape = [int(size) for size in value.shape]
-    return TensorSpec(
-        role=role,
-        name=name,
-        shape=(BATCH, *shape[1:]) if batch else tuple(shape),
-        dtype=str(value.dtype).removeprefix("torch."),
-    )
+    shape = tuple(int(size) for size in value.shape)
+    return TensorSpec(role=role, name=name, shape=(BATCH, *shape[1:]) if batch else shape, dtype=_dtype(value))
 
 
 def _flatten(groups: Sequence[tuple[Role, Tensors]]) -> tuple[list[TensorSpec], list[torch.Tensor]]:
@@ -178,6 +196,9 @@ def _train_method(step: TrainStep, weights: Weights, batch: Examples) -> _Method
             ("hyper", hyper),
         ]
     )
+    sites = _dropout_sites(step, state, batch)
+    specs += [site for site, _ in sites]
+    values += [example for _, example in sites]
 
     def call(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
         groups = _unflatten(specs, flat)
@@ -189,7 +210,12 @@ def _train_method(step: TrainStep, weights: Weights, batch: Examples) -> _Method
             anchor=groups.get("anchor", {}),
             correction=groups.get("correction", {}),
         )
-        loss, end = step(start, groups["x"]["x"], groups["y"]["y"], groups["hyper"])
+        uniforms = groups.get("uniform")
+        loss, gradient, buffers = step.gradient(
+            start, groups["x"]["x"], groups["y"]["y"], (lambda site, _: uniforms[str(site)]) if uniforms else None
+        )
+        label_as(OPTIMIZER)
+        end = step.update(replace(start, buffers=buffers), gradient, groups["hyper"])
         _, outputs = _flatten([("trainable", end.trainable), ("buffer", end.buffers), ("slot", end.optimizer_slots)])
         return (loss, *outputs)
 
@@ -198,6 +224,39 @@ def _train_method(step: TrainStep, weights: Weights, batch: Examples) -> _Method
         return [("loss", "loss"), *updated]
 
     return _Method(call, tuple(specs), _apart(values), output_names)
+
+
+def _dropout_sites(step: TrainStep, state: TrainState, batch: Examples) -> list[tuple[TensorSpec, torch.Tensor]]:
+    """Specs and examples of the numbers that masks are made of.
+
+    A size that differs between two batch sizes is the batch; anything else that depends on it cannot be exported.
+    """
+    most, fewer = (
+        _mask_shapes(step, state, batch),
+        _mask_shapes(step, state, _example_batch(batch, batch=len(batch) + 1)),
+    )
+    found = []
+    for site, (shape, other) in enumerate(zip(most, fewer, strict=True)):
+        named = tuple(BATCH if a != b else a for a, b in zip(shape, other, strict=True))
+        if named.count(BATCH) > 1 or any(
+            a != len(batch) for a, size in zip(shape, named, strict=True) if size == BATCH
+        ):
+            raise ValueError(f"the mask of dropout {site}, {list(shape)}, has sizes computed from the batch size")
+        example = torch.ones(shape)
+        found.append((TensorSpec(role="uniform", name=str(site), shape=named, dtype=_dtype(example)), example))
+    return found
+
+
+def _mask_shapes(step: TrainStep, state: TrainState, batch: Examples) -> list[tuple[int, ...]]:
+    """Shapes of the masks that one step draws, in order."""
+    shapes: list[tuple[int, ...]] = []
+
+    def source(_site: int, shape: Sequence[int]) -> torch.Tensor:
+        shapes.append(tuple(int(size) for size in shape))
+        return torch.ones(tuple(shape))
+
+    step.gradient(state, batch.x, batch.y, source)
+    return shapes
 
 
 def _predict_method(model: nn.Module, weights: Weights, x: torch.Tensor) -> _Method:
@@ -289,13 +348,24 @@ def _check_guards(shape_env: Any, *, max_batch: int) -> None:  # noqa: ANN401 - 
                 raise ValueError(f"a branch taken for a batch of {max_batch} is not taken for one of {batch}")
 
 
-def _trace(method: _Method, table: DecompositionTable, *, max_batch: int) -> ExportedProgram:
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+def _trace(method: _Method, model: nn.Module, table: DecompositionTable, *, max_batch: int) -> ExportedProgram:
     from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.proxy_tensor import make_fx
 
     dynamic = max_batch > 1
     mode, fakes = _fake_inputs(method, dynamic=dynamic)
-    with mode, enable_python_dispatcher():
+    # Neither runtime knows torch's fused attention nor its oneDNN recurrence.
+    with mode, sdpa_kernel(SDPBackend.MATH), _without_onednn(), tracked_layers(model), enable_python_dispatcher():
         module = make_fx(method.call, decomposition_table=dict(table), tracing_mode="real")(*fakes)
     _check_guards(mode.shape_env, max_batch=max_batch)
     _simplify(module)
@@ -356,7 +426,7 @@ def trace_programs(
     for name, method in methods.items():
         # Tracing runs the user's model, loss and metrics, which may raise anything.
         try:
-            graphs[name] = _trace(method, table, max_batch=max_batch)
+            graphs[name] = _trace(method, model, table, max_batch=max_batch)
         except Exception as exc:
             reason = (str(exc).splitlines() or [""])[0]
             raise InputError(

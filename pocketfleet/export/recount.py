@@ -63,35 +63,38 @@ def check_costs(folder: Path, manifest: Manifest, programs: Programs, *, version
     Args:
         folder: of the bundle.
         manifest: its manifest.
-        programs: the task's, traced again for ExecuTorch with the manifest's settings and largest batch.
+        programs: the task's, traced again with the manifest's settings and largest batch; for ExecuTorch if it is in.
         versions: of the distributions that trace and count now, by the names in ``exported_with``.
 
     Raises:
         BundleError: names the first value that is another, what the manifest says and what was counted.
     """
-    from pocketfleet.export.executorch import planned_memory, write_executorch
-
-    with tempfile.TemporaryDirectory() as again:
-        operators = write_executorch(programs, Path(again) / PTE_FILE)
-        planned = planned_memory(Path(again) / PTE_FILE)
-    batch = manifest.max_batch
-    counted = {
-        "executorch": executorch_footprint(folder, manifest.signature, max_batch=batch, operators=operators),
-        "onnx": onnx_footprint(folder, manifest.signature, max_batch=batch),
-    }
-    first = next(
-        itertools.chain(
-            _differences("signature", manifest.signature, programs.signature),
-            _differences("footprint", manifest.footprint, counted),
-            _differences(f"{PTE_FILE} for max_batch {batch}: planned", counted["executorch"].planned_bytes, planned),
-        ),
-        None,
-    )
+    batch, signature = manifest.max_batch, manifest.signature
+    counted: dict[str, Footprint] = {}
+    differences = _differences("signature", signature, programs.signature)
+    if "onnx" in manifest.footprint:
+        counted["onnx"] = onnx_footprint(folder, signature, max_batch=batch)
+    if "executorch" in manifest.footprint:
+        operators, planned = _lowered_again(programs)
+        counted["executorch"] = executorch_footprint(folder, signature, max_batch=batch, operators=operators)
+        said = counted["executorch"].planned_bytes
+        differences = itertools.chain(
+            differences, _differences(f"{PTE_FILE} for max_batch {batch}: planned", said, planned)
+        )
+    first = next(itertools.chain(differences, _differences("footprint", manifest.footprint, counted)), None)
     if first is not None:
         raise BundleError(
             f"{folder / MANIFEST_FILE}: {first}; {_cause(manifest.exported_with, versions)}. Copy the bundle again, or "
             "export it again if the change was meant"
         )
+
+
+def _lowered_again(programs: Programs) -> tuple[dict[str, tuple[OperatorCost, ...]], dict[str, int]]:
+    """Operators and planned memory of the task's program, lowered once more."""
+    from pocketfleet.export.executorch import planned_memory, write_executorch
+
+    with tempfile.TemporaryDirectory() as again:
+        return write_executorch(programs, Path(again) / PTE_FILE), planned_memory(Path(again) / PTE_FILE)
 
 
 def _cause(then: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """Whoever executes a task's three methods: eager PyTorch or an exported program, behind one Protocol."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from pocketfleet.export.manifest import PTE_FILE
 from pocketfleet.export.program import METHODS, MethodSignature, Signature
+from pocketfleet.training.dropout import drawn
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
 from pocketfleet.training.weights import Tensors, Weights
@@ -30,9 +31,12 @@ class Session(Protocol):
     """
 
     def train_step(
-        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
-        """The mean loss before the step (scalar) and the next state."""
+        """The mean loss before the step (scalar) and the next state.
+
+        ``dropout_seed`` draws the masks of a model that drops (``training.dropout``).
+        """
         ...
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
@@ -50,12 +54,22 @@ class EagerSession:
     def __init__(self, task: Task, model: nn.Module, settings: StepSettings) -> None:
         self._task, self._model = task, model
         self._step = TrainStep(model, task.loss, settings)
+        # Found at the first step: watching for dice costs time in every operator.
+        self._drops: bool | None = None
 
     def train_step(
-        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of ``TrainStep``."""
-        return self._step(state, x, y, hyper)
+        if self._drops is False:
+            return self._step(state, x, y, hyper)
+        source, self._drops = drawn(dropout_seed), False
+
+        def watched(site: int, shape: Sequence[int]) -> torch.Tensor:
+            self._drops = True
+            return source(site, shape)
+
+        return self._step(state, x, y, hyper, watched)
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """The model's output in evaluation mode."""
@@ -108,18 +122,23 @@ class FlatSession(ABC):
     def __init__(self, signature: Signature, *, max_batch: int) -> None:
         self._max_batch = max_batch
         self._order = {name: _Order.of(signature.method(name)) for name in METHODS}
+        self._uniforms = [spec for spec in signature.train_step.inputs if spec.role == "uniform"]
 
     def _check_batch(self, x: torch.Tensor) -> None:
         # The programs' memory is planned for the largest batch; what is beyond it fails without a word on why.
         if not 1 <= x.shape[0] <= self._max_batch:
             raise ValueError(f"a batch holds 1 to {self._max_batch} examples in this bundle, got {x.shape[0]}")
 
+    def _drawn(self, dropout_seed: int, *, batch: int) -> list[torch.Tensor]:
+        source = drawn(dropout_seed)
+        return [source(site, spec.sizes(batch)) for site, spec in enumerate(self._uniforms)]
+
     @abstractmethod
     def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Execute one method; the outputs must be the caller's own memory."""
 
     def train_step(
-        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of the exported program."""
         order = self._order["train_step"]
@@ -135,6 +154,7 @@ class FlatSession(ABC):
                 x.contiguous(),
                 y.contiguous(),
                 *_in_order(hyper, order.hyper),
+                *self._drawn(dropout_seed, batch=x.shape[0]),
             ],
         )
         first, second = len(order.trainable), len(order.trainable) + len(order.buffer)

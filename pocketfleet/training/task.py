@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.dropout import drawn
 from pocketfleet.training.examples import ExampleDataset, Examples, as_examples
 from pocketfleet.training.tasks import packaged_tasks
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
@@ -53,7 +54,10 @@ class Task(Protocol):
         ...
 
     def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Tensors:
-        """One value an example for each metric, ``[batch]``; the first one is the task's headline."""
+        """One value an example for each metric, ``[batch]``; the first one is the task's headline.
+
+        Without any a task can be exported, but not simulated.
+        """
         ...
 
     def train_examples(self) -> Examples | ExampleDataset:
@@ -204,14 +208,15 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
             f'{len(few)}, or their mean, shape (); got {shape}. With torch.nn.functional losses use reduction="none" '
             "and average all but the first dimension"
         )
+    start = TrainState.start(weights, step.settings)
     try:
-        losses = [step.gradient(TrainState.start(weights, step.settings), few.x, few.y)[0] for _ in range(2)]
+        losses = [step.gradient(start, few.x, few.y, drawn(0))[0] for _ in range(2)]
     except RuntimeError as exc:
         raise InputError(f"the loss of task {task.name!r} has no gradient: {exc}") from exc
     if not torch.equal(*losses) and bool(torch.isfinite(torch.stack(losses)).all()):
         raise InputError(
-            f"the model of task {task.name!r} draws random numbers while it trains (dropout?), which can neither be "
-            "exported nor replayed yet: take that layer out or set its probability to 0"
+            f"the model of task {task.name!r} gives another loss each time it is called on the same examples, which "
+            "can neither be exported nor replayed: look for what it remembers between calls, or draws apart from torch"
         )
     if not bool(torch.isfinite(losses[0])):
         raise InputError(
@@ -230,8 +235,8 @@ def _check_metrics(task: Task, output: torch.Tensor, target: torch.Tensor) -> No
             f"the metrics of task {task.name!r} fail on an output of shape {tuple(output.shape)} and targets of shape "
             f"{tuple(target.shape)}: {exc}"
         ) from exc
-    if not isinstance(metrics, dict) or not metrics:
-        raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name, got {metrics!r}")
+    if not isinstance(metrics, dict):
+        raise InputError(f"metrics of task {task.name!r} must return tensors by name, got {metrics!r}")
     if "loss" in metrics:
         raise InputError(
             f"a metric of task {task.name!r} is called 'loss', the loss's own name; call it something else"

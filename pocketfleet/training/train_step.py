@@ -6,64 +6,35 @@ The same function runs eagerly and is traced into the programs of both runtimes.
 2. gradient of the loss with respect to the trainable weights, plus ``proximal_mu * (w - anchor)``
    (FedProx: Li et al. 2020, arXiv:1812.06127, equation 2), plus ``correction`` (SCAFFOLD, FedDyn);
 3. clipping of the whole gradient to a norm of at most ``max_norm`` (Pascanu et al. 2013, arXiv:1211.5063, algorithm 1);
-4. SGD as ``torch.optim.SGD`` does it, without dampening: weight decay, momentum, Nesterov.
+4. an update by ``client_optimizer``.
 
 Which terms are present is settled by ``StepSettings`` before tracing; how strong they are is an input.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
+from pocketfleet.training.client_optimizer import descend, empty_slots
+from pocketfleet.training.dropout import Uniforms, UniformSource
+from pocketfleet.training.step_settings import Hyper, StepSettings, hyper_tensors
 from pocketfleet.training.weights import Tensors, Weights
 
 __all__ = ["Hyper", "Loss", "StepSettings", "TrainState", "TrainStep", "evaluate", "hyper_tensors", "predict"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-# Hyper-parameters as float32 scalars, by the names of ``StepSettings.hyper_names``.
-Hyper = Tensors
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSettings:
-    """Which terms a step has. Fewer terms: a smaller program, less memory on the phone."""
-
-    momentum: bool = False
-    nesterov: bool = False
-    weight_decay: bool = False
-    proximal: bool = False
-    clipping: bool = False
-    correction: bool = False
-
-    def __post_init__(self) -> None:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs momentum")
-
-    def __str__(self) -> str:
-        present = [field.name.replace("_", " ") for field in fields(self) if getattr(self, field.name)]
-        return f"with {', '.join(present)}" if present else "without momentum or other terms"
-
-    @property
-    def hyper_names(self) -> tuple[str, ...]:
-        """The hyper-parameters that a step takes, in order."""
-        optional = {
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
-            "proximal_mu": self.proximal,
-            "max_norm": self.clipping,
-        }
-        return ("learning_rate", *(name for name, present in optional.items() if present))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
     """Everything a step reads and writes beside its batch; tensors by name.
 
-    ``optimizer_slots`` holds momentum buffers named as the weights; ``anchor`` (the downloaded weights) and
-    ``correction`` are shaped as the trainable weights. The last three are empty where the settings leave them out.
+    ``optimizer_slots`` holds what ``client_optimizer`` keeps; ``anchor`` (the downloaded weights) and ``correction``
+    are shaped as the trainable weights. The last three are empty where the settings leave them out.
     """
 
     trainable: Tensors
@@ -76,29 +47,16 @@ class TrainState:
     @classmethod
     def start(cls, weights: Weights, settings: StepSettings, *, correction: Tensors | None = None) -> "TrainState":
         """The state before a device's first step: slots at zero, the anchor at the downloaded weights."""
-        zeros = {name: torch.zeros_like(value) for name, value in weights.trainable.items()}
         if settings.correction and correction is None:
-            correction = dict(zeros)
+            correction = {name: torch.zeros_like(value) for name, value in weights.trainable.items()}
         return cls(
             trainable=dict(weights.trainable),
             frozen=dict(weights.frozen),
             buffers=dict(weights.buffers),
-            optimizer_slots=zeros if settings.momentum else {},
+            optimizer_slots=empty_slots(weights.trainable, settings),
             anchor=dict(weights.trainable) if settings.proximal else {},
             correction=correction if settings.correction and correction is not None else {},
         )
-
-
-def hyper_tensors(settings: StepSettings, values: Mapping[str, float]) -> Hyper:
-    """Scalars for the names that ``settings`` wants.
-
-    Raises:
-        ValueError: a wanted name is missing.
-    """
-    missing = [name for name in settings.hyper_names if name not in values]
-    if missing:
-        raise ValueError(f"hyper-parameters missing: {missing}")
-    return {name: torch.tensor(values[name], dtype=torch.float32) for name in settings.hyper_names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +72,7 @@ class TrainStep:
     settings: StepSettings
 
     def __call__(
-        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, uniforms: UniformSource | None = None
     ) -> tuple[torch.Tensor, TrainState]:
         """One step.
 
@@ -123,26 +81,34 @@ class TrainStep:
             x: inputs ``[batch, ...]``, any batch size from 1.
             y: targets ``[batch, ...]``.
             hyper: ``float32`` scalars, one for each of ``settings.hyper_names``.
+            uniforms: what masks are made of in a model that drops; ``None`` for one that does not.
 
         Returns:
             The mean loss before the step (scalar) and the next state.
         """
-        loss, gradient, buffers = self.gradient(state, x, y)
-        gradient = self._add_terms(gradient, state, hyper)
-        trainable, slots = self._descend(gradient, state, hyper)
-        return loss, replace(state, trainable=trainable, buffers=buffers, optimizer_slots=slots)
+        loss, gradient, buffers = self.gradient(state, x, y, uniforms)
+        return loss, self.update(replace(state, buffers=buffers), gradient, hyper)
 
-    def gradient(self, state: TrainState, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Tensors, Tensors]:
+    def gradient(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, uniforms: UniformSource | None = None
+    ) -> tuple[torch.Tensor, Tensors, Tensors]:
         """Mean loss (scalar), its gradient by name, and the buffers after the forward pass."""
         leaves = {name: value.detach().requires_grad_() for name, value in state.trainable.items()}
         # One dictionary, into which functional_call puts a buffer that the model replaces instead of writing to it.
         tensors = leaves | state.frozen | {name: value.clone() for name, value in state.buffers.items()}
         self.model.train()
-        output = functional_call(self.model, tensors, (x,))
+        with Uniforms(uniforms) if uniforms else nullcontext():
+            output = functional_call(self.model, tensors, (x,))
         loss = self.loss(output, y).mean()
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         buffers = {name: tensors[name].detach() for name in state.buffers}
         return loss.detach(), dict(zip(leaves, gradients, strict=True)), buffers
+
+    def update(self, state: TrainState, gradient: Tensors, hyper: Hyper) -> TrainState:
+        """The state after a step along the gradient of the loss, to which the terms of the settings are added."""
+        gradient = self._add_terms(gradient, state, hyper)
+        trainable, slots = descend(state.trainable, gradient, state.optimizer_slots, hyper, self.settings)
+        return replace(state, trainable=trainable, optimizer_slots=slots)
 
     def _add_terms(self, gradient: Tensors, state: TrainState, hyper: Hyper) -> Tensors:
         if self.settings.proximal:
@@ -158,18 +124,6 @@ class TrainStep:
             scale = (hyper["max_norm"] / (squares.sum().sqrt() + 1e-6)).clamp(max=1.0)
             gradient = {name: g * scale for name, g in gradient.items()}
         return gradient
-
-    def _descend(self, gradient: Tensors, state: TrainState, hyper: Hyper) -> tuple[Tensors, Tensors]:
-        trainable, slots = {}, {}
-        for name, weight in state.trainable.items():
-            g = gradient[name]
-            if self.settings.weight_decay:
-                g = g + hyper["weight_decay"] * weight
-            if self.settings.momentum:
-                slots[name] = hyper["momentum"] * state.optimizer_slots[name] + g
-                g = g + hyper["momentum"] * slots[name] if self.settings.nesterov else slots[name]
-            trainable[name] = weight - hyper["learning_rate"] * g
-        return trainable, slots
 
 
 def predict(model: nn.Module, weights: Weights, x: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pocketfleet import Bundle, Experiment, Run, simulate
-from pocketfleet.export.bundle import export_bundle
+from pocketfleet.export.exporter import export_task
 from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
 
@@ -45,7 +45,7 @@ def mse(run: Run) -> list[float]:
 
 @pytest.fixture(scope="module")
 def all_terms_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_bundle(
+    return export_task(
         load_task("boston"),
         out=tmp_path_factory.mktemp("terms") / "bundle",
         settings=StepSettings(momentum=True, nesterov=True, weight_decay=True, proximal=True, clipping=True),

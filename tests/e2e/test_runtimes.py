@@ -12,8 +12,10 @@ from pocketfleet import Bundle, Experiment, Run, simulate
 from pocketfleet.device_sim.client import Assignment, Client
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.errors import GateError
-from pocketfleet.export.bundle import make_plan, verify_bundle, write_bundle
+from pocketfleet.export.exporter import write_bundle
+from pocketfleet.export.plan import make_plan
 from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithm import FedAvg
 from pocketfleet.training.server_optimizer import ServerSgd

@@ -20,7 +20,7 @@ from pocketfleet.device_sim.compute import load_efficiency, step_seconds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.fleet import build_fleet
 from pocketfleet.device_sim.memory import HEADROOM_RATIO, RUNTIME_BYTES
-from pocketfleet.export.bundle import export_bundle
+from pocketfleet.export.exporter import export_task
 from pocketfleet.training.batches import batch_indices
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.draws import draw_key
@@ -294,7 +294,7 @@ def farthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
 @pytest.fixture(scope="module")
 def all_terms_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Boston for every term of SGD, its defaults those of no test."""
-    return export_bundle(
+    return export_task(
         load_task("boston"),
         out=tmp_path_factory.mktemp("terms") / "bundle",
         settings=StepSettings(momentum=True, nesterov=True, weight_decay=True, clipping=True),

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import toy
 
-from pocketfleet.export.bundle import Bundle, export_bundle
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_task
 from pocketfleet.training.train_step import StepSettings
 
 
 @pytest.fixture(scope="session")
 def dense_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """One dense layer under plain SGD, batches up to 5."""
-    return export_bundle(
+    return export_task(
         toy.dense_toy(),
         out=tmp_path_factory.mktemp("dense") / "bundle",
         settings=StepSettings(),
@@ -28,7 +29,7 @@ def normalised_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     settings = StepSettings(
         momentum=True, nesterov=True, weight_decay=True, proximal=True, clipping=True, correction=True
     )
-    return export_bundle(
+    return export_task(
         toy.normalised_toy(),
         out=tmp_path_factory.mktemp("normalised") / "bundle",
         settings=settings,

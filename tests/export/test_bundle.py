@@ -14,9 +14,12 @@ import toy
 from edited import edit_manifest
 
 from pocketfleet.errors import BundleError, GateError, InputError
-from pocketfleet.export import bundle as bundles
-from pocketfleet.export.bundle import Bundle, export_bundle, make_plan, verify_bundle, write_bundle
+from pocketfleet.export import exporter
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_task, write_bundle
 from pocketfleet.export.manifest import file_sha256
+from pocketfleet.export.plan import make_plan
+from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.feature_scaling import FeatureScaling
 from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
@@ -92,9 +95,9 @@ def test_nothing_is_left_of_a_model_that_cannot_be_exported(tmp_path: Path, monk
         (folder / "model.pte").write_bytes(b"half")
         raise InputError("no ONNX form")
 
-    monkeypatch.setattr(bundles, "write_files", fail)
+    monkeypatch.setattr(exporter, "write_files", fail)
     with pytest.raises(InputError, match="no ONNX form"):
-        export_bundle(toy.dense_toy(), out=tmp_path / "bundle", **ARGUMENTS)
+        export_task(toy.dense_toy(), out=tmp_path / "bundle", **ARGUMENTS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +111,7 @@ def test_nothing_is_left_of_a_model_that_cannot_be_exported(tmp_path: Path, monk
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        export_bundle(toy.dense_toy(), **{"out": tmp_path / "bundle", **ARGUMENTS, **arguments})
+        export_task(toy.dense_toy(), **{"out": tmp_path / "bundle", **ARGUMENTS, **arguments})
 
 
 def rewrite(out: Path, source: Path, monkeypatch: pytest.MonkeyPatch, *, force: bool) -> Bundle:
@@ -118,8 +121,8 @@ def rewrite(out: Path, source: Path, monkeypatch: pytest.MonkeyPatch, *, force: 
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return type("Written", (), {"manifest": Bundle.load(folder).manifest, "suspects": {}})
 
-    monkeypatch.setattr(bundles, "write_files", copy_files)
-    return export_bundle(toy.dense_toy(), out=out, force=force, **ARGUMENTS)
+    monkeypatch.setattr(exporter, "write_files", copy_files)
+    return export_task(toy.dense_toy(), out=out, force=force, **ARGUMENTS)
 
 
 def test_a_bundle_that_is_there_is_replaced_by_force_only(
@@ -184,7 +187,7 @@ def test_a_path_out_of_the_bundle(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version must be 1, got 2; export the bundle again"),
+        (lambda m: m.update(schema_version=1), "schema_version must be 2, got 1; export the bundle again"),
         (lambda m: m.update(comment="mine"), "comment: Extra inputs are not permitted"),
         (lambda m: m.pop("hyper"), "hyper: Field required"),
         (lambda m: m.update(max_batch="5"), "max_batch: Input should be a valid integer"),
@@ -248,9 +251,9 @@ def test_an_export_says_nothing_of_its_own(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import toy\n"
         "from pathlib import Path\n"
-        "from pocketfleet.export.bundle import export_bundle\n"
+        "from pocketfleet.export.exporter import export_task\n"
         "from pocketfleet.training.train_step import StepSettings\n"
-        "export_bundle(toy.pooled_toy(), out=Path(sys.argv[2]), settings=StepSettings(),\n"
+        "export_task(toy.pooled_toy(), out=Path(sys.argv[2]), settings=StepSettings(),\n"
         "              hyper={'learning_rate': 0.1}, max_batch=4)\n"
     )
     done = subprocess.run(

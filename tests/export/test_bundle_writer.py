@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pocketfleet.errors import GateError
-from pocketfleet.export.bundle import Bundle, export_bundle, make_plan, write_bundle
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_task, write_bundle
 from pocketfleet.export.manifest import onnx_file
+from pocketfleet.export.plan import make_plan
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors
@@ -61,7 +63,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_loss_that_is_a_mean(tmp_path: Path, smoothing: float) -> None:
     task = WithLoss(lambda output, target: F.cross_entropy(output, target, label_smoothing=smoothing))
-    assert export_bundle(task, out=tmp_path / "bundle", **ARGUMENTS).signature.train_step.outputs[0].shape == ()
+    assert export_task(task, out=tmp_path / "bundle", **ARGUMENTS).signature.train_step.outputs[0].shape == ()
 
 
 def test_the_stock_gradient_of_a_mean_is_caught_and_named(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ CONSTANTS: dict[str, Callable[[], Task]] = {
 
 @pytest.mark.parametrize("where", CONSTANTS)
 def test_a_constant(tmp_path: Path, where: str) -> None:
-    bundle = export_bundle(CONSTANTS[where](), out=tmp_path / "bundle", **ARGUMENTS)
+    bundle = export_task(CONSTANTS[where](), out=tmp_path / "bundle", **ARGUMENTS)
     assert initializers(bundle, "evaluate") == [CLASS_WEIGHTS.tolist()]
 
 
@@ -101,7 +103,7 @@ def initializers(bundle: Bundle, method: str) -> list[Any]:
 
 
 def test_constants_in_the_model(tmp_path: Path) -> None:
-    bundle = export_bundle(toy.Toy(Scaled, 3), out=tmp_path / "bundle", **ARGUMENTS)
+    bundle = export_task(toy.Toy(Scaled, 3), out=tmp_path / "bundle", **ARGUMENTS)
     assert initializers(bundle, "predict") == [Scaled().factor.tolist(), [0.5, 0.25, 1.0]]
     for runtime in ("executorch", "onnx"):
         footprint = bundle.footprint(runtime)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def test_memory_of_a_dense_step(dense_bundle: Bundle) -> None:
 
 
 def test_counts_between_batches_lie_on_a_line() -> None:
-    cost = OperatorCost(name="mm", kind="matmul", flops=(10, 50), bytes=(100, 140))
+    cost = OperatorCost(name="mm", layer="0", kind="matmul", flops=(10, 50), bytes=(100, 140))
     footprint = Footprint(
         runtime="onnx",
         max_batch=5,

@@ -30,24 +30,34 @@ class Fake(EagerSession):
         task = toy.normalised_toy()
         super().__init__(task, initial_model(task, seed=0), SETTINGS)
 
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
         self.calls += 1
-        return super().train_step(state, x, y, hyper)
+        return super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
 
 
 class DoubledGradient(Fake):
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
-        loss, end = super().train_step(state, x, y, hyper)
-        name = "4.weight"
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
+        loss, end = super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
+        name, slot = "4.weight", "momentum/4.weight"
         doubled = 2 * end.trainable[name] - state.trainable[name]
-        return loss, replace(end, trainable={**end.trainable, name: doubled})
+        return loss, replace(
+            end,
+            trainable={**end.trainable, name: doubled},
+            optimizer_slots={**end.optimizer_slots, slot: 2 * end.optimizer_slots[slot]},
+        )
 
 
 class Accumulating(Fake):
     """Off by one rounding at every other call."""
 
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
-        loss, end = super().train_step(state, x, y, hyper)
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
+        loss, end = super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
         name = "6.bias"
         grown = end.trainable[name] * (1 + self.calls % 2 * 2.0**-23)
         return loss, replace(end, trainable={**end.trainable, name: grown})
@@ -56,29 +66,39 @@ class Accumulating(Fake):
 class PlannedForOneSize(Fake):
     """Reads a full batch whatever it is given."""
 
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
         missing = MAX_BATCH - len(x)
         zeros = x.new_zeros(missing, *x.shape[1:])
-        return super().train_step(state, torch.cat([x, zeros]), torch.cat([y, y.new_zeros(missing)]), hyper)
+        return super().train_step(
+            state, torch.cat([x, zeros]), torch.cat([y, y.new_zeros(missing)]), hyper, dropout_seed=dropout_seed
+        )
 
 
 class Forgetful(Fake):
     """Starts every step without momentum."""
 
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
         slots = {name: torch.zeros_like(value) for name, value in state.optimizer_slots.items()}
-        return super().train_step(replace(state, optimizer_slots=slots), x, y, hyper)
+        return super().train_step(replace(state, optimizer_slots=slots), x, y, hyper, dropout_seed=dropout_seed)
 
 
 class StillBuffers(Fake):
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
-        loss, end = super().train_step(state, x, y, hyper)
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
+        loss, end = super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
         return loss, replace(end, buffers=state.buffers)
 
 
 class Diverging(Fake):
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
-        loss, end = super().train_step(state, x, y, hyper)
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
+        loss, end = super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
         return loss, replace(end, trainable={name: value * torch.nan for name, value in end.trainable.items()})
 
 
@@ -87,10 +107,12 @@ class Unlearning(Fake):
 
     kept: Weights | None = None
 
-    def train_step(self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper) -> Step:
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
         if self.kept is None:
             self.kept = Weights(trainable=state.trainable, buffers=state.buffers, frozen=state.frozen)
-        return super().train_step(state, x, y, hyper)
+        return super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         return super().predict(self.kept or weights, x)
@@ -156,7 +178,7 @@ def test_each_wrong_program_fails_its_own_check(make: Callable[[], Fake], checks
 
 
 def test_no_number_is_an_error() -> None:
-    assert "gradient, batch 8" in failed_checks(gate(Diverging()))
+    assert "20 steps" in failed_checks(gate(Diverging()))
 
 
 def test_a_learning_rate_at_which_eager_explodes_is_halved() -> None:

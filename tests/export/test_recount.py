@@ -9,8 +9,10 @@ import toy
 from edited import edit_manifest
 
 from pocketfleet.errors import BundleError
-from pocketfleet.export.bundle import Bundle, make_plan, verify_bundle
+from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.bundle_writer import write_files
+from pocketfleet.export.plan import make_plan
+from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.train_step import StepSettings
 
 

@@ -331,9 +331,9 @@ def test_the_start_of_a_device() -> None:
     assert (bare.optimizer_slots, bare.anchor, bare.correction) == ({}, {}, {})
     assert (bare.trainable, bare.frozen, bare.buffers) == (weights.trainable, weights.frozen, weights.buffers)
     full = TrainState.start(weights, StepSettings(momentum=True, proximal=True, correction=True))
-    for tensors in (full.optimizer_slots, full.correction):
+    for tensors, prefix in ((full.optimizer_slots, "momentum/"), (full.correction, "")):
         assert {name: value.shape for name, value in tensors.items()} == {
-            name: value.shape for name, value in weights.trainable.items()
+            f"{prefix}{name}": value.shape for name, value in weights.trainable.items()
         }
         assert all(not value.any() for value in tensors.values())
     assert full.anchor == weights.trainable

@@ -1,0 +1,38 @@
+"""How long a runtime's operators take within one step, as the runtime itself measured them."""
+
+from dataclasses import dataclass
+
+__all__ = ["OperatorTime", "StepProfile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """All calls of one operator, as means over the profiled steps.
+
+    Attributes:
+        name: as its runtime calls it: ``Gemm``, ``addmm``.
+        calls: per step.
+        seconds: per step, all calls together.
+    """
+
+    name: str
+    calls: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProfile:
+    """One step by operator.
+
+    Attributes:
+        operators: the slowest first.
+        step_s: seconds of one whole step, measured in the same steps as the operators.
+    """
+
+    operators: tuple[OperatorTime, ...]
+    step_s: float
+
+    @property
+    def unaccounted_s(self) -> float:
+        """Seconds of a step outside its operators: planning, binding, the profiler itself."""
+        return self.step_s - sum(operator.seconds for operator in self.operators)

@@ -1,0 +1,89 @@
+"""Whether a bundle still is what its manifest says and computes what its task's model computes in PyTorch."""
+
+from torch import nn
+
+from pocketfleet.errors import BundleError, InputError
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.bundle_writer import installed_versions, trace
+from pocketfleet.export.gate import STEPS, run_gate
+from pocketfleet.export.gate_report import GateReport, Suspects, require
+from pocketfleet.export.plan import Plan
+from pocketfleet.export.recount import check_costs
+from pocketfleet.export.session import EagerSession, open_session
+from pocketfleet.training.adaptation import adapted
+from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
+
+__all__ = ["gate_bundle", "verify_bundle"]
+
+
+def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEPS) -> GateReport:
+    """Check a bundle's files, run its gate again from the bundle's own weights, and count its costs again.
+
+    Args:
+        bundle: its folder is read again.
+        task: what it was exported from, before any adaptation (``ModelTask(model, loss, example_batch)`` for a bare
+            model); if left out, found by the path and the options in the manifest.
+        steps: training steps in which the programs must follow PyTorch.
+
+    Raises:
+        InputError: the task is not found.
+        BundleError: a file changed since it was loaded, the weights are not those of the task's model, or the manifest
+            states other costs than those of the files.
+        GateError: a program computes something else than PyTorch does.
+    """
+    bundle = Bundle.load(bundle.path)
+    task = adapted(task or _own_task(bundle), bundle.adaptation)
+    examples = task_examples(task, "train")
+    model = initial_model(task, seed=0)
+    own, found = check_task(task, model, examples), bundle.weights()
+    for group in ("trainable", "buffers", "frozen"):
+        wanted = {name: value.shape for name, value in getattr(own, group).items()}
+        if wanted != {name: value.shape for name, value in getattr(found, group).items()}:
+            raise BundleError(
+                f"{bundle.path} was not exported from task {task.name!r}: its {group} weights are others than those of "
+                f"the task's model; it names the task {bundle.task.path!r} with options {bundle.task.options}"
+            )
+    report = gate_bundle(bundle, task, model, steps=steps)
+    operators: dict[str, Suspects] = {
+        runtime: Suspects(operators=frozenset(cost.name for cost in bundle.footprint(runtime).operators["train_step"]))
+        for runtime in bundle.runtimes
+    }
+    require(report, operators)
+    plan = Plan(
+        task=task,
+        task_path=bundle.task.path,
+        task_options=bundle.task.options,
+        adaptation=bundle.adaptation,
+        model=model,
+        weights=found,
+        examples=examples,
+        settings=bundle.settings,
+        hyper=bundle.hyper,
+        max_batch=bundle.max_batch,
+        runtimes=bundle.runtimes,
+    )
+    check_costs(bundle.path, bundle.manifest, trace(plan, bundle.runtimes[0]), versions=installed_versions())
+    return report
+
+
+def _own_task(bundle: Bundle) -> Task:
+    if bundle.task.path is None:
+        raise InputError(
+            f"{bundle.path} was exported from a model in Python, which the bundle does not hold: verify it there with "
+            "verify_bundle(bundle, ModelTask(model, loss, example_batch)), or export it as a task, my_module:make_task"
+        )
+    return load_task(bundle.task.path, bundle.task.options)
+
+
+def gate_bundle(bundle: Bundle, task: Task, model: nn.Module, *, steps: int) -> GateReport:
+    """Run the gate over a bundle's files, from the bundle's own weights; ``model`` is the task's, adapted."""
+    return run_gate(
+        {runtime: open_session(bundle, runtime) for runtime in bundle.runtimes},
+        EagerSession(task, model, bundle.settings),
+        weights=bundle.weights(),
+        examples=task_examples(task, "train"),
+        settings=bundle.settings,
+        hyper=bundle.hyper,
+        max_batch=bundle.max_batch,
+        steps=steps,
+    )
