@@ -1,9 +1,10 @@
-"""The commands on bundles, ``export``, ``verify`` and ``inspect``; ``cli`` puts them on its program.
+"""The commands on bundles, ``export``, ``verify``, ``inspect`` and ``explain``; ``cli`` puts them on its program.
 
 Everything heavy is imported inside the command that needs it, so that ``--help`` is quick.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pocketfleet.export.footprint import Footprint
     from pocketfleet.training.step_settings import Optimizer
 
-__all__ = ["export", "inspect", "verify"]
+__all__ = ["explain", "export", "inspect", "verify"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BundlePath = Annotated[Path, typer.Argument(help="A bundle's folder.")]
@@ -139,6 +140,66 @@ def inspect(
             [{"operator": row.pop("operator"), **_readable(row)} for row in costs["operators"][: layers or None]]
         )
     print_table([{"file": name, "bytes": f"{entry.bytes:,}"} for name, entry in loaded.manifest.files.items()])
+
+
+def explain(
+    bundle: BundlePath,
+    memory: Annotated[str, typer.Option(help="What a training step may take, such as 200MB.")],
+    runtime: Annotated[str | None, typer.Option(help="executorch or onnx.  [default: the bundle's first]")] = None,
+    layers: Annotated[int, typer.Option(min=0, help="Show so many layers that cost most; 0: all.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Tell which layers of a training step cost most, and the smallest freeze or batch that fits a memory."""
+    import dataclasses
+
+    from pocketfleet.export.bundle import Bundle
+    from pocketfleet.export.explanation import explain_bundle
+    from pocketfleet.export.plan import runtimes_of
+    from pocketfleet.export.verification import own_task
+
+    memory_bytes = _parsed_bytes(memory)
+    loaded = Bundle.load(bundle)
+    chosen = runtimes_of(runtime)[0] if runtime else loaded.runtimes[0]
+    found = explain_bundle(loaded, own_task(loaded), runtime=chosen, memory_bytes=memory_bytes)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    print_table(
+        [
+            {
+                "layer": cost.layer,
+                "share": f"{cost.flops_ratio:.1%}",
+                "MFLOP": f"{cost.flops / 1e6:,.2f}",
+                "moved, MB": f"{cost.bytes / 1e6:,.2f}",
+            }
+            for cost in found.layers[: layers or None]
+        ]
+    )
+    needs = f"{found.training_memory_bytes / 1e6:,.2f} MB at batch {loaded.max_batch} on {chosen}"
+    if found.fits:
+        typer.echo(f"fits: a training step takes {needs}")
+        return
+    typer.echo(f"does not fit: a training step takes {needs}")
+    typer.echo(
+        f"smaller batch: --max-batch {found.batch[0]} takes {found.batch[1] / 1e6:,.2f} MB"
+        if found.batch
+        else "smaller batch: not even one example fits"
+    )
+    typer.echo(
+        f"freeze: {', '.join(found.freeze.frozen)} frozen takes {found.freeze.training_memory_bytes / 1e6:,.2f} MB: "
+        + " ".join(f"--trainable '{name}'" for name in found.freeze.trainable)
+        if found.freeze
+        else "freeze: no freeze of whole modules fits at this batch"
+    )
+
+
+def _parsed_bytes(text: str) -> int:
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = units.get(found[2].upper()) if found else None
+    if found is None or unit is None or float(found[1]) * unit < 1:
+        raise InputError(f"--memory must be a number of bytes with a unit, such as 200MB or 1.5GiB, got {text!r}")
+    return int(float(found[1]) * unit)
 
 
 def _summary(bundle: "Bundle", footprint: "Footprint") -> dict[str, Any]:

@@ -134,7 +134,7 @@ def init(name: Annotated[str, typer.Argument(help="A Python name, such as mytask
     typer.echo(f"next: pocketfleet simulate {name}.toml")
 
 
-for command in (bundle_cli.export, bundle_cli.verify, bundle_cli.inspect):
+for command in (bundle_cli.export, bundle_cli.verify, bundle_cli.inspect, bundle_cli.explain):
     app.command()(command)
 
 

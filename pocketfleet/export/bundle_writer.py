@@ -2,9 +2,8 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from torch._ops import OpOverload
@@ -31,7 +30,7 @@ from pocketfleet.export.recount import executorch_footprint, onnx_footprint
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.update import tensors_to_bytes
 
-__all__ = ["Written", "installed_versions", "trace", "write_files"]
+__all__ = ["Written", "footprint_of", "installed_versions", "trace", "write_files"]
 
 # Whose versions the manifest records.
 _DISTRIBUTIONS = ("torch", "executorch", "onnx", "onnxscript", "onnxruntime")
@@ -55,9 +54,8 @@ def write_files(folder: Path, plan: Plan) -> Written:
     (folder / WEIGHTS_FILE).write_bytes(tensors_to_bytes(plan.weights.trainable | plan.weights.buffers))
     if plan.weights.frozen:
         (folder / FROZEN_FILE).write_bytes(tensors_to_bytes(plan.weights.frozen))
-    writers = {"executorch": _write_executorch, "onnx": _write_onnx}
     footprints: dict[Runtime, Footprint] = {
-        runtime: _lowered(runtime, partial(writers[runtime], programs[runtime], folder)) for runtime in plan.runtimes
+        runtime: _lowered(runtime, programs[runtime], folder) for runtime in plan.runtimes
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -92,16 +90,22 @@ def trace(plan: Plan, runtime: Runtime) -> Programs:
     )
 
 
-def _lowered(runtime: Runtime, write: Callable[[], Footprint]) -> Footprint:
-    """Call ``write``; whatever an exporter raises for a model that it does not know becomes an ``InputError``."""
+def footprint_of(plan: Plan, runtime: Runtime, folder: Path) -> Footprint:
+    """What the plan's programs cost on one runtime, whose files are written into ``folder``."""
+    return _lowered(runtime, trace(plan, runtime), folder)
+
+
+def _lowered(runtime: Runtime, programs: Programs, folder: Path) -> Footprint:
+    """Write a runtime's files; whatever an exporter raises for a model it does not know becomes an ``InputError``."""
+    write = {"executorch": _write_executorch, "onnx": _write_onnx}[runtime]
     try:
-        return write()
+        return write(programs, folder)
     except Exception as exc:
         # The reason is the first line; what follows are graphs and pleas to report a bug.
         reason = (str(exc).splitlines() or [""])[0][:300]
         raise InputError(
             f"the model cannot be exported for {runtime} yet ({type(exc).__name__}: {reason}). Replace the layer "
-            "that it comes from: docs/limits.md lists those that export; attention and recurrent layers do not yet"
+            "that it comes from: docs/limits.md lists those that export"
         ) from exc
 
 

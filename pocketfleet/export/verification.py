@@ -13,7 +13,7 @@ from pocketfleet.export.session import EagerSession, open_session
 from pocketfleet.training.adaptation import adapted
 from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
 
-__all__ = ["gate_bundle", "verify_bundle"]
+__all__ = ["gate_bundle", "own_task", "verify_bundle"]
 
 
 def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEPS) -> GateReport:
@@ -32,7 +32,7 @@ def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEP
         GateError: a program computes something else than PyTorch does.
     """
     bundle = Bundle.load(bundle.path)
-    task = adapted(task or _own_task(bundle), bundle.adaptation)
+    task = adapted(task or own_task(bundle), bundle.adaptation)
     examples = task_examples(task, "train")
     model = initial_model(task, seed=0)
     own, found = check_task(task, model, examples), bundle.weights()
@@ -66,7 +66,12 @@ def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEP
     return report
 
 
-def _own_task(bundle: Bundle) -> Task:
+def own_task(bundle: Bundle) -> Task:
+    """The task that a bundle's manifest names, before any adaptation.
+
+    Raises:
+        InputError: it names none, or the one that it names is not found.
+    """
     if bundle.task.path is None:
         raise InputError(
             f"{bundle.path} was exported from a model in Python, which the bundle does not hold: verify it there with "
