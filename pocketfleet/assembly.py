@@ -114,7 +114,9 @@ def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSetti
     given = Bundle.load(path)
     way_out = "export one for this experiment, or leave task.bundle out"
     if given.settings != settings:
-        raise InputError(f"task.bundle {path} was exported {given.settings}, the experiment is {settings}: {way_out}")
+        raise InputError(
+            f"task.bundle {path} was exported for {given.settings}, the experiment is {settings}: {way_out}"
+        )
     if given.max_batch < experiment.training.batch_size:
         raise InputError(
             f"task.bundle {path} takes batches up to {given.max_batch}, training.batch_size is "

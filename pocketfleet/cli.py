@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketfleet import bundle_cli
+from pocketfleet import bench_cli, bundle_cli
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 
@@ -136,6 +136,8 @@ def init(name: Annotated[str, typer.Argument(help="A Python name, such as mytask
 
 for command in (bundle_cli.export, bundle_cli.verify, bundle_cli.inspect, bundle_cli.explain):
     app.command()(command)
+app.command()(bench_cli.bench)
+app.command(name="merge-bench")(bench_cli.merge_bench)
 
 
 @app.command()

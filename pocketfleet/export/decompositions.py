@@ -5,7 +5,6 @@ arguments; it returns ``NotImplemented`` for arguments that it does not cover, a
 for the runtime, where the gate judges it. All work for any batch size.
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +13,11 @@ import torch
 from torch._decomp import get_decompositions
 
 from pocketfleet.export import convolution as im2col
+from pocketfleet.export import pooling
 
 __all__ = ["EXECUTORCH", "ONNX", "Decomposition", "decomposition_table"]
 
 aten = torch.ops.aten
-_pad_zeros: Callable[[torch.Tensor, list[int]], torch.Tensor] = aten.constant_pad_nd.default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,88 +33,6 @@ class Decomposition:
     def name(self) -> str:
         """The operator's name without overload: ``aten.convolution_backward``."""
         return str(self.operator).rpartition(".")[0]
-
-
-def max_pool2d_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-    indices: torch.Tensor,
-) -> torch.Tensor:
-    """``aten.max_pool2d_with_indices_backward``: each gradient is added where the maximum came from."""
-    del kernel_size, stride, padding, dilation, ceil_mode
-    lead, (height, width) = list(x.shape[:-2]), x.shape[-2:]
-    pooled = math.prod(grad.shape[-2:])
-    zeros = aten.full.default([*lead, height * width], 0.0, dtype=grad.dtype)
-    flat: torch.Tensor = aten.scatter_add.default(
-        zeros, len(lead), indices.reshape([*lead, pooled]), grad.reshape([*lead, pooled])
-    )
-    return flat.view(x.shape)
-
-
-def avg_pool2d_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0),
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Any:  # noqa: ANN401 - a tensor or NotImplemented
-    """``aten.avg_pool2d_backward`` as a sum of shifted, spread gradients; padding counts as part of a window.
-
-    Not covered: ``ceil_mode``, padding left out of the count, and inputs without a batch.
-    """
-    kernel = _pair(kernel_size)
-    steps, pad = _pair(stride) if len(stride) else kernel, _pair(padding)
-    if ceil_mode or x.dim() != 4 or (any(pad) and not count_include_pad):
-        return NotImplemented
-    share = grad * (1.0 / (divisor_override or kernel[0] * kernel[1]))
-    for dim in (0, 1):
-        share = _scatter_windows(share, 2 + dim, kernel[dim], steps[dim], pad[dim], x.shape[2 + dim])
-    return share
-
-
-def _pair(values: Sequence[int]) -> tuple[int, int]:
-    return (values[0], values[-1])
-
-
-def _scatter_windows(grad: torch.Tensor, dim: int, kernel: int, stride: int, padding: int, size: int) -> torch.Tensor:
-    """Add each entry along ``dim`` to the ``kernel`` places that its window covers; ``size`` places come back."""
-    spread = _spread(grad, dim, stride)
-    total = None
-    for offset in range(kernel):
-        low = offset - padding
-        shifted = _shift(spread, dim, low, size)
-        total = shifted if total is None else total + shifted
-    assert total is not None
-    return total
-
-
-def _spread(grad: torch.Tensor, dim: int, stride: int) -> torch.Tensor:
-    """Put ``stride - 1`` zeros after every entry along ``dim``."""
-    if stride == 1:
-        return grad
-    shape = list(grad.shape)
-    apart = _pad_after(grad.unsqueeze(dim + 1), dim + 1, stride - 1)
-    return apart.view([*shape[:dim], shape[dim] * stride, *shape[dim + 1 :]])
-
-
-def _pad_after(x: torch.Tensor, dim: int, count: int) -> torch.Tensor:
-    return _pad_zeros(x, [0, 0] * (x.dim() - 1 - dim) + [0, count])
-
-
-def _shift(x: torch.Tensor, dim: int, low: int, size: int) -> torch.Tensor:
-    """Move entries along ``dim`` by ``low`` places and cut or pad with zeros to ``size`` places."""
-    first, last = max(-low, 0), min(x.shape[dim], size - low)
-    cut = x.narrow(dim, first, last - first)
-    pads = [0, 0] * (x.dim() - 1 - dim) + [max(low, 0), size - max(low, 0) - (last - first)]
-    return _pad_zeros(cut, pads) if any(pads) else cut
 
 
 def threshold_backward(grad: torch.Tensor, x: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -142,25 +59,50 @@ def convolution_backward(
 
     The input's gradient is the transposed convolution of the output's gradient. The weight's gradient is the
     convolution of the input with the output's gradient as its kernel, batch and channels exchanged, stride and
-    dilation exchanged.
+    dilation exchanged. A transposed convolution is the gradient of a plain one from its output to its input: the two
+    exchange their places.
     """
     del bias_sizes, output_padding
-    if transposed or x.dim() != weight.dim():
+    if x.dim() != weight.dim():
         return NotImplemented
-    dims = range(weight.dim() - 2)
+    window = (stride, padding, dilation)
     grad_x = grad_w = grad_b = None
     if output_mask[0]:
-        reached = [
-            (grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1
-            for i in dims
-        ]
-        missing = [x.shape[2 + i] - reached[i] for i in dims]
-        grad_x = aten.convolution.default(grad, weight, None, stride, padding, dilation, True, missing, groups)
+        grad_x = _convolution_grad_input(grad, x, weight, *window, transposed, groups)
     if output_mask[1]:
-        grad_w = _convolution_grad_weight(grad, x, weight, stride, padding, dilation, groups)
+        large, small = (grad, x) if transposed else (x, grad)
+        grad_w = _convolution_grad_weight(small, large, weight, *window, groups)
     if output_mask[2]:
-        grad_b = grad.sum([0, *(2 + i for i in dims)])
+        grad_b = grad.sum([0, *range(2, grad.dim())])
     return grad_x, grad_w, grad_b
+
+
+def _convolution_grad_input(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    groups: int,
+) -> torch.Tensor:
+    dims = range(weight.dim() - 2)
+    if transposed:
+        plain: torch.Tensor = aten.convolution.default(
+            grad, weight, None, stride, padding, dilation, False, [0] * len(dims), groups
+        )
+        for i in dims:
+            # An output padding of a stride or more gives windows that no input has made.
+            plain = plain.narrow(2 + i, 0, x.shape[2 + i])
+        return plain
+    missing = [
+        x.shape[2 + i]
+        - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1)
+        for i in dims
+    ]
+    full: torch.Tensor = aten.convolution.default(grad, weight, None, stride, padding, dilation, True, missing, groups)
+    return full
 
 
 def _convolution_grad_weight(
@@ -205,7 +147,7 @@ _BATCH_NORM = (
 EXECUTORCH: tuple[Decomposition, ...] = (
     Decomposition(
         operator=aten.max_pool2d_with_indices_backward.default,
-        replacement=max_pool2d_backward,
+        replacement=pooling.max_pool_backward,
         versions="executorch 1.5.1",
         reason="the kernel adds into memory that it does not set to zero: gradients grow with every call",
     ),
@@ -223,7 +165,7 @@ EXECUTORCH: tuple[Decomposition, ...] = (
     ),
     Decomposition(
         operator=aten.avg_pool2d_backward.default,
-        replacement=avg_pool2d_backward,
+        replacement=pooling.avg_pool_backward,
         versions="executorch 1.5.1",
         reason="there is no kernel",
     ),
@@ -243,7 +185,7 @@ EXECUTORCH: tuple[Decomposition, ...] = (
 ONNX: tuple[Decomposition, ...] = (
     Decomposition(
         operator=aten.max_pool2d_with_indices_backward.default,
-        replacement=max_pool2d_backward,
+        replacement=pooling.max_pool_backward,
         versions="torch 2.13.0, onnxscript 0.7.2",
         reason="there is no translation",
     ),
@@ -255,7 +197,35 @@ ONNX: tuple[Decomposition, ...] = (
     ),
     Decomposition(
         operator=aten.avg_pool2d_backward.default,
-        replacement=avg_pool2d_backward,
+        replacement=pooling.avg_pool_backward,
+        versions="torch 2.13.0, onnxscript 0.7.2",
+        reason="there is no translation",
+    ),
+    *(
+        Decomposition(
+            operator=operator,
+            replacement=replacement,
+            versions="torch 2.13.0, onnxscript 0.7.2",
+            reason="there is no translation",
+        )
+        for operator, replacement in (
+            (aten.max_pool3d_with_indices_backward.default, pooling.max_pool_backward),
+            (aten.adaptive_max_pool2d_backward.default, pooling.adaptive_max_pool2d_backward),
+            (aten.avg_pool3d_backward.default, pooling.avg_pool_backward),
+            (aten._adaptive_avg_pool2d_backward.default, pooling.adaptive_avg_pool_backward),
+        )
+    ),
+    *(
+        Decomposition(
+            operator=operator,
+            replacement=pooling.avg_pool,
+            versions="torch 2.13.0, onnxscript 0.7.2",
+            reason="the translation forgets divisor_override",
+        )
+        for operator in (aten.avg_pool2d.default, aten.avg_pool3d.default)
+    ),
+    *_torch_entries(
+        (aten.silu_backward.default, aten.mish_backward.default),
         versions="torch 2.13.0, onnxscript 0.7.2",
         reason="there is no translation",
     ),

@@ -1,4 +1,4 @@
-"""Programs to one ``.pte`` file with three plain methods, and the session that runs it; all we ask of ExecuTorch.
+"""Programs to one ``.pte`` file with three methods, and the session that runs it; all we ask of ExecuTorch.
 
 Tried with executorch 1.5.1. Names with a leading underscore that are used: ``EdgeCompileConfig._check_ir_validity``,
 ``executorch.exir._serialize._program.deserialize_pte_binary``, and of ``executorch.extension.pybindings._C``
@@ -6,42 +6,70 @@ Tried with executorch 1.5.1. Names with a leading underscore that are used: ``Ed
 
 1. Inputs are not part of the planned memory: weights and batch are read where the caller holds them.
 2. Outputs are, and are copied out on every call, so that a result outlives the next call.
-3. Memory is planned for the largest batch.
+3. Memory is planned for the largest batch. What a delegate allocates for itself is not part of it, nor is it known
+   before the delegate runs.
+4. Only ``predict`` is ever delegated, and ``predict_int8`` where it is asked for. A delegated method costs the
+   operators that it stands for, as if nothing had been delegated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node, map_arg
 
+from pocketfleet.export import xnnpack
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
 from pocketfleet.export.layers import layer_of
 from pocketfleet.export.program import METHODS, Programs, Signature
 from pocketfleet.export.quiet import quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
 
-__all__ = ["MINIMUM_VERSION", "ExecutorchSession", "limit_threads", "planned_memory", "write_executorch"]
+__all__ = [
+    "INT8_METHOD",
+    "MINIMUM_VERSION",
+    "ExecutorchSession",
+    "Methods",
+    "limit_threads",
+    "lower",
+    "one_thread",
+    "planned_memory",
+    "predict_is_delegated",
+    "write_executorch",
+]
 
 # The oldest runtime that the programs were tried with.
 MINIMUM_VERSION = "1.5.1"
+# The method of a quantised copy of the weights; ``int8_predict.py`` makes it.
+INT8_METHOD = "predict_int8"
 
 
-def write_executorch(programs: Programs, path: Path) -> dict[str, tuple[OperatorCost, ...]]:
-    """Lower the three methods to ExecuTorch's own operators, without delegates, and write ``path``.
+def write_executorch(
+    programs: Programs, path: Path, *, delegate_predict: bool = False, int8: ExportedProgram | None = None
+) -> dict[str, tuple[OperatorCost, ...]]:
+    """Lower the three methods and write ``path``.
+
+    Args:
+        programs: traced for ExecuTorch.
+        path: of the file.
+        delegate_predict: hand to XNNPACK what it takes of ``predict``; the other methods are ExecuTorch's own operators
+            in any case.
+        int8: a program of ``int8_predict.quantised_program``, which becomes one more method, ``predict_int8``.
 
     Returns:
-        By method, what the operators in the file cost.
+        By method of ``METHODS``, what the operators in the file cost.
     """
+    graphs, partitioners = dict(programs.graphs), {}
     with quiet_export():
-        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
-        from executorch.exir.passes import MemoryPlanningPass
-
-        # The validity check knows the core operators only; ours are checked by the gate.
-        edge = to_edge(dict(programs.graphs), compile_config=EdgeCompileConfig(_check_ir_validity=False))
-        planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=True)
-        program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+        if delegate_predict:
+            partitioners["predict"] = [xnnpack.input_weights()]
+        if int8 is not None:
+            graphs[INT8_METHOD] = int8
+            partitioners[INT8_METHOD] = [xnnpack.constant_weights()]
+        program = lower(graphs, partitioners)
         path.write_bytes(program.buffer)
     return {
         method: _costs(program.exported_program(method).graph_module, max_batch=programs.max_batch)
@@ -49,14 +77,41 @@ def write_executorch(programs: Programs, path: Path) -> dict[str, tuple[Operator
     }
 
 
-def planned_memory(path: Path) -> dict[str, int]:
-    """Bytes of the arena that each method of the file at ``path`` needs, outputs included, inputs not."""
+def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
+    """Lower methods to ExecuTorch's program, each through the partitioners given for it."""
+    with quiet_export():
+        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir.passes import MemoryPlanningPass
+
+        # The validity check knows the core operators only; ours are checked by the gate.
+        edge = to_edge_transform_and_lower(
+            dict(graphs),
+            partitioner=dict(partitioners) or None,
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=True)
+        return edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+
+
+def _plans(path: Path) -> list[Any]:
     with quiet_export():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
-        plans = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+        plans: list[Any] = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+    return plans
+
+
+def planned_memory(path: Path, *, methods: Collection[str] = METHODS) -> dict[str, int]:
+    """Bytes of the arena that each of ``methods`` in the file at ``path`` needs, outputs included, inputs not."""
     # The first buffer is a placeholder that the format reserves.
-    return {plan.name: sum(plan.non_const_buffer_sizes[1:]) for plan in plans}
+    return {plan.name: sum(plan.non_const_buffer_sizes[1:]) for plan in _plans(path) if plan.name in methods}
+
+
+def predict_is_delegated(path: Path) -> bool:
+    """Whether ``predict`` of the file at ``path`` hands anything to XNNPACK."""
+    return any(
+        delegate.id == xnnpack.BACKEND for plan in _plans(path) if plan.name == "predict" for delegate in plan.delegates
+    )
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:  # noqa: ANN401 - what a graph node holds
@@ -85,14 +140,23 @@ def _inputs(node: Node) -> list[torch.Tensor]:
     return found
 
 
+def _operators(module: GraphModule) -> Iterator[tuple[str, Node]]:
+    """Names and nodes of what a lowered graph computes; delegated operators stand where their delegate does."""
+    for node in module.graph.nodes:
+        if xnnpack.is_delegate_call(node):
+            for operator, inner in xnnpack.delegated_operators(module, node):
+                yield _name(operator), inner
+        elif isinstance(node.target, torch._ops.OpOverload) and list(_tensors(node.meta.get("val"))):
+            yield _name(node.target), node
+
+
+def _name(operator: Any) -> str:  # noqa: ANN401 - an overload
+    return str(operator.name()).partition("::")[2].partition(".")[0]
+
+
 def _costs(module: GraphModule, *, max_batch: int) -> tuple[OperatorCost, ...]:
-    """Costs of a lowered graph, where every operator that computes is an overload with tensor results."""
-    nodes = [
-        node
-        for node in module.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload) and list(_tensors(node.meta.get("val")))
-    ]
-    names = [node.target.name().partition("::")[2].partition(".")[0] for node in nodes]
+    """Costs of a lowered graph."""
+    operators = list(_operators(module))
 
     def at(batch: int) -> list[tuple[Kind, int, int]]:
         return [
@@ -102,10 +166,11 @@ def _costs(module: GraphModule, *, max_batch: int) -> tuple[OperatorCost, ...]:
                 [_shape(tensor, batch=batch) for tensor in _tensors(node.meta["val"])],
                 transposed=name == "convolution" and bool(node.args[6]),
             )
-            for name, node in zip(names, nodes, strict=True)
+            for name, node in operators
         ]
 
-    return pair_costs(names, [layer_of(node) for node in nodes], at(1), at(max_batch))
+    names, layers = [name for name, _ in operators], [layer_of(node) for _, node in operators]
+    return pair_costs(names, layers, at(1), at(max_batch))
 
 
 def limit_threads(count: int) -> None:
@@ -119,26 +184,53 @@ def limit_threads(count: int) -> None:
         _C._unsafe_reset_threadpool(count)
 
 
-class ExecutorchSession(FlatSession):
-    """Runs ``model.pte`` in this process.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Give ExecuTorch one thread in this whole process, and at the end as many as before.
 
-    Its methods share one arena; results are copies. Operators run on the runtime's own pool of threads, one for the
-    whole process; ``limit_threads`` sets its size.
+    Not while some session runs.
     """
+    with quiet_export(), quiet_stderr():
+        from executorch.extension.pybindings import _C
 
-    def __init__(self, path: Path, signature: Signature, *, max_batch: int) -> None:
-        super().__init__(signature, max_batch=max_batch)
+        before = _C._threadpool_get_thread_count()
+    limit_threads(1)
+    try:
+        yield
+    finally:
+        limit_threads(before)
+
+
+class Methods:
+    """Methods of a ``.pte`` file, loaded into this process; they share one arena, and results are copies."""
+
+    def __init__(self, path: Path, names: Collection[str]) -> None:
         with quiet_export(), quiet_stderr():
             from executorch.extension.pybindings import _C
             from executorch.runtime import Runtime
 
             # Starts the pool, and with it the report on the processor, here and not at the first step.
             _C._threadpool_get_thread_count()
-            # As a buffer: the file may be replaced while the session lives. The methods do not keep the program alive,
-            # and a method without its program reads freed memory.
+            # As a buffer: the file may be replaced while the methods live. They do not keep the program alive, and a
+            # method without its program reads freed memory.
             self._program = Runtime.get().load_program(path.read_bytes())
-            self._methods = {name: self._program.load_method(name) for name in METHODS}
+            self._methods = {name: self._program.load_method(name) for name in names}
 
-    def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Execute one method on contiguous tensors."""
         outputs: list[torch.Tensor] = self._methods[method].execute(inputs)
         return outputs
+
+
+class ExecutorchSession(FlatSession):
+    """Runs ``model.pte`` in this process.
+
+    Operators run on the runtime's own pool of threads, one for the whole process; ``limit_threads`` sets its size.
+    """
+
+    def __init__(self, path: Path, signature: Signature, *, max_batch: int) -> None:
+        super().__init__(signature, max_batch=max_batch)
+        self._methods = Methods(path, METHODS)
+
+    def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return self._methods.run(method, inputs)

@@ -75,13 +75,16 @@ class _Tracker:
 
     def _label(self, ends: set[Any], given: set[Any], path: str) -> None:
         """Label the nodes between a module's inputs and its outputs that no inner module has labelled."""
-        waiting = list(ends - given)
+        waiting, seen = list(ends - given), set(given)
         while waiting:
             node = waiting.pop()
-            if node in self._labelled or node in given:
+            if node in seen:
                 continue
-            self._labelled.add(node)
-            node.register_prehook(_labeller(path))
+            seen.add(node)
+            # Behind what an inner module has labelled there may be more of this one's own.
+            if node not in self._labelled:
+                self._labelled.add(node)
+                node.register_prehook(_labeller(path))
             waiting += [before for before, _ in node.next_functions if before is not None]
 
 

@@ -1,15 +1,18 @@
 """Whether a bundle still is what its manifest says and computes what its task's model computes in PyTorch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from pocketfleet.errors import BundleError, InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.bundle_writer import installed_versions, trace
 from pocketfleet.export.gate import STEPS, run_gate
-from pocketfleet.export.gate_report import GateReport, Suspects, require
+from pocketfleet.export.gate_report import GateReport, GateRow, Suspects, require
 from pocketfleet.export.plan import Plan
 from pocketfleet.export.recount import check_costs
-from pocketfleet.export.session import EagerSession, open_session
+from pocketfleet.export.session import EagerSession, Runtime, open_session
 from pocketfleet.training.adaptation import adapted
 from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
 
@@ -17,7 +20,7 @@ __all__ = ["gate_bundle", "own_task", "verify_bundle"]
 
 
 def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEPS) -> GateReport:
-    """Check a bundle's files, run its gate again from the bundle's own weights, and count its costs again.
+    """Check a bundle's files, count its costs again, and run its gate again from the bundle's own weights.
 
     Args:
         bundle: its folder is read again.
@@ -43,12 +46,6 @@ def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEP
                 f"{bundle.path} was not exported from task {task.name!r}: its {group} weights are others than those of "
                 f"the task's model; it names the task {bundle.task.path!r} with options {bundle.task.options}"
             )
-    report = gate_bundle(bundle, task, model, steps=steps)
-    operators: dict[str, Suspects] = {
-        runtime: Suspects(operators=frozenset(cost.name for cost in bundle.footprint(runtime).operators["train_step"]))
-        for runtime in bundle.runtimes
-    }
-    require(report, operators)
     plan = Plan(
         task=task,
         task_path=bundle.task.path,
@@ -62,7 +59,14 @@ def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEP
         max_batch=bundle.max_batch,
         runtimes=bundle.runtimes,
     )
+    # First what the manifest says, by which the programs are run.
     check_costs(bundle.path, bundle.manifest, trace(plan, bundle.runtimes[0]), versions=installed_versions())
+    report = gate_bundle(bundle, task, model, steps=steps)
+    operators: dict[str, Suspects] = {
+        runtime: Suspects(operators=frozenset(cost.name for cost in bundle.footprint(runtime).operators["train_step"]))
+        for runtime in bundle.runtimes
+    }
+    require(report, operators)
     return report
 
 
@@ -81,14 +85,37 @@ def own_task(bundle: Bundle) -> Task:
 
 
 def gate_bundle(bundle: Bundle, task: Task, model: nn.Module, *, steps: int) -> GateReport:
-    """Run the gate over a bundle's files, from the bundle's own weights; ``model`` is the task's, adapted."""
-    return run_gate(
-        {runtime: open_session(bundle, runtime) for runtime in bundle.runtimes},
-        EagerSession(task, model, bundle.settings),
-        weights=bundle.weights(),
-        examples=task_examples(task, "train"),
-        settings=bundle.settings,
-        hyper=bundle.hyper,
-        max_batch=bundle.max_batch,
-        steps=steps,
-    )
+    """Run the gate over a bundle's files, from the bundle's own weights; ``model`` is the task's, adapted.
+
+    Raises:
+        InputError: a runtime cannot load or run its program at all.
+    """
+    eager = EagerSession(task, model, bundle.settings)
+    rows: list[GateRow] = []
+    for runtime in bundle.runtimes:
+        with _runs(runtime):
+            report = run_gate(
+                {runtime: open_session(bundle, runtime)},
+                eager,
+                weights=bundle.weights(),
+                examples=task_examples(task, "train"),
+                settings=bundle.settings,
+                hyper=bundle.hyper,
+                max_batch=bundle.max_batch,
+                steps=steps,
+            )
+        rows += report.rows
+    return GateReport(tuple(rows))
+
+
+@contextmanager
+def _runs(runtime: Runtime) -> Iterator[None]:
+    """Whatever a runtime raises for an operator that it lacks becomes an ``InputError``."""
+    try:
+        yield
+    except RuntimeError as exc:
+        raise InputError(
+            f"the program cannot be exported for {runtime}, which does not run it: {exc}. It said which operator it "
+            "lacks above, if it knows. Replace the layer that it comes from (docs/limits.md lists those that export), "
+            "or export for the other runtime alone"
+        ) from exc

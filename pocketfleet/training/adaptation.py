@@ -105,7 +105,8 @@ def _add_lora(model: nn.Module, rank: int) -> None:
     found = [
         (parent, name, child)
         for parent in model.modules()
-        for name, child in parent.named_children()
+        # Not named_children, which passes over a layer's second name.
+        for name, child in parent._modules.items()
         # Not its subclasses: nn.MultiheadAttention reads the weight of its own past their forward.
         if type(child) is nn.Linear
     ]
@@ -114,8 +115,12 @@ def _add_lora(model: nn.Module, rank: int) -> None:
             "LoRA goes beside nn.Linear layers inside a model, and this one has none: train a part by patterns of "
             "names instead, or wrap the layer in a module"
         )
+    # A layer that a model uses in several places has one pair of matrices.
+    made: dict[nn.Linear, LoraLinear] = {}
     for parent, name, linear in found:
-        setattr(parent, name, LoraLinear(linear, rank))
+        if linear not in made:
+            made[linear] = LoraLinear(linear, rank)
+        setattr(parent, name, made[linear])
 
 
 def _some(names: Sequence[str]) -> str:

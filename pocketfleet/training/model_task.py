@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pocketfleet.errors import InputError
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.train_step import Loss
 from pocketfleet.training.weights import Tensors
@@ -25,6 +26,9 @@ class ModelTask:
         example_batch: ``(x, y)``, each ``[batch, ...]``; training and test examples in one.
         metrics: ``metrics(output, target)``, one value an example by name; none if left out.
         name: by which messages call it.
+
+    Raises:
+        InputError: the batch is no pair of tensors with one row an example.
     """
 
     def __init__(
@@ -38,6 +42,11 @@ class ModelTask:
     ) -> None:
         self.name = name or type(model).__name__
         self._model, self._loss, self._metrics = model, loss, metrics
+        if not isinstance(example_batch, tuple | list) or len(example_batch) != 2:
+            raise InputError(
+                f"the example batch must be a pair (x, y) of tensors, got {_described(example_batch)}: a model is "
+                "called as model(x), its loss as loss(output, y)"
+            )
         self._examples = Examples(*example_batch)
 
     def make_model(self) -> nn.Module:
@@ -59,3 +68,7 @@ class ModelTask:
     def test_examples(self) -> Examples:
         """The example batch."""
         return self._examples
+
+
+def _described(value: object) -> str:
+    return f"{len(value)} values" if isinstance(value, tuple | list) else type(value).__name__

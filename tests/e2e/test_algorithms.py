@@ -79,7 +79,7 @@ def test_a_bundle_without_a_term_is_refused_for_an_experiment_with_it(boston_bun
 
     with pytest.raises(
         InputError,
-        match=r"task.bundle .* was exported without momentum or other terms, the experiment is with proximal",
+        match=r"task.bundle .* was exported for plain sgd, the experiment is sgd with proximal",
     ):
         run(boston_bundle, tmp_path / "run", "algorithm.name=fedprox")
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,70 @@
+"""Every way in which a family is exported: what is trained, by which optimizer, for both runtimes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketfleet.export import Bundle, export_bundle
+from pocketfleet.export.session import Runtime
+
+from . import FAMILIES, Family
+from .family import seeded
+
+__all__ = ["CELLS", "OPTIMIZERS", "RANK", "SAMPLE", "Cell", "export"]
+
+# By name, the optimizer's arguments.
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "momentum": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3},
+    "adam": {"optimizer": "adam"},
+    "adamw": {"optimizer": "adamw", "weight_decay": 1e-2},
+}
+# Of LoRA's two factors.
+RANK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One family, trained in one mode by one optimizer."""
+
+    family: Family
+    mode: str
+    optimizer: str
+
+    def __str__(self) -> str:
+        return f"{self.family.name}-{self.mode}-{self.optimizer}"
+
+
+def export(cell: Cell, out: Path, *, seed: int = 0, only: Runtime | None = None) -> Bundle:
+    """The cell's bundle at ``out``, from the initial weights of ``seed``, for both runtimes or one."""
+    family = cell.family
+    modes: Mapping[str, Mapping[str, Any]] = {
+        "full": {},
+        "head": {"trainable": family.head},
+        "lora": {"lora_rank": RANK},
+    }
+    batch = family.make_batch(family.batch_size)
+    model = seeded(family.make_model, seed=seed)
+    arguments = {**modes[cell.mode], **OPTIMIZERS[cell.optimizer]}
+    return export_bundle(model, family.loss, batch, out=out, only=only, **arguments)
+
+
+def _sample() -> tuple[Cell, ...]:
+    """Each quick family once: modes in turn, optimizers in turn, shifted by one at every round of theirs."""
+    quick = [family for family in FAMILIES.values() if not family.slow]
+    names = list(OPTIMIZERS)
+    return tuple(
+        Cell(
+            family,
+            family.modes[index % len(family.modes)],
+            names[(index + index // len(names)) % len(names)],
+        )
+        for index, family in enumerate(quick)
+    )
+
+
+CELLS = tuple(
+    Cell(family, mode, optimizer) for family in FAMILIES.values() for mode in family.modes for optimizer in OPTIMIZERS
+)
+SAMPLE = _sample()
