@@ -18,7 +18,7 @@ from pocketfleet.export.footprint import Footprint, OperatorCost, build_footprin
 from pocketfleet.export.manifest import MANIFEST_FILE, PTE_FILE, Manifest, onnx_file
 from pocketfleet.export.program import METHODS, Programs, Signature
 
-__all__ = ["check_costs", "executorch_footprint", "onnx_footprint"]
+__all__ = ["check_costs", "check_signature", "executorch_footprint", "onnx_footprint"]
 
 
 def executorch_footprint(
@@ -71,17 +71,25 @@ def check_costs(folder: Path, manifest: Manifest, programs: Programs, *, version
     """
     batch, signature = manifest.max_batch, manifest.signature
     counted: dict[str, Footprint] = {}
-    differences = _differences("signature", signature, programs.signature)
+    differences: Iterator[str] = iter(())
     if "onnx" in manifest.footprint:
         counted["onnx"] = onnx_footprint(folder, signature, max_batch=batch)
     if "executorch" in manifest.footprint:
         operators, planned = _lowered_again(programs)
         counted["executorch"] = executorch_footprint(folder, signature, max_batch=batch, operators=operators)
         said = counted["executorch"].planned_bytes
-        differences = itertools.chain(
-            differences, _differences(f"{PTE_FILE} for max_batch {batch}: planned", said, planned)
-        )
-    first = next(itertools.chain(differences, _differences("footprint", manifest.footprint, counted)), None)
+        differences = _differences(f"{PTE_FILE} for max_batch {batch}: planned", said, planned)
+    differences = itertools.chain(_differences("footprint", manifest.footprint, counted), differences)
+    _require_none(differences, folder, manifest, versions)
+
+
+def check_signature(folder: Path, manifest: Manifest, programs: Programs, *, versions: Mapping[str, str]) -> None:
+    """Compare the manifest's signature with that of the task's programs; arguments and errors of ``check_costs``."""
+    _require_none(_differences("signature", manifest.signature, programs.signature), folder, manifest, versions)
+
+
+def _require_none(differences: Iterator[str], folder: Path, manifest: Manifest, versions: Mapping[str, str]) -> None:
+    first = next(differences, None)
     if first is not None:
         raise BundleError(
             f"{folder / MANIFEST_FILE}: {first}; {_cause(manifest.exported_with, versions)}. Copy the bundle again, or "

@@ -186,7 +186,11 @@ def open_session(bundle: "Bundle", runtime: Runtime) -> Session:
 
     Raises:
         ValueError: no such runtime.
+        InputError: the bundle was not exported for it.
     """
+    if runtime in {"executorch", "onnx"}:
+        # Refuses one that the bundle was not exported for.
+        bundle.footprint(runtime)
     if runtime == "executorch":
         from pocketfleet.export.executorch import ExecutorchSession
 

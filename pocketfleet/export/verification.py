@@ -11,7 +11,7 @@ from pocketfleet.export.bundle_writer import installed_versions, trace
 from pocketfleet.export.gate import STEPS, run_gate
 from pocketfleet.export.gate_report import GateReport, GateRow, Suspects, require
 from pocketfleet.export.plan import Plan
-from pocketfleet.export.recount import check_costs
+from pocketfleet.export.recount import check_costs, check_signature
 from pocketfleet.export.session import EagerSession, Runtime, open_session
 from pocketfleet.training.adaptation import adapted
 from pocketfleet.training.task import Task, check_task, initial_model, load_task, task_examples
@@ -59,14 +59,16 @@ def verify_bundle(bundle: Bundle, task: Task | None = None, *, steps: int = STEP
         max_batch=bundle.max_batch,
         runtimes=bundle.runtimes,
     )
-    # First what the manifest says, by which the programs are run.
-    check_costs(bundle.path, bundle.manifest, trace(plan, bundle.runtimes[0]), versions=installed_versions())
+    programs, versions = trace(plan, bundle.runtimes[0]), installed_versions()
+    # First the signature, by which the programs are run.
+    check_signature(bundle.path, bundle.manifest, programs, versions=versions)
     report = gate_bundle(bundle, task, model, steps=steps)
     operators: dict[str, Suspects] = {
         runtime: Suspects(operators=frozenset(cost.name for cost in bundle.footprint(runtime).operators["train_step"]))
         for runtime in bundle.runtimes
     }
     require(report, operators)
+    check_costs(bundle.path, bundle.manifest, programs, versions=versions)
     return report
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -92,7 +93,7 @@ CONSTANTS: dict[str, Callable[[], Task]] = {
 @pytest.mark.parametrize("where", CONSTANTS)
 def test_a_constant(tmp_path: Path, where: str) -> None:
     bundle = export_task(CONSTANTS[where](), out=tmp_path / "bundle", **ARGUMENTS)
-    assert initializers(bundle, "evaluate") == [CLASS_WEIGHTS.tolist()]
+    assert CLASS_WEIGHTS.tolist() in [np.ravel(value).tolist() for value in initializers(bundle, "evaluate")]
 
 
 def initializers(bundle: Bundle, method: str) -> list[Any]:

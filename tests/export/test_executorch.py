@@ -40,3 +40,16 @@ def test_no_stock_convolution_or_pool_gradient_is_left(normalised_bundle: Bundle
     names = {operator.name for operator in normalised_bundle.footprint("executorch").train_step}
     assert {"as_strided_copy", "mm", "bmm"} <= names
     assert not names & {"convolution", "convolution_backward", "avg_pool2d_backward"}
+
+
+def test_one_thread_is_given_back() -> None:
+    from executorch.extension.pybindings import _C
+
+    before = _C._threadpool_get_thread_count()
+    executorch.limit_threads(2)
+    try:
+        with executorch.one_thread():
+            assert _C._threadpool_get_thread_count() == 1
+        assert _C._threadpool_get_thread_count() == 2
+    finally:
+        executorch.limit_threads(before)

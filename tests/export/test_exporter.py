@@ -121,7 +121,6 @@ def test_one_runtime_alone(for_onnx: Bundle) -> None:
     assert {row.runtime for row in report.rows} == {"onnx"}
 
 
-@pytest.mark.xfail(raises=FileNotFoundError, reason="open_session does not look at what the bundle was exported for")
 def test_a_session_for_the_other_runtime(for_onnx: Bundle) -> None:
     with pytest.raises(InputError, match="was exported for onnx only: export it for executorch too"):
         open_session(for_onnx, "executorch")
