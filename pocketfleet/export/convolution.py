@@ -87,7 +87,7 @@ def _slide(image: torch.Tensor, weight: torch.Tensor, *, out: tuple[int, int], w
     """Rule 1: ``[channels_out, out_h * out_w * batch]`` from a padded image and an ``OIHW`` weight."""
     channels_out, channels_in, height, width = weight.shape
     groups = window.groups
-    kernel = weight.view(groups, channels_out // groups, channels_in * height * width)
+    kernel = weight.reshape(groups, channels_out // groups, channels_in * height * width)
     total = _product(kernel, _columns(image, kernel=(height, width), out=out, window=window))
     return total.view(channels_out, total.shape[2])
 

@@ -128,6 +128,12 @@ def _convolution_grad_weight(
     return full
 
 
+def _products_or_convolutions(*args: Any) -> Any:  # noqa: ANN401 - the operator's own arguments
+    """``aten.convolution_backward`` by products where ``convolution`` covers it, else by the runtime's convolutions."""
+    gradients = im2col.convolution_backward(*args)
+    return convolution_backward(*args) if gradients is NotImplemented else gradients
+
+
 def _torch_entries(names: Sequence[Any], *, versions: str, reason: str) -> list[Decomposition]:
     found = get_decompositions(list(names))
     return [
@@ -159,7 +165,7 @@ EXECUTORCH: tuple[Decomposition, ...] = (
     ),
     Decomposition(
         operator=aten.convolution_backward.default,
-        replacement=im2col.convolution_backward,
+        replacement=_products_or_convolutions,
         versions="executorch 1.5.1",
         reason="as slow as the forward kernel, and 2-D only",
     ),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from families import FAMILIES
 from families.matrix import CELLS, OPTIMIZERS, SAMPLE, Cell, export
-from families.table import kept_rows, row_keys
 
 from pocketfleet.export import Bundle
 from pocketfleet.export.manifest import WEIGHTS_FILE
@@ -82,7 +81,3 @@ def test_another_version_changes_the_weights_alone(tmp_path: Path) -> None:
     first = export(cell, tmp_path / "first").manifest.files
     second = export(cell, tmp_path / "second", seed=1).manifest.files
     assert {name for name in first if first[name] != second[name]} == {WEIGHTS_FILE}
-
-
-def test_the_page_has_a_row_for_each_family_and_mode() -> None:
-    assert list(kept_rows()) == row_keys(), "run python -m tests.export.families.table with the family's name"
