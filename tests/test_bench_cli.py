@@ -54,7 +54,10 @@ def test_tables_and_ratios_are_printed(
         assert part in " ".join(printed.out.split())
 
 
-def test_results_are_merged(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_merged(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     merge_bench([written, written], json_file=tmp_path / "rows.json")
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert {row["figures"] for row in rows} == {"measured", "predicted"}
