@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketfleet.errors import InputError
+from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
-    from pocketfleet.device_sim.bench_tables import Table
     from pocketfleet.export.session import Runtime
 
 __all__ = ["bench", "merge_bench"]
@@ -86,7 +86,7 @@ def bench(
     if earlier is not None:
         tables = (*tables, comparison_table(compare_reports(report, earlier), where=str(baseline)))
     for table in () if quiet else tables:
-        _print_table(table)
+        print_table(list(table.rows), title=table.title)
 
 
 def merge_bench(
@@ -105,7 +105,8 @@ def merge_bench(
     rows = merge_reports([(path, read_report(path)) for path in files])
     if json_file is not None:
         json_file.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-    _print_table(merged_table(rows))
+    table = merged_table(rows)
+    print_table(list(table.rows), title=table.title)
 
 
 def _runtimes(name: str | None) -> "tuple[Runtime, ...]":
@@ -123,18 +124,3 @@ def _check_targets(*files: Path | None) -> None:
     for file in files:
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
             raise InputError(f"{file} cannot be written: name a file in a folder that is there")
-
-
-def _print_table(table: "Table") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Printed
-    from rich.text import Text
-
-    printed = Printed(box=box.SIMPLE, title=Text(table.title, style="bold"), title_justify="left")
-    for name in table.rows[0]:
-        printed.add_column(name, overflow="fold")
-    for row in table.rows:
-        # As text: square brackets are no markup here.
-        printed.add_row(*(Text(str(value)) for value in row.values()))
-    Console(highlight=False).print(printed)

@@ -48,6 +48,12 @@ def export(
         float | None, typer.Option(min=0.0, help="The manifest's default.  [default: 0.01, with Adam 0.001]")
     ] = None,
     only: Annotated[str | None, typer.Option(help="executorch or onnx: for one runtime alone.")] = None,
+    int8_predict: Annotated[
+        bool, typer.Option("--int8-predict", help="A quantised copy of predict too; it never sees trained weights.")
+    ] = False,
+    training_module: Annotated[
+        bool, typer.Option("--training-module", help="A file for ExecuTorch's own TrainingModule too.")
+    ] = False,
     gate_steps: Annotated[int, typer.Option(min=1, help="Steps in which programs must follow PyTorch.")] = 20,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the initial weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle in --out.")] = False,
@@ -82,6 +88,8 @@ def export(
         adaptation=Adaptation(trainable=tuple(trainable or ()), lora_rank=lora),
         seed=seed,
         only=only,
+        int8_predict=int8_predict,
+        training_module=training_module,
         gate_steps=gate_steps,
         force=force,
     )
@@ -139,6 +147,10 @@ def inspect(
         print_table(
             [{"operator": row.pop("operator"), **_readable(row)} for row in costs["operators"][: layers or None]]
         )
+    if loaded.manifest.predict:
+        typer.echo(f"ExecuTorch's predict runs on: {loaded.manifest.predict}")
+    if loaded.manifest.int8:
+        typer.echo(f"predict_int8: outputs {loaded.manifest.int8.output_error:.1%} off float32")
     print_table([{"file": name, "bytes": f"{entry.bytes:,}"} for name, entry in loaded.manifest.files.items()])
 
 

@@ -1,11 +1,13 @@
 """How a model becomes a program that trains on a phone.
 
 Read in this order: ``exporter`` (the two calls), ``plan``, ``program`` (a task's three methods as graphs) and
-``layers`` (which module an operator comes from), ``decompositions`` and ``convolution`` (what a
-runtime lacks or gets wrong), ``executorch`` and ``onnx`` (graphs to files, and who runs these), ``session`` (one
-interface to eager PyTorch and both runtimes), ``gate`` (what a program must show before it leaves), ``footprint`` (what
-it costs) and ``recount`` (whether its files cost that), ``manifest`` and ``bundle`` (the folder that goes
-to a phone), ``verification``. Neither runtime is imported before it is used.
+``layers`` (which module an operator comes from); ``decompositions``, ``convolution`` and ``pooling`` (what a runtime
+lacks or gets wrong); ``executorch`` with ``xnnpack`` and ``delegated_predict``, and ``onnx`` (graphs to files, and who
+runs these); ``session`` (one interface to eager PyTorch and both runtimes); ``gate`` and ``gate_trial`` (what a program
+must show before it leaves); ``footprint`` (what it costs), ``recount`` (whether its files cost that) and
+``explanation``; ``manifest`` and ``bundle`` (the folder that goes to a phone), ``verification``. Extras of ExecuTorch's
+are ``int8_predict`` and ``training_module``; ``onnx_profile`` and ``executorch_profile`` say where a step's time goes.
+Neither runtime is imported before it is used.
 """
 
 from pocketfleet.export.bundle import Bundle

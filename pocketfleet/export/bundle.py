@@ -4,6 +4,7 @@
 ``manifest.json``                                           what ``manifest.py`` describes
 ``model.pte``                                               the three methods for ExecuTorch
 ``train_step.onnx``, ``predict.onnx``, ``evaluate.onnx``    the same for ONNX Runtime; one runtime may be left out
+``training_module.pte``                                     a joint graph for ExecuTorch's own trainer, if asked for
 ``weights.safetensors``                                     trainable weights and buffers
 ``frozen.safetensors``                                      frozen weights; only where there are any
 ==========================================================  ====================================================
@@ -20,6 +21,7 @@ from pocketfleet.export.manifest import (
     FROZEN_FILE,
     MANIFEST_FILE,
     PTE_FILE,
+    TRAINING_MODULE_FILE,
     WEIGHTS_FILE,
     Manifest,
     TaskEntry,
@@ -147,6 +149,8 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     frozen = bool(manifest.signature.train_step.input_names("frozen"))
     programs = {"executorch": (PTE_FILE,), "onnx": tuple(map(onnx_file, METHODS))}
     wanted = {WEIGHTS_FILE, *([FROZEN_FILE] if frozen else [])}
+    if manifest.training_module:
+        wanted.add(TRAINING_MODULE_FILE)
     wanted.update(name for runtime in manifest.footprint for name in programs[runtime])
     if set(manifest.files) != wanted:
         raise BundleError(

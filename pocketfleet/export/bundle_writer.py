@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch._ops import OpOverload
 
@@ -12,11 +13,13 @@ from pocketfleet.errors import InputError
 from pocketfleet.export.decompositions import decomposition_table
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate_report import Suspects
+from pocketfleet.export.int8_accuracy import Int8Accuracy
 from pocketfleet.export.manifest import (
     FROZEN_FILE,
     MANIFEST_FILE,
     PTE_FILE,
     SCHEMA_VERSION,
+    TRAINING_MODULE_FILE,
     WEIGHTS_FILE,
     AdaptationEntry,
     FileEntry,
@@ -27,7 +30,7 @@ from pocketfleet.export.manifest import (
 from pocketfleet.export.plan import Plan
 from pocketfleet.export.program import Programs, trace_programs
 from pocketfleet.export.recount import executorch_footprint, onnx_footprint
-from pocketfleet.export.session import Runtime
+from pocketfleet.export.session import EagerSession, Runtime
 from pocketfleet.training.update import tensors_to_bytes
 
 __all__ = ["Written", "footprint_of", "installed_versions", "trace", "write_files"]
@@ -55,8 +58,10 @@ def write_files(folder: Path, plan: Plan) -> Written:
     if plan.weights.frozen:
         (folder / FROZEN_FILE).write_bytes(tensors_to_bytes(plan.weights.frozen))
     footprints: dict[Runtime, Footprint] = {
-        runtime: _lowered(runtime, programs[runtime], folder) for runtime in plan.runtimes
+        runtime: _lowered(plan, runtime, programs[runtime], folder) for runtime in plan.runtimes
     }
+    if plan.training_module:
+        _write_training_module(plan, folder)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         task=TaskEntry(name=plan.task.name, path=plan.task_path, options=dict(plan.task_options)),
@@ -66,6 +71,9 @@ def write_files(folder: Path, plan: Plan) -> Written:
         max_batch=plan.max_batch,
         signature=programs[plan.runtimes[0]].signature,
         footprint=footprints,
+        predict=_predict_engine(plan, folder),
+        int8=_int8_accuracy(plan, folder),
+        training_module=plan.training_module,
         files={path.name: _file_entry(path) for path in sorted(folder.iterdir())},
         exported_with=installed_versions(),
         minimum_runtime=_minimum_versions(),
@@ -92,14 +100,16 @@ def trace(plan: Plan, runtime: Runtime) -> Programs:
 
 def footprint_of(plan: Plan, runtime: Runtime, folder: Path) -> Footprint:
     """What the plan's programs cost on one runtime, whose files are written into ``folder``."""
-    return _lowered(runtime, trace(plan, runtime), folder)
+    return _lowered(plan, runtime, trace(plan, runtime), folder)
 
 
-def _lowered(runtime: Runtime, programs: Programs, folder: Path) -> Footprint:
+def _lowered(plan: Plan, runtime: Runtime, programs: Programs, folder: Path) -> Footprint:
     """Write a runtime's files; whatever an exporter raises for a model it does not know becomes an ``InputError``."""
     write = {"executorch": _write_executorch, "onnx": _write_onnx}[runtime]
     try:
-        return write(programs, folder)
+        return write(plan, programs, folder)
+    except InputError:
+        raise
     except Exception as exc:
         # The reason is the first line; what follows are graphs and pleas to report a bug.
         reason = (str(exc).splitlines() or [""])[0][:300]
@@ -109,14 +119,48 @@ def _lowered(runtime: Runtime, programs: Programs, folder: Path) -> Footprint:
         ) from exc
 
 
-def _write_executorch(programs: Programs, folder: Path) -> Footprint:
-    from pocketfleet.export.executorch import write_executorch
+def _write_executorch(plan: Plan, programs: Programs, folder: Path) -> Footprint:
+    from pocketfleet.export.delegated_predict import check_delegated_predict, write_fastest_predict
+    from pocketfleet.export.int8_predict import calibration_split, quantised_program
 
-    operators = write_executorch(programs, folder / PTE_FILE)
+    eager = EagerSession(plan.task, plan.model, plan.settings)
+    int8 = None
+    if plan.int8_predict:
+        int8 = quantised_program(plan.model, plan.weights, calibration_split(plan.examples)[0], plan.max_batch)
+    operators = write_fastest_predict(
+        programs,
+        folder / PTE_FILE,
+        check=lambda path: check_delegated_predict(path, programs, eager, weights=plan.weights, x=plan.examples.x),
+        int8=int8,
+    )
     return executorch_footprint(folder, programs.signature, max_batch=programs.max_batch, operators=operators)
 
 
-def _write_onnx(programs: Programs, folder: Path) -> Footprint:
+def _predict_engine(plan: Plan, folder: Path) -> Literal["xnnpack", "portable"] | None:
+    if "executorch" not in plan.runtimes:
+        return None
+    from pocketfleet.export.executorch import predict_is_delegated
+
+    return "xnnpack" if predict_is_delegated(folder / PTE_FILE) else "portable"
+
+
+def _int8_accuracy(plan: Plan, folder: Path) -> Int8Accuracy | None:
+    if not plan.int8_predict:
+        return None
+    from pocketfleet.export.int8_predict import calibration_split, compare_int8
+
+    others = calibration_split(plan.examples)[1]
+    return compare_int8(folder / PTE_FILE, plan.task, plan.model, plan.weights, others, max_batch=plan.max_batch)
+
+
+def _write_training_module(plan: Plan, folder: Path) -> None:
+    from pocketfleet.export.training_module import write_training_module
+
+    path = folder / TRAINING_MODULE_FILE
+    write_training_module(plan.task, plan.model, plan.weights, plan.examples, batch_size=plan.max_batch, path=path)
+
+
+def _write_onnx(_plan: Plan, programs: Programs, folder: Path) -> Footprint:
     from pocketfleet.export.onnx import write_onnx
 
     write_onnx(programs, folder)

@@ -42,6 +42,17 @@ def threshold_backward(grad: torch.Tensor, x: torch.Tensor, threshold: float) ->
     return chosen
 
 
+def constant_pad(x: torch.Tensor, pad: Sequence[int], value: float = 0.0) -> Any:  # noqa: ANN401 - or NotImplemented
+    """``aten.constant_pad_nd`` with negative padding, the gradient of a positive one: cut first, then pad the rest."""
+    if all(size >= 0 for size in pad):
+        return NotImplemented
+    for i in range(len(pad) // 2):
+        dim, low, high = x.dim() - 1 - i, max(-pad[2 * i], 0), max(-pad[2 * i + 1], 0)
+        x = x.narrow(dim, low, x.shape[dim] - low - high)
+    rest = [max(size, 0) for size in pad]
+    return aten.constant_pad_nd.default(x, rest, value) if any(rest) else x.clone()
+
+
 def convolution_backward(
     grad: torch.Tensor,
     x: torch.Tensor,
@@ -180,6 +191,23 @@ EXECUTORCH: tuple[Decomposition, ...] = (
         replacement=threshold_backward,
         versions="executorch 1.5.1",
         reason="there is no kernel; the default decomposition is several times slower than a choice with a scalar",
+    ),
+    Decomposition(
+        operator=aten.constant_pad_nd.default,
+        replacement=constant_pad,
+        versions="executorch 1.5.1",
+        reason="the kernel refuses negative padding",
+    ),
+    Decomposition(
+        operator=aten._adaptive_avg_pool2d_backward.default,
+        replacement=pooling.adaptive_avg_pool_backward,
+        versions="executorch 1.5.1",
+        reason="there is no kernel",
+    ),
+    *_torch_entries(
+        (aten.silu_backward.default, aten.mish_backward.default),
+        versions="executorch 1.5.1",
+        reason="there is no kernel",
     ),
     *_torch_entries(
         _BATCH_NORM,

@@ -50,6 +50,8 @@ def export_bundle(
     metrics: Metrics | None = None,
     max_batch: int | None = None,
     only: str | None = None,
+    int8_predict: bool = False,
+    training_module: bool = False,
     gate_steps: int = STEPS,
     force: bool = False,
 ) -> Bundle:
@@ -71,6 +73,10 @@ def export_bundle(
         metrics: ``metrics(output, target)``, one value an example by name, for ``evaluate``.
         max_batch: the largest batch, for which memory is planned; the example batch's if left out.
         only: ``"executorch"`` or ``"onnx"`` for one runtime alone.
+        int8_predict: give ``model.pte`` a method ``predict_int8(x)`` with a quantised copy of the initial weights,
+            which never sees trained ones; the manifest holds its accuracy.
+        training_module: write ``training_module.pte`` too, for ExecuTorch's own ``TrainingModule`` and batches of
+            exactly ``max_batch``.
         gate_steps: training steps in which the programs must follow PyTorch.
         force: replace a bundle that is there.
 
@@ -98,6 +104,8 @@ def export_bundle(
         task_path=None,
         adaptation=Adaptation(trainable=patterns, lora_rank=lora_rank),
         only=only,
+        int8_predict=int8_predict,
+        training_module=training_module,
         gate_steps=gate_steps,
         force=force,
     )
@@ -116,6 +124,8 @@ def export_task(
     weights: Weights | None = None,
     seed: int = 0,
     only: str | None = None,
+    int8_predict: bool = False,
+    training_module: bool = False,
     gate_steps: int = STEPS,
     force: bool = False,
 ) -> Bundle:
@@ -134,6 +144,8 @@ def export_task(
             the sums of all training examples.
         seed: of the initial weights.
         only: one runtime alone.
+        int8_predict: as in ``export_bundle``.
+        training_module: as in ``export_bundle``.
         gate_steps: training steps in which the programs must follow PyTorch.
         force: replace a bundle that is there.
 
@@ -152,6 +164,8 @@ def export_task(
         weights=weights,
         seed=seed,
         only=only,
+        int8_predict=int8_predict,
+        training_module=training_module,
     )
     return write_bundle(plan, out=out, force=force, gated=True, gate_steps=gate_steps)
 

@@ -24,6 +24,7 @@ __all__ = [
     "moved",
     "norm",
     "relative",
+    "rounded_floor",
     "take",
     "train",
     "weights_of",
@@ -58,6 +59,9 @@ _PLAIN_HYPER = {
 # compared. The learning rate is then halved, so many times at most (from 1e38, float32's largest, to below any in use).
 _EXPLODED = 10.0
 _HALVINGS = 160
+# Starts that are rounded otherwise, each tensor by a factor this close to 1: float32's own rounding.
+_ROUNDED_STARTS = 4
+_ROUNDING = 2.0**-23
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,9 +262,33 @@ def _noise_floor(eager: Session, trial: Trial, end: TrainState) -> float:
         _, exact = train(eager, _in_double(trial))
     except (RuntimeError, TypeError):
         return 0.0
+    return _distance(end, exact, trial)
+
+
+def rounded_floor(trial: Trial, reference: Reference) -> float:
+    """How far eager training ends from itself when it starts from weights that were rounded otherwise.
+
+    The distance to ``float64`` is one draw of chance: a rectifier whose input lies within rounding of its kink sends a
+    model one way or the other, and that path may have met none. This is the largest of a few draws.
+    """
+    start = trial.start
+    distances = []
+    for draw in range(_ROUNDED_STARTS):
+        rounded = {
+            name: value * (1 + _ROUNDING * torch.from_numpy(normal(draw_key(0, "gate_rounding", draw, index), 1)))
+            for index, (name, value) in enumerate(sorted(start.trainable.items()))
+        }
+        rounded = {name: value.to(start.trainable[name].dtype) for name, value in rounded.items()}
+        other = replace(trial, start=replace(start, trainable=rounded))
+        _, end = train(reference.eager, other)
+        distances.append(_distance(reference.end, end, trial))
+    return max(distances)
+
+
+def _distance(end: TrainState, other: TrainState, trial: Trial) -> float:
     return max(
         error
-        for found, expected in zip(moved(end, trial.start), moved(exact, trial.start), strict=True)
+        for found, expected in zip(moved(end, trial.start), moved(other, trial.start), strict=True)
         for error in (0.0, *relative(found, expected).values())
     )
 

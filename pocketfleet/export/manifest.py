@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from pocketfleet.errors import BundleError
 from pocketfleet.export.footprint import Footprint
+from pocketfleet.export.int8_accuracy import Int8Accuracy
 from pocketfleet.export.program import METHODS, Signature
 from pocketfleet.training.train_step import StepSettings
 
@@ -21,6 +22,7 @@ __all__ = [
     "MANIFEST_FILE",
     "PTE_FILE",
     "SCHEMA_VERSION",
+    "TRAINING_MODULE_FILE",
     "WEIGHTS_FILE",
     "AdaptationEntry",
     "FileEntry",
@@ -35,6 +37,7 @@ MANIFEST_FILE = "manifest.json"
 PTE_FILE = "model.pte"
 WEIGHTS_FILE = "weights.safetensors"
 FROZEN_FILE = "frozen.safetensors"
+TRAINING_MODULE_FILE = "training_module.pte"
 # Raised whenever a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -109,6 +112,12 @@ class Manifest(BaseModel):
     signature: Signature
     # By runtime that the bundle was exported for.
     footprint: dict[Literal["executorch", "onnx"], Footprint] = Field(min_length=1)
+    # What ExecuTorch's predict runs on; none where there is no ExecuTorch program.
+    predict: Literal["xnnpack", "portable"] | None
+    # How far the method predict_int8 is from float32; none where the file lacks it.
+    int8: Int8Accuracy | None
+    # Whether the folder holds the joint graph for ExecuTorch's own TrainingModule.
+    training_module: bool
     files: dict[FileName, FileEntry]
     # Distribution names to the versions that exported the bundle.
     exported_with: dict[str, str]

@@ -66,7 +66,11 @@ def write_onnx(programs: Programs, folder: Path) -> None:
             try:
                 _write_method(programs, method, folder / onnx_file(method))
             except OnnxExporterError as exc:
-                raise InputError(f"an operator of {method} has no standard ONNX form: {exc.__cause__ or exc}") from exc
+                reason = str(exc.__cause__ or exc).splitlines()[0][:300]
+                raise InputError(
+                    f"the model cannot be exported for onnx: an operator of {method} has no standard ONNX form "
+                    f"({reason}). Replace the layer that it comes from: docs/limits.md lists those that export"
+                ) from exc
 
 
 def _input_names(signature: MethodSignature) -> list[str]:

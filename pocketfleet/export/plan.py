@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from pydantic import JsonValue
 from torch import nn
@@ -16,11 +16,9 @@ from pocketfleet.training.task import Task, check_task, initial_model, task_exam
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights
 
-__all__ = ["RUNTIMES", "Convolution", "Plan", "make_plan", "runtimes_of"]
+__all__ = ["RUNTIMES", "Plan", "make_plan", "runtimes_of"]
 
 RUNTIMES: tuple[Runtime, ...] = ("executorch", "onnx")
-# How ExecuTorch convolves: as matrix products over copies, by its own kernels, or as measured to be faster.
-Convolution = Literal["matmul", "native", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +28,8 @@ class Plan:
     Attributes:
         task: what is learnt, adapted.
         task_path: by which ``load_task`` finds the task before its adaptation; ``None`` where it cannot.
+        int8_predict: whether ``model.pte`` gets a quantised copy of ``predict``.
+        training_module: whether there is a file for ExecuTorch's own ``TrainingModule``.
         leave_out: by runtime, operators whose decomposition is not used.
     """
 
@@ -44,6 +44,8 @@ class Plan:
     hyper: Mapping[str, float]
     max_batch: int
     runtimes: tuple[Runtime, ...] = RUNTIMES
+    int8_predict: bool = False
+    training_module: bool = False
     leave_out: Mapping[Runtime, Collection[str]] = field(default_factory=dict)
 
 
@@ -72,6 +74,8 @@ def make_plan(
     weights: Weights | None = None,
     seed: int = 0,
     only: str | None = None,
+    int8_predict: bool = False,
+    training_module: bool = False,
 ) -> Plan:
     """What ``export_task`` settles before it writes; its arguments and errors."""
     missing = [name for name in settings.hyper_names if name not in hyper]
@@ -79,6 +83,8 @@ def make_plan(
         raise InputError(f"hyper-parameters missing: {missing}; the step's settings want {list(settings.hyper_names)}")
     if max_batch < 1:
         raise InputError(f"max_batch must be 1 or more, got {max_batch}")
+    if only == "onnx" and (int8_predict or training_module):
+        raise InputError("int8 predictions and training modules are ExecuTorch's: export for it too")
     adaptation = adaptation or Adaptation()
     task = adapted(task, adaptation)
     examples = task_examples(task, "train")
@@ -100,4 +106,6 @@ def make_plan(
         hyper=hyper,
         max_batch=max_batch,
         runtimes=runtimes_of(only),
+        int8_predict=int8_predict,
+        training_module=training_module,
     )

@@ -41,7 +41,17 @@ from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
 from pocketfleet.training.weights import Tensors, Weights
 
-__all__ = ["BATCH", "METHODS", "MethodSignature", "Programs", "Role", "Signature", "TensorSpec", "trace_programs"]
+__all__ = [
+    "BATCH",
+    "METHODS",
+    "MethodSignature",
+    "Programs",
+    "Role",
+    "Signature",
+    "TensorSpec",
+    "plain_operators",
+    "trace_programs",
+]
 
 # How a dynamic dimension is written in a shape.
 BATCH: Literal["batch"] = "batch"
@@ -349,11 +359,13 @@ def _check_guards(shape_env: Any, *, max_batch: int) -> None:  # noqa: ANN401 - 
 
 
 @contextmanager
-def _without_onednn() -> Iterator[None]:
+def plain_operators() -> Iterator[None]:
+    """Trace attention and recurrence as products: neither runtime knows torch's fused ones, nor oneDNN's."""
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch._C._set_mkldnn_enabled(before)
 
@@ -364,8 +376,7 @@ def _trace(method: _Method, model: nn.Module, table: DecompositionTable, *, max_
 
     dynamic = max_batch > 1
     mode, fakes = _fake_inputs(method, dynamic=dynamic)
-    # Neither runtime knows torch's fused attention nor its oneDNN recurrence.
-    with mode, sdpa_kernel(SDPBackend.MATH), _without_onednn(), tracked_layers(model), enable_python_dispatcher():
+    with mode, plain_operators(), tracked_layers(model), enable_python_dispatcher():
         module = make_fx(method.call, decomposition_table=dict(table), tracing_mode="real")(*fakes)
     _check_guards(mode.shape_env, max_batch=max_batch)
     _simplify(module)

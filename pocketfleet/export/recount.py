@@ -75,7 +75,7 @@ def check_costs(folder: Path, manifest: Manifest, programs: Programs, *, version
     if "onnx" in manifest.footprint:
         counted["onnx"] = onnx_footprint(folder, signature, max_batch=batch)
     if "executorch" in manifest.footprint:
-        operators, planned = _lowered_again(programs)
+        operators, planned = _lowered_again(programs, delegate_predict=manifest.predict == "xnnpack")
         counted["executorch"] = executorch_footprint(folder, signature, max_batch=batch, operators=operators)
         said = counted["executorch"].planned_bytes
         differences = _differences(f"{PTE_FILE} for max_batch {batch}: planned", said, planned)
@@ -97,12 +97,15 @@ def _require_none(differences: Iterator[str], folder: Path, manifest: Manifest, 
         )
 
 
-def _lowered_again(programs: Programs) -> tuple[dict[str, tuple[OperatorCost, ...]], dict[str, int]]:
+def _lowered_again(
+    programs: Programs, *, delegate_predict: bool
+) -> tuple[dict[str, tuple[OperatorCost, ...]], dict[str, int]]:
     """Operators and planned memory of the task's program, lowered once more."""
     from pocketfleet.export.executorch import planned_memory, write_executorch
 
     with tempfile.TemporaryDirectory() as again:
-        return write_executorch(programs, Path(again) / PTE_FILE), planned_memory(Path(again) / PTE_FILE)
+        path = Path(again) / PTE_FILE
+        return write_executorch(programs, path, delegate_predict=delegate_predict), planned_memory(path)
 
 
 def _cause(then: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.bundle_writer import installed_versions, trace
 from pocketfleet.export.gate import STEPS, run_gate
 from pocketfleet.export.gate_report import GateReport, GateRow, Suspects, require
+from pocketfleet.export.manifest import TRAINING_MODULE_FILE
 from pocketfleet.export.plan import Plan
 from pocketfleet.export.recount import check_costs, check_signature
 from pocketfleet.export.session import EagerSession, Runtime, open_session
@@ -107,6 +108,11 @@ def gate_bundle(bundle: Bundle, task: Task, model: nn.Module, *, steps: int) -> 
                 steps=steps,
             )
         rows += report.rows
+    if bundle.manifest.training_module:
+        from pocketfleet.export.training_module import check_training_module
+
+        path, examples = bundle.path / TRAINING_MODULE_FILE, task_examples(task, "train")
+        rows += check_training_module(path, task, model, bundle.weights(), examples, batch_size=bundle.max_batch)
     return GateReport(tuple(rows))
 
 

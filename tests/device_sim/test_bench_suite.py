@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from pocketfleet import Bundle
-from pocketfleet.device_sim import bench_suite
 from pocketfleet.device_sim.bench_suite import SUITES, export_workload, make_task, suite_bundles
-from pocketfleet.errors import GateError, InputError
+from pocketfleet.errors import InputError
 from pocketfleet.training.task import check_task, initial_model, load_task, task_examples
 
 # Parameters by hand. A change of any is another suite.
@@ -86,23 +85,6 @@ def test_a_folder_with_something_else_under_the_name(tmp_path: Path, boston_bund
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is no folder to export into"):
         list(suite_bundles("v1", folder=tmp_path / "file", workloads=("mlp",), observer=str))
-
-
-def test_weights_at_a_kink_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds = []
-
-    def export(*_: object, seed: int, **__: object) -> str:
-        seeds.append(seed)
-        if seed < 2:
-            raise GateError("at a kink")
-        return "exported"
-
-    monkeypatch.setattr(bench_suite, "export_task", export)
-    assert export_workload("v1", "mlp", out=tmp_path / "b") == "exported"
-    assert seeds == [0, 1, 2]
-    monkeypatch.setattr(bench_suite, "_DRAWS", 2)
-    with pytest.raises(GateError, match="at a kink"):
-        export_workload("v1", "mlp", out=tmp_path / "b")
 
 
 @pytest.mark.long

@@ -112,8 +112,8 @@ def test_gradients_traced_for_any_batch(name: str, runtime: Runtime) -> None:
     operators = {str(node.target).rpartition(".")[0] for node in traced.graph.nodes}
     replaced = {entry.name for entry in (EXECUTORCH if runtime == "executorch" else ONNX)}
     # A transposed convolution is what ONNX has for the gradient; only ExecuTorch's is replaced by products.
-    # An average pool without a divisor of its own is left alone.
-    assert not operators & (replaced - {"aten.avg_pool2d"})
+    # An average pool without a divisor of its own is left alone, and padding that does not cut.
+    assert not operators & (replaced - {"aten.avg_pool2d", "aten.constant_pad_nd"})
     for batch in (2, 5, 9):
         x = drawn(batch, 2, 6, 6, seed=batch)
         torch.testing.assert_close(traced(x), call(x), rtol=1e-5, atol=1e-5)
@@ -134,3 +134,14 @@ def test_an_operator_can_be_left_out() -> None:
 def test_leaving_out_an_unknown_operator() -> None:
     with pytest.raises(ValueError, match=r"no decomposition for onnx of \['aten.convolution'\]"):
         decomposition_table("onnx", leave_out=["aten.convolution"])
+
+
+@given(batch=st.integers(1, 3), pads=st.lists(st.integers(-2, 2), min_size=4, max_size=4))
+@few
+def test_padding_that_cuts(batch: int, pads: list[int]) -> None:
+    x = drawn(batch, 2, 5, 6)
+    found = decompositions.constant_pad(x, pads, 0.5)
+    if all(size >= 0 for size in pads):
+        assert found is NotImplemented
+    else:
+        torch.testing.assert_close(found, torch.ops.aten.constant_pad_nd(x, pads, 0.5))

@@ -195,3 +195,37 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, arguments: dict[s
 def test_no_folder_to_write_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="missing is no folder; make it first"):
         export_bundle(Classifier(), LOSS, BATCH, out=tmp_path / "missing" / "bundle")
+
+
+def test_a_quantised_predict_and_a_training_module(tmp_path: Path) -> None:
+    bundle = export_bundle(
+        nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)),
+        nn.CrossEntropyLoss(reduction="none"),
+        (drawn(12, 3), torch.arange(12) % 4),
+        out=tmp_path / "bundle",
+        only="executorch",
+        int8_predict=True,
+        training_module=True,
+        gate_steps=2,
+    )
+    loaded = Bundle.load(bundle.path)
+    assert loaded.manifest.predict == "xnnpack"
+    assert loaded.manifest.int8 is not None
+    # The first half calibrates, the second is compared on: six examples leave ranges that the others exceed.
+    assert loaded.manifest.int8.examples == 6
+    assert 0.0 < loaded.manifest.int8.output_error < 0.5
+    assert "training_module.pte" in loaded.manifest.files
+
+
+@pytest.mark.parametrize("extra", ["int8_predict", "training_module"])
+def test_what_is_executorchs_is_refused_for_onnx_alone(extra: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"are ExecuTorch's: export for it too"):
+        export_bundle(
+            nn.Sequential(nn.Linear(3, 4)),
+            nn.CrossEntropyLoss(),
+            (drawn(4, 3), torch.arange(4)),
+            out=tmp_path / "bundle",
+            only="onnx",
+            **{extra: True},
+        )
+    assert list(tmp_path.iterdir()) == []
