@@ -27,6 +27,7 @@ from pocketfleet.export.layers import layer_of
 from pocketfleet.export.program import METHODS, Programs, Signature
 from pocketfleet.export.quiet import quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
+from pocketfleet.export.strided_copies import use_strided_copies
 
 __all__ = [
     "INT8_METHOD",
@@ -78,7 +79,7 @@ def write_executorch(
 
 
 def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
-    """Lower methods to ExecuTorch's program, each through the partitioners given for it."""
+    """Lower methods to ExecuTorch's program, each through the partitioners given for it, if any."""
     with quiet_export():
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes import MemoryPlanningPass
@@ -86,6 +87,7 @@ def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list
         # The validity check knows the core operators only; ours are checked by the gate.
         edge = to_edge_transform_and_lower(
             dict(graphs),
+            transform_passes={name: [use_strided_copies] for name in graphs if name not in partitioners} or None,
             partitioner=dict(partitioners) or None,
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from toy import drawn
@@ -17,9 +17,39 @@ aten = torch.ops.aten
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_rectifier_gradient() -> None:
-    x, grad = torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([5.0, 6.0, 7.0])
-    assert decompositions.threshold_backward(grad, x, 0.0).tolist() == [0.0, 0.0, 7.0]
+# Zero, the ends of ReLU6 and their neighbours, the smallest numbers, and what lies far out.
+_EDGES = [0.0, -0.0, 1.0, -1.0, 6.0, 5.9999995, 6.0000005, 1e-45, -1e-45, 1.2e-38, 3e38, -3e38, float("inf")]
+edges = st.lists(st.one_of(st.sampled_from(_EDGES), st.floats(-9, 9, width=32)), min_size=1, max_size=20)
+
+
+@given(values=edges)
+@few
+def test_rectifier_gradient(values: list[float]) -> None:
+    x = torch.tensor(values)
+    grad = drawn(len(values))
+    expected = aten.threshold_backward(grad, x, 0.0)
+    assert torch.equal(decompositions.threshold_backward(grad, x, 0.0), expected)
+    assert decompositions.threshold_backward(grad, x, 0.5) is NotImplemented
+
+
+@given(values=edges, ends=st.sampled_from([(0.0, 6.0), (-1.0, 1.0), (-2.5, 0.5)]))
+@few
+def test_bounded_rectifier_gradient(values: list[float], ends: tuple[float, float]) -> None:
+    x = torch.tensor(values)
+    grad = drawn(len(values))
+    assert torch.equal(decompositions.hardtanh_backward(grad, x, *ends), aten.hardtanh_backward(grad, x, *ends))
+
+
+@given(
+    size=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3)), factors=st.tuples(*[st.integers(0, 2)] * 2)
+)
+@few
+def test_product_and_sum(size: tuple[int, int, int], factors: tuple[int, int]) -> None:
+    rows, inner, columns = size
+    a, b = drawn(rows, inner).double(), drawn(inner, columns, seed=1).double()
+    strengths = {"beta": factors[0], "alpha": factors[1]}
+    for bias in (drawn(columns, seed=2).double(), drawn(rows, 1, seed=3).double()):
+        torch.testing.assert_close(decompositions.addmm(bias, a, b, **strengths), aten.addmm(bias, a, b, **strengths))
 
 
 @given(
@@ -31,8 +61,9 @@ def test_rectifier_gradient() -> None:
     dilation=st.integers(1, 2),
     groups=st.integers(1, 2),
     transposed=st.booleans(),
-    data=st.data(),
+    extra=st.integers(0, 2),
 )
+@example(batch=2, dims=1, kernel=2, stride=1, padding=0, dilation=2, groups=1, transposed=True, extra=1)
 @few
 def test_convolution_gradient(
     batch: int,
@@ -43,10 +74,10 @@ def test_convolution_gradient(
     dilation: int,
     groups: int,
     transposed: bool,
-    data: st.DataObject,
+    extra: int,
 ) -> None:
     # Transposed, an output padding may be as large as the stride where the dilation is larger.
-    extra = data.draw(st.integers(0, max(stride, dilation) - 1)) if transposed else 0
+    extra = extra % max(stride, dilation) if transposed else 0
     channels = (2 * groups, 3) if transposed else (3 * groups, 2)
     x, weight = drawn(batch, 2 * groups, *[5] * dims).double(), drawn(*channels, *[kernel] * dims, seed=1).double()
     options = ([stride] * dims, [padding] * dims, [dilation] * dims, transposed, [extra] * dims, groups)

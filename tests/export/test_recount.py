@@ -39,9 +39,9 @@ def operator(manifest: dict[str, Any], runtime: str, name: str) -> dict[str, Any
             r"footprint\.onnx\.planned_bytes\.predict is 1, counted again it is 128;",
         ),
         (
-            lambda m: operator(m, "executorch", "addmm").update(flops=[1, 1]),
-            # 2 * 3 * 4 + 4 an example.
-            r"footprint\.executorch\.operators\.predict\.\d+\.flops\.0 is 1, counted again it is 28;",
+            lambda m: operator(m, "executorch", "mm").update(flops=[1, 1]),
+            # 2 * 3 * 4 an example.
+            r"footprint\.executorch\.operators\.predict\.\d+\.flops\.0 is 1, counted again it is 24;",
         ),
         (
             lambda m: operator(m, "onnx", "Gemm").update(flops=[28, 1]),
