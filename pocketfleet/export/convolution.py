@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["convolution", "convolution_backward"]
+__all__ = ["convolution", "convolution_backward", "covers"]
 
 aten = torch.ops.aten
 # Copies, not views: their results are contiguous on every runtime, and a phone makes the copy anyway.
@@ -96,6 +96,11 @@ def _as_2d(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.unsqueeze(2) if tensor.dim() == 3 else tensor
 
 
+def covers(x: torch.Tensor, weight: torch.Tensor, *, transposed: bool) -> bool:
+    """Whether a convolution can be a product here: not a transposed, a 3-D or an unbatched one."""
+    return not transposed and weight.dim() in {3, 4} and x.dim() == weight.dim()
+
+
 def convolution(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -107,9 +112,9 @@ def convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Any:  # noqa: ANN401 - a tensor or NotImplemented
-    """``aten.convolution``; ``NotImplemented`` for transposed, 3-D and unbatched ones."""
+    """``aten.convolution``; ``NotImplemented`` for what is not covered."""
     del output_padding
-    if transposed or weight.dim() not in {3, 4} or x.dim() != weight.dim():
+    if not covers(x, weight, transposed=transposed):
         return NotImplemented
     flat = weight.dim() == 3
     x4, w4 = _as_2d(x), _as_2d(weight)
@@ -146,7 +151,7 @@ def convolution_backward(
 ) -> Any:  # noqa: ANN401 - gradients or NotImplemented
     """``aten.convolution_backward``: gradients of input, weight and bias, those that ``output_mask`` wants."""
     del bias_sizes, output_padding
-    if transposed or weight.dim() not in {3, 4} or x.dim() != weight.dim():
+    if not covers(x, weight, transposed=transposed):
         return NotImplemented
     flat = weight.dim() == 3
     g4, x4, w4 = _as_2d(grad), _as_2d(x), _as_2d(weight)

@@ -15,9 +15,12 @@ from torch._decomp import get_decompositions
 from pocketfleet.export import batch_norm, pooling
 from pocketfleet.export import convolution as im2col
 
-__all__ = ["EXECUTORCH", "ONNX", "Decomposition", "decomposition_table"]
+__all__ = ["EXECUTORCH", "ONNX", "Convolution", "Decomposition", "decomposition_table"]
 
 aten = torch.ops.aten
+
+# Convolutions on ExecuTorch: as products, or by the runtime's own kernels, slower but without the products' columns.
+Convolution = Literal["matmul", "native"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,13 +326,14 @@ _TABLES: dict[str, tuple[Decomposition, ...]] = {"executorch": EXECUTORCH, "onnx
 
 
 def decomposition_table(
-    runtime: Literal["executorch", "onnx"], *, leave_out: Collection[str] = ()
+    runtime: Literal["executorch", "onnx"], *, leave_out: Collection[str] = (), convolution: Convolution = "matmul"
 ) -> dict[Any, Callable[..., Any]]:
     """The table of one runtime as ``make_fx`` takes it.
 
     Args:
         runtime: which table.
         leave_out: names such as ``"aten.convolution"`` that keep the runtime's own operator.
+        convolution: for ExecuTorch; ONNX Runtime's own are fast.
 
     Raises:
         ValueError: ``leave_out`` names an operator that the table does not hold.
@@ -338,4 +342,10 @@ def decomposition_table(
     unknown = sorted(set(leave_out) - {entry.name for entry in entries})
     if unknown:
         raise ValueError(f"no decomposition for {runtime} of {unknown}")
-    return {entry.operator: entry.replacement for entry in entries if entry.name not in leave_out}
+    table = {entry.operator: entry.replacement for entry in entries if entry.name not in leave_out}
+    if runtime == "executorch" and convolution == "native":
+        table.pop(aten.convolution.default, None)
+        if aten.convolution_backward.default in table:
+            # The runtime's own gradient is for images only, and no faster than two convolutions.
+            table[aten.convolution_backward.default] = convolution_backward
+    return table

@@ -1,0 +1,87 @@
+"""ExecuTorch's convolutions: the way that is told, else the faster one; the manifest says which."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families.family import seeded
+from torch import nn
+from toy import drawn, pooled_toy
+
+from pocketfleet.errors import InputError
+from pocketfleet.export import Bundle, export_bundle
+from pocketfleet.export.convolution_choice import fastest_convolution, has_convolution
+from pocketfleet.export.decompositions import Convolution
+from pocketfleet.training.task import check_task, initial_model, task_examples
+from pocketfleet.training.weights import Weights
+
+
+def _image_model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def _sequence_model() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(2, 4, 3, stride=2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+
+def _exported(out: Path, convolution: Convolution | None, *, sequence: bool = False) -> Bundle:
+    model = seeded(_sequence_model if sequence else _image_model)
+    x = drawn(4, 2, 9) if sequence else drawn(4, 2, 6, 6)
+    batch = (x, torch.arange(4) % 3)
+    return export_bundle(model, nn.CrossEntropyLoss(), batch, out=out, only="executorch", convolution=convolution)
+
+
+def _operators(bundle: Bundle) -> set[str]:
+    return {operator.name for operator in bundle.footprint("executorch").train_step}
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_native_convolutions_train_behind_the_same_gate(tmp_path: Path, *, sequence: bool) -> None:
+    bundle = _exported(tmp_path / "bundle", "native", sequence=sequence)
+    assert bundle.manifest.convolution == "native"
+    assert "convolution" in _operators(bundle)
+    assert "convolution_backward" not in _operators(bundle)
+
+
+def test_products_hold_columns_in_memory_and_native_convolutions_do_not(tmp_path: Path) -> None:
+    native, products = _exported(tmp_path / "native", "native"), _exported(tmp_path / "products", "matmul")
+    assert products.manifest.convolution == "matmul"
+    assert "convolution" not in _operators(products)
+    arenas = [bundle.footprint("executorch").planned_bytes["predict"] for bundle in (native, products)]
+    # The columns: 2 channels x 9 places x 36 windows x 4 examples of 4 bytes.
+    assert arenas[1] - arenas[0] >= 2 * 9 * 36 * 4 * 4 // 2
+
+
+def _weights(model: nn.Module) -> Weights:
+    return Weights(trainable={name: value.detach() for name, value in model.named_parameters()}, buffers={}, frozen={})
+
+
+def test_the_faster_way_is_taken_and_named() -> None:
+    # 64 channels of 3 x 3 from 64: a kernel that loops over single values takes a hundred times as long.
+    model = nn.Conv2d(64, 64, 3)
+    assert fastest_convolution(model, _weights(model), drawn(4, 64, 12, 12)) == "matmul"
+
+
+def test_no_choice_without_a_convolution_that_can_be_a_product(tmp_path: Path) -> None:
+    dense, transposed = nn.Linear(3, 2), nn.ConvTranspose2d(1, 1, 2)
+    assert not has_convolution(dense, _weights(dense), drawn(2, 3))
+    assert not has_convolution(transposed, _weights(transposed), drawn(2, 1, 4, 4))
+    x, y = drawn(4, 3), torch.arange(4) % 2
+    bundle = export_bundle(dense, nn.CrossEntropyLoss(), (x, y), out=tmp_path / "bundle", convolution="native")
+    assert bundle.manifest.convolution is None
+
+
+def test_a_task_with_convolutions_has_the_choice() -> None:
+    task = pooled_toy()
+    examples = task_examples(task, "train")
+    model = initial_model(task, seed=0)
+    assert has_convolution(model, check_task(task, model, examples), examples.x[:1])
+
+
+def test_another_word_and_another_runtime_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="convolution must be matmul or native, got 'fast'"):
+        _exported(tmp_path / "bundle", "fast")  # type: ignore[arg-type]
+    model, batch = nn.Linear(3, 2), (drawn(4, 3), torch.arange(4) % 2)
+    with pytest.raises(InputError, match="ExecuTorch's: export for it too"):
+        export_bundle(model, nn.CrossEntropyLoss(), batch, out=tmp_path / "bundle", only="onnx", convolution="matmul")
+    assert list(tmp_path.iterdir()) == []
