@@ -15,6 +15,7 @@ from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
     from pocketfleet.export.bundle import Bundle
+    from pocketfleet.export.decompositions import Convolution
     from pocketfleet.export.footprint import Footprint
     from pocketfleet.training.step_settings import Optimizer
 
@@ -54,6 +55,15 @@ def export(
     training_module: Annotated[
         bool, typer.Option("--training-module", help="A file for ExecuTorch's own TrainingModule too.")
     ] = False,
+    conv: Annotated[
+        str | None,
+        typer.Option(
+            "--conv", help="matmul or native: ExecuTorch's convolutions.  [default: the faster, timed on this machine]"
+        ),
+    ] = None,
+    snippets: Annotated[
+        bool, typer.Option("--snippets", help="A training loop in Python, Node, Kotlin and Swift too.")
+    ] = False,
     gate_steps: Annotated[int, typer.Option(min=1, help="Steps in which programs must follow PyTorch.")] = 20,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the initial weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle in --out.")] = False,
@@ -90,6 +100,8 @@ def export(
         only=only,
         int8_predict=int8_predict,
         training_module=training_module,
+        convolution=cast("Convolution | None", conv),
+        snippets=snippets,
         gate_steps=gate_steps,
         force=force,
     )
@@ -149,6 +161,8 @@ def inspect(
         )
     if loaded.manifest.predict:
         typer.echo(f"ExecuTorch's predict runs on: {loaded.manifest.predict}")
+    if loaded.manifest.convolution:
+        typer.echo(f"ExecuTorch's convolutions: {loaded.manifest.convolution}")
     if loaded.manifest.int8:
         typer.echo(f"predict_int8: outputs {loaded.manifest.int8.output_error:.1%} off float32")
     print_table([{"file": name, "bytes": f"{entry.bytes:,}"} for name, entry in loaded.manifest.files.items()])
@@ -187,6 +201,7 @@ def explain(
             for cost in found.layers[: layers or None]
         ]
     )
+    print_table([{"batch": str(size), "memory, MB": f"{needed / 1e6:,.2f}"} for size, needed in found.by_batch])
     needs = f"{found.training_memory_bytes / 1e6:,.2f} MB at batch {loaded.max_batch} on {chosen}"
     if found.fits:
         typer.echo(f"fits: a training step takes {needs}")

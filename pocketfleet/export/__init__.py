@@ -5,8 +5,9 @@ Read in this order: ``exporter`` (the two calls), ``plan``, ``program`` (a task'
 lacks or gets wrong); ``executorch`` with ``xnnpack`` and ``delegated_predict``, and ``onnx`` (graphs to files, and who
 runs these); ``session`` (one interface to eager PyTorch and both runtimes); ``gate`` and ``gate_trial`` (what a program
 must show before it leaves); ``footprint`` (what it costs), ``recount`` (whether its files cost that) and
-``explanation``; ``manifest`` and ``bundle`` (the folder that goes to a phone), ``verification``. Extras of ExecuTorch's
-are ``int8_predict`` and ``training_module``; ``onnx_profile`` and ``executorch_profile`` say where a step's time goes.
+``explanation``; ``manifest`` and ``bundle`` (the folder that goes to a phone), ``verification``, ``snippets`` (an app's
+training loop). Extras of ExecuTorch's are ``int8_predict`` and ``training_module``; ``onnx_profile`` and
+``executorch_profile`` say where a step's time goes.
 Neither runtime is imported before it is used.
 """
 
@@ -15,6 +16,7 @@ from pocketfleet.export.exporter import export_bundle, export_task
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.gate_report import GateReport
 from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.export.snippets import write_snippets
 from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.model_task import ModelTask
 
@@ -29,4 +31,5 @@ __all__ = [
     "export_task",
     "open_session",
     "verify_bundle",
+    "write_snippets",
 ]

@@ -10,6 +10,7 @@
 ==========================================================  ====================================================
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +21,16 @@ from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.manifest import (
     FROZEN_FILE,
     MANIFEST_FILE,
-    PTE_FILE,
     TRAINING_MODULE_FILE,
     WEIGHTS_FILE,
     Manifest,
     TaskEntry,
     file_sha256,
-    onnx_file,
+    program_files,
     read_manifest,
 )
 from pocketfleet.export.plan import RUNTIMES
-from pocketfleet.export.program import METHODS, Signature, TensorSpec
+from pocketfleet.export.program import Signature, TensorSpec
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.adaptation import Adaptation
 from pocketfleet.training.train_step import StepSettings
@@ -38,6 +38,10 @@ from pocketfleet.training.weights import Tensors, Weights, all_finite
 
 __all__ = ["Bundle"]
 
+# Programs hold no weights, but for a quantised copy and a joint graph; protobuf ends at 2 GiB.
+_PROGRAM_LIMIT_BYTES = 2 * 1024**3
+# What safetensors allows for names and shapes in front of the values.
+_HEADER_LIMIT_BYTES = 100_000_000
 # MobileNetV2's counts of operators fill about 1 MB of it; a parser needs many times a file's size.
 _MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -147,11 +151,10 @@ class Bundle:
 
 def _check_files(path: Path, manifest: Manifest) -> None:
     frozen = bool(manifest.signature.train_step.input_names("frozen"))
-    programs = {"executorch": (PTE_FILE,), "onnx": tuple(map(onnx_file, METHODS))}
     wanted = {WEIGHTS_FILE, *([FROZEN_FILE] if frozen else [])}
     if manifest.training_module:
         wanted.add(TRAINING_MODULE_FILE)
-    wanted.update(name for runtime in manifest.footprint for name in programs[runtime])
+    wanted.update(name for runtime in manifest.footprint for name in program_files(runtime))
     if set(manifest.files) != wanted:
         raise BundleError(
             f"{path / MANIFEST_FILE}: files must be exactly {sorted(wanted)}, got {sorted(manifest.files)}; export the "
@@ -160,19 +163,31 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():
-            what = "is a link" if file.is_symlink() else "is missing"
+            what = "is a link" if file.is_symlink() else "is no file" if file.exists() else "is missing"
             raise BundleError(f"{file} {what}: copy the whole bundle again, with its files as files")
         size = file.stat().st_size
         if size != entry.bytes:
             raise BundleError(
                 f"{file} holds {size} bytes, not the {entry.bytes} of the manifest: copy the bundle again"
             )
+        _check_size(file, size, manifest.signature)
         digest = file_sha256(file)
         if digest != entry.sha256:
             raise BundleError(
                 f"{file} was altered: its SHA-256 is {digest}, the manifest says {entry.sha256}; copy the bundle "
                 "again, or export it again if the change was meant"
             )
+
+
+def _check_size(file: Path, size: int, signature: Signature) -> None:
+    """Refuse, before it is read, a file that is larger than what it is for."""
+    limit = _PROGRAM_LIMIT_BYTES
+    roles = {WEIGHTS_FILE: ("trainable", "buffer"), FROZEN_FILE: ("frozen",)}.get(file.name)
+    if roles:
+        specs = [spec for spec in signature.train_step.inputs if spec.role in roles]
+        limit = _HEADER_LIMIT_BYTES + sum(len(spec.name) + math.prod(spec.sizes(0)) * 8 for spec in specs)
+    if size > limit:
+        raise BundleError(f"{file} is larger than it can be, {size} bytes: at most {limit}; export the bundle again")
 
 
 def _read_tensors(path: Path, specs: Iterable[TensorSpec]) -> Tensors:

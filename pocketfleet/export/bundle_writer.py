@@ -2,7 +2,8 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,10 +28,11 @@ from pocketfleet.export.manifest import (
     TaskEntry,
     file_sha256,
 )
-from pocketfleet.export.plan import Plan
+from pocketfleet.export.plan import RUNTIMES, Plan
 from pocketfleet.export.program import Programs, trace_programs
 from pocketfleet.export.recount import executorch_footprint, onnx_footprint
 from pocketfleet.export.session import EagerSession, Runtime
+from pocketfleet.export.unsupported import UnsupportedError
 from pocketfleet.training.update import tensors_to_bytes
 
 __all__ = ["Written", "footprint_of", "installed_versions", "trace", "write_files"]
@@ -74,6 +76,7 @@ def write_files(folder: Path, plan: Plan) -> Written:
         predict=_predict_engine(plan, folder),
         int8=_int8_accuracy(plan, folder),
         training_module=plan.training_module,
+        convolution=plan.convolution,
         files={path.name: _file_entry(path) for path in sorted(folder.iterdir())},
         exported_with=installed_versions(),
         minimum_runtime=_minimum_versions(),
@@ -94,7 +97,9 @@ def trace(plan: Plan, runtime: Runtime) -> Programs:
         settings=plan.settings,
         examples=plan.examples,
         max_batch=plan.max_batch,
-        table=decomposition_table(runtime, leave_out=plan.leave_out.get(runtime, ())),
+        table=decomposition_table(
+            runtime, leave_out=plan.leave_out.get(runtime, ()), convolution=plan.convolution or "matmul"
+        ),
     )
 
 
@@ -108,6 +113,11 @@ def _lowered(plan: Plan, runtime: Runtime, programs: Programs, folder: Path) -> 
     write = {"executorch": _write_executorch, "onnx": _write_onnx}[runtime]
     try:
         return write(plan, programs, folder)
+    except UnsupportedError as exc:
+        raise InputError(
+            f"the model cannot be exported for {runtime}: {exc.sentence(plan.model)}. Way out: "
+            f"{_way_out(plan, runtime, exc)}. docs/limits.md lists the layers that export"
+        ) from exc
     except InputError:
         raise
     except Exception as exc:
@@ -117,6 +127,47 @@ def _lowered(plan: Plan, runtime: Runtime, programs: Programs, folder: Path) -> 
             f"the model cannot be exported for {runtime} yet ({type(exc).__name__}: {reason}). Replace the layer "
             "that it comes from: docs/limits.md lists those that export"
         ) from exc
+
+
+def _way_out(plan: Plan, runtime: Runtime, error: UnsupportedError) -> str:
+    ways = [
+        f'export for {other} alone, where it runs (--only {other}, in Python only="{other}")'
+        for other in RUNTIMES
+        if other != runtime and _runs_on(plan, other)
+    ]
+    if error.only_gradients and _runs_forward(plan, runtime):
+        ways.append("train only what lies behind it (--trainable), if anything does, so that it runs forward only")
+    return ", or ".join([*ways, "replace the layer"])
+
+
+def _runs_forward(plan: Plan, runtime: Runtime) -> bool:
+    """Whether a runtime takes and runs the model without its training step."""
+    from pocketfleet.export import executorch, onnx
+
+    module = {"executorch": executorch, "onnx": onnx}[runtime]
+    return _works(lambda folder: module.try_forward(trace(plan, runtime), folder))
+
+
+def _runs_on(plan: Plan, runtime: Runtime) -> bool:
+    """Whether a runtime takes the plan's programs and runs them once; whether they are right is the gate's to say."""
+    if runtime == "onnx" and (plan.int8_predict or plan.training_module):
+        return False
+    from pocketfleet.export.executorch import write_executorch
+    from pocketfleet.export.onnx import write_onnx
+
+    if runtime == "onnx":
+        return _works(lambda folder: write_onnx(trace(plan, runtime), folder))
+    return _works(lambda folder: write_executorch(trace(plan, runtime), folder / PTE_FILE))
+
+
+def _works(attempt: Callable[[Path], object]) -> bool:
+    """Whether an attempt succeeds in some folder."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            attempt(Path(folder))
+    except Exception:  # noqa: BLE001 - whatever it raises, it is no way out
+        return False
+    return True
 
 
 def _write_executorch(plan: Plan, programs: Programs, folder: Path) -> Footprint:

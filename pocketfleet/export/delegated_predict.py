@@ -18,6 +18,7 @@ from pocketfleet.export.gate import SAME_WEIGHTS_TOLERANCE
 from pocketfleet.export.gate_report import GateReport, GateRow
 from pocketfleet.export.program import Programs
 from pocketfleet.export.session import Session
+from pocketfleet.export.unsupported import UnsupportedError
 from pocketfleet.training.draws import draw_key, normal
 from pocketfleet.training.weights import Tensors, Weights
 
@@ -42,6 +43,9 @@ def write_fastest_predict(
         check: compares the file's ``predict`` with PyTorch, as ``check_delegated_predict`` does.
         int8: as in ``write_executorch``.
 
+    Raises:
+        UnsupportedError: as ``write_executorch``.
+
     Returns:
         By method, what its operators cost; the file itself says whether ``predict`` is delegated.
     """
@@ -49,6 +53,8 @@ def write_fastest_predict(
         operators = write_executorch(programs, path, delegate_predict=True, int8=int8)
         if not predict_is_delegated(path) or GateReport(check(path)).passed:
             return operators
+    except UnsupportedError:
+        raise
     except Exception as exc:  # noqa: BLE001 - whatever a delegate raises, at lowering or when it runs, costs speed only
         _log.info("predict stays on ExecuTorch's own operators: %s", exc)
     return write_executorch(programs, path, int8=int8)

@@ -12,7 +12,8 @@ Tried with executorch 1.5.1. Names with a leading underscore that are used: ``Ed
    operators that it stands for, as if nothing had been delegated.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node, map_arg
 
+from pocketfleet.errors import BundleError
 from pocketfleet.export import xnnpack
+from pocketfleet.export.declared import Declared, check_declared
+from pocketfleet.export.executorch_refusal import check_kernels, lowering_refusal, registered_kernels, run_refusal
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
 from pocketfleet.export.layers import layer_of
 from pocketfleet.export.program import METHODS, Programs, Signature
-from pocketfleet.export.quiet import quiet_export, quiet_stderr
+from pocketfleet.export.quiet import caught_stderr, quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
 from pocketfleet.export.strided_copies import use_strided_copies
 
@@ -39,11 +43,27 @@ __all__ = [
     "one_thread",
     "planned_memory",
     "predict_is_delegated",
+    "try_forward",
     "write_executorch",
 ]
 
 # The oldest runtime that the programs were tried with.
 MINIMUM_VERSION = "1.5.1"
+# What a file calls torch's types.
+_TYPE_NAMES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+    15: "bfloat16",
+}
+# A delegated predict has a check of its own.
+_REHEARSED = ("train_step", "evaluate")
 # The method of a quantised copy of the weights; ``int8_predict.py`` makes it.
 INT8_METHOD = "predict_int8"
 
@@ -62,6 +82,9 @@ def write_executorch(
 
     Returns:
         By method of ``METHODS``, what the operators in the file cost.
+
+    Raises:
+        UnsupportedError: the runtime lacks an operator, or its kernel refuses the arguments.
     """
     graphs, partitioners = dict(programs.graphs), {}
     with quiet_export():
@@ -70,12 +93,65 @@ def write_executorch(
         if int8 is not None:
             graphs[INT8_METHOD] = int8
             partitioners[INT8_METHOD] = [xnnpack.constant_weights()]
-        program = lower(graphs, partitioners)
+        program = _lowered(graphs, partitioners)
         path.write_bytes(program.buffer)
+    check_kernels((program.exported_program(method).graph_module for method in graphs), registered_kernels())
+    _rehearse(path, program, programs)
     return {
         method: _costs(program.exported_program(method).graph_module, max_batch=programs.max_batch)
         for method in METHODS
     }
+
+
+def try_forward(programs: Programs, folder: Path) -> None:
+    """Lower and run ``evaluate`` alone, for a model whose training step cannot be lowered.
+
+    Raises:
+        Exception: whatever stands in the way.
+    """
+    with quiet_export():
+        program = _lowered({"evaluate": programs.graphs["evaluate"]}, {})
+    path = folder / "evaluate.pte"
+    path.write_bytes(program.buffer)
+    check_kernels([program.exported_program("evaluate").graph_module], registered_kernels())
+    _rehearse(path, program, programs, ["evaluate"])
+
+
+def _lowered(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
+    try:
+        return lower(graphs, partitioners)
+    except Exception as exc:
+        refusal = lowering_refusal(exc, graphs)
+        if refusal is None:
+            raise
+        raise refusal from exc
+
+
+def _rehearse(path: Path, program: Any, programs: Programs, names: Sequence[str] = _REHEARSED) -> None:  # noqa: ANN401 - executorch's own class
+    """Run methods once at each batch size: what trains, and what evaluates, as ``predict`` does."""
+    methods = Methods(path, names)
+    for batch, method in itertools.product(programs.rehearsed_batches, names):
+        with caught_stderr() as log:
+            failed = _failure(methods, method, programs.example_inputs(method, batch=batch))
+        if failed is not None:
+            module = program.exported_program(method).graph_module
+            raise run_refusal(log.text, module, _calls(path, method), batch=batch) or failed
+
+
+def _calls(path: Path, method: str) -> list[str | None]:
+    """By instruction of a method, the operator that it calls; ``None`` for one that calls none."""
+    (plan,) = (plan for plan in _plans(path) if plan.name == method)
+    indices = [getattr(instruction.instr_args, "op_index", None) for instruction in plan.chains[0].instructions]
+    names = [f"{one.name}.{one.overload}" if one.overload else one.name for one in plan.operators]
+    return [None if index is None else names[index] for index in indices]
+
+
+def _failure(methods: "Methods", method: str, inputs: list[torch.Tensor]) -> RuntimeError | None:
+    try:
+        methods.run(method, inputs)
+    except RuntimeError as exc:
+        return exc
+    return None
 
 
 def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
@@ -203,6 +279,14 @@ def one_thread() -> Iterator[None]:
         limit_threads(before)
 
 
+def _declared(tensor: Callable[[int], Any], index: int) -> Declared:
+    try:
+        info = tensor(index)
+    except RuntimeError:
+        return Declared(None, (), "no tensor")
+    return Declared(None, tuple(info.sizes()), _TYPE_NAMES.get(info.dtype(), f"type {info.dtype()}"))
+
+
 class Methods:
     """Methods of a ``.pte`` file, loaded into this process; they share one arena, and results are copies."""
 
@@ -218,6 +302,23 @@ class Methods:
             self._program = Runtime.get().load_program(path.read_bytes())
             self._methods = {name: self._program.load_method(name) for name in names}
 
+    def check(self, path: Path, signature: Signature, *, max_batch: int) -> None:
+        """Compare what the file at ``path`` declares with a signature.
+
+        Raises:
+            BundleError: they differ.
+        """
+        for name in self._methods:
+            meta, said = self._program.metadata(name), signature.method(name)
+            for what, count, tensor, specs in (
+                ("inputs", meta.num_inputs(), meta.input_tensor_meta, said.inputs),
+                ("outputs", meta.num_outputs(), meta.output_tensor_meta, said.outputs),
+            ):
+                # A result's size may be a multiple of the batch.
+                batch = max_batch if what == "inputs" else None
+                found = [_declared(tensor, index) for index in range(count)]
+                check_declared(path, f"{what} of {name}", found, [(spec.label, spec) for spec in specs], batch=batch)
+
     def run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Execute one method on contiguous tensors."""
         outputs: list[torch.Tensor] = self._methods[method].execute(inputs)
@@ -232,7 +333,14 @@ class ExecutorchSession(FlatSession):
 
     def __init__(self, path: Path, signature: Signature, *, max_batch: int) -> None:
         super().__init__(signature, max_batch=max_batch)
-        self._methods = Methods(path, METHODS)
+        try:
+            self._methods = Methods(path, METHODS)
+        except RuntimeError as exc:
+            raise BundleError(
+                f"{path} cannot be loaded by this version of ExecuTorch: {(str(exc).splitlines() or [''])[0]}; export "
+                "the bundle again"
+            ) from exc
+        self._methods.check(path, signature, max_batch=max_batch)
 
     def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return self._methods.run(method, inputs)

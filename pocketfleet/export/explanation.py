@@ -2,7 +2,7 @@
 
 1. Layers are ranked by their share of the step's floating-point operations.
 2. *A smaller batch*: memory is nearly linear in the batch. A line through batch 1 and the largest one proposes a batch,
-   which is lowered or counted anew, and lowered by one until it fits.
+   which is exported anew, and made smaller by one until it fits.
 3. *A freeze*: modules are frozen from the input on, for what lies behind the last trained module needs no gradient and
    keeps no activations. Bisection over how many; each trial is exported anew, without its gate.
 
@@ -11,7 +11,7 @@ What is found is thus measured on files, not estimated. Memory is ``Footprint.tr
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -58,6 +58,7 @@ class Explanation:
         fits: whether that is within the memory asked for.
         batch: the largest batch that fits, with its memory; ``None`` where not even one example does.
         freeze: the smallest freeze that fits at the bundle's batch; ``None`` where none does, or no task is at hand.
+        by_batch: memory at batches of one, of half the largest and of the largest: batch and bytes.
     """
 
     runtime: Runtime
@@ -66,6 +67,7 @@ class Explanation:
     fits: bool
     batch: tuple[int, int] | None
     freeze: Freeze | None
+    by_batch: tuple[tuple[int, int], ...]
 
 
 def layer_costs(footprint: Footprint) -> tuple[LayerCost, ...]:
@@ -104,14 +106,17 @@ def explain_bundle(bundle: Bundle, task: Task, *, runtime: Runtime, memory_bytes
         with tempfile.TemporaryDirectory() as folder:
             return footprint_of(changed, runtime, Path(folder)).training_memory_bytes
 
+    whole = footprint.training_memory_bytes
+    by_batch = {
+        size: whole if size == bundle.max_batch else memory_of(dataclasses.replace(plan, max_batch=size))
+        for size in sorted({1, (bundle.max_batch + 1) // 2, bundle.max_batch})
+    }
     return Explanation(
         runtime=runtime,
         layers=layer_costs(footprint),
-        training_memory_bytes=footprint.training_memory_bytes,
+        training_memory_bytes=whole,
         fits=fits,
-        batch=(bundle.max_batch, footprint.training_memory_bytes)
-        if fits
-        else _largest_batch(plan, memory_of, footprint.training_memory_bytes, memory_bytes),
+        batch=(bundle.max_batch, whole) if fits else _largest_batch(plan, memory_of, by_batch, memory_bytes),
         freeze=None
         if fits
         else _smallest_freeze(
@@ -119,6 +124,7 @@ def explain_bundle(bundle: Bundle, task: Task, *, runtime: Runtime, memory_bytes
             lambda adaptation: memory_of(_plan(bundle, task, adaptation, runtime)),
             memory_bytes,
         ),
+        by_batch=tuple(by_batch.items()),
     )
 
 
@@ -130,14 +136,15 @@ def _plan(bundle: Bundle, task: Task, adaptation: Adaptation, runtime: Runtime) 
         max_batch=bundle.max_batch,
         adaptation=adaptation,
         only=runtime,
+        convolution=bundle.manifest.convolution if runtime == "executorch" else None,
     )
 
 
 def _largest_batch(
-    plan: Plan, memory_of: Callable[[Plan], int], at_most: int, memory_bytes: int
+    plan: Plan, memory_of: Callable[[Plan], int], by_batch: Mapping[int, int], memory_bytes: int
 ) -> tuple[int, int] | None:
-    """Rule 2; ``at_most`` is the memory at the plan's own batch, which is too much."""
-    one = memory_of(dataclasses.replace(plan, max_batch=1)) if plan.max_batch > 1 else at_most
+    """Rule 2; the memory at the plan's own batch is too much."""
+    one, at_most = by_batch[1], by_batch[plan.max_batch]
     if one > memory_bytes:
         return None
     slope = (at_most - one) / (plan.max_batch - 1)

@@ -18,10 +18,12 @@ from torch import nn
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.bundle_writer import write_files
+from pocketfleet.export.decompositions import Convolution
 from pocketfleet.export.gate import STEPS
 from pocketfleet.export.gate_report import require
 from pocketfleet.export.manifest import MANIFEST_FILE
 from pocketfleet.export.plan import Plan, make_plan
+from pocketfleet.export.snippets import write_snippets
 from pocketfleet.export.verification import gate_bundle
 from pocketfleet.training.adaptation import Adaptation
 from pocketfleet.training.model_task import Metrics, ModelTask
@@ -52,6 +54,8 @@ def export_bundle(
     only: str | None = None,
     int8_predict: bool = False,
     training_module: bool = False,
+    convolution: Convolution | None = None,
+    snippets: bool = False,
     gate_steps: int = STEPS,
     force: bool = False,
 ) -> Bundle:
@@ -77,6 +81,9 @@ def export_bundle(
             which never sees trained ones; the manifest holds its accuracy.
         training_module: write ``training_module.pte`` too, for ExecuTorch's own ``TrainingModule`` and batches of
             exactly ``max_batch``.
+        convolution: on ExecuTorch ``"matmul"``, as products, or ``"native"``, by the runtime's own kernels, which are
+            slower and need less memory; if left out, what is faster on this machine.
+        snippets: write ``snippets/`` too, a minimal training loop for this bundle in Python, Node, Kotlin and Swift.
         gate_steps: training steps in which the programs must follow PyTorch.
         force: replace a bundle that is there.
 
@@ -106,6 +113,8 @@ def export_bundle(
         only=only,
         int8_predict=int8_predict,
         training_module=training_module,
+        convolution=convolution,
+        snippets=snippets,
         gate_steps=gate_steps,
         force=force,
     )
@@ -126,6 +135,8 @@ def export_task(
     only: str | None = None,
     int8_predict: bool = False,
     training_module: bool = False,
+    convolution: Convolution | None = None,
+    snippets: bool = False,
     gate_steps: int = STEPS,
     force: bool = False,
 ) -> Bundle:
@@ -146,6 +157,8 @@ def export_task(
         only: one runtime alone.
         int8_predict: as in ``export_bundle``.
         training_module: as in ``export_bundle``.
+        convolution: as in ``export_bundle``.
+        snippets: as in ``export_bundle``.
         gate_steps: training steps in which the programs must follow PyTorch.
         force: replace a bundle that is there.
 
@@ -166,11 +179,14 @@ def export_task(
         only=only,
         int8_predict=int8_predict,
         training_module=training_module,
+        convolution=convolution,
     )
-    return write_bundle(plan, out=out, force=force, gated=True, gate_steps=gate_steps)
+    return write_bundle(plan, out=out, force=force, gated=True, gate_steps=gate_steps, snippets=snippets)
 
 
-def write_bundle(plan: Plan, *, out: Path, force: bool, gated: bool, gate_steps: int = STEPS) -> Bundle:
+def write_bundle(
+    plan: Plan, *, out: Path, force: bool, gated: bool, gate_steps: int = STEPS, snippets: bool = False
+) -> Bundle:
     """Write, gate and rename; without the gate only for tests that need a wrong bundle with a right manifest."""
     out = Path(out)
     _check_place(out, force=force)
@@ -179,6 +195,8 @@ def write_bundle(plan: Plan, *, out: Path, force: bool, gated: bool, gate_steps:
         bundle = Bundle.load(folder)
         if gated:
             require(gate_bundle(bundle, plan.task, plan.model, steps=gate_steps), written.suspects)
+        if snippets:
+            write_snippets(bundle)
         _put(folder, out)
     return Bundle(path=out, manifest=written.manifest)
 

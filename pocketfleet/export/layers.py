@@ -19,21 +19,32 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.traceback import get_current_meta, preserve_node_meta
 
-__all__ = ["LOSS", "OPTIMIZER", "label_as", "layer_of", "tracked_layers"]
+__all__ = ["LOSS", "OPTIMIZER", "is_gradient", "label_as", "label_of", "layer_of", "tracked_layers"]
 
 LOSS = "(loss)"
 OPTIMIZER = "(optimizer)"
 
 
+def label_of(node: Node) -> str | None:
+    """The label of a node; ``None`` where there is none."""
+    label: str | None = node.meta.get("custom", {}).get("layer")
+    return label
+
+
 def layer_of(node: Node) -> str:
     """The label of a node; ``""`` where there is none."""
-    return str(node.meta.get("custom", {}).get("layer", ""))
+    return label_of(node) or ""
 
 
-def label_as(layer: str) -> None:
-    """Label what is traced from here on."""
+def is_gradient(node: Node) -> bool:
+    """Whether a node belongs to the backward pass of its module."""
+    return bool(node.meta.get("custom", {}).get("gradient", False))
+
+
+def label_as(layer: str, *, gradient: bool = False) -> None:
+    """Label what is traced from here on; ``gradient`` for a module's backward pass."""
     meta = get_current_meta()
-    meta["custom"] = {"layer": layer}
+    meta["custom"] = {"layer": layer, "gradient": gradient}
     # The ONNX exporter keeps this one only.
     meta["nn_module_stack"] = {layer: (layer, nn.Module)}
 
@@ -90,7 +101,7 @@ class _Tracker:
 
 def _labeller(path: str) -> Callable[[Any], None]:
     def hook(_gradients: Any) -> None:  # noqa: ANN401 - a tuple of tensors
-        label_as(path)
+        label_as(path, gradient=True)
 
     return hook
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pocketfleet.errors import BundleError
+from pocketfleet.export.decompositions import Convolution
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.int8_accuracy import Int8Accuracy
 from pocketfleet.export.program import METHODS, Signature
+from pocketfleet.export.signature_rules import check_signature_rules
 from pocketfleet.training.train_step import StepSettings
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "TaskEntry",
     "file_sha256",
     "onnx_file",
+    "program_files",
     "read_manifest",
 ]
 
@@ -39,14 +42,21 @@ WEIGHTS_FILE = "weights.safetensors"
 FROZEN_FILE = "frozen.safetensors"
 TRAINING_MODULE_FILE = "training_module.pte"
 # Raised whenever a reader of the old form would misunderstand the new one.
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
-_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+# So many characters of what a file says are repeated in a message.
+_SAID = 500
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def onnx_file(method: str) -> str:
     """The file name of one ONNX method."""
     return f"{method}.onnx"
+
+
+def program_files(runtime: Literal["executorch", "onnx"]) -> tuple[str, ...]:
+    """The files that hold one runtime's three methods."""
+    return (PTE_FILE,) if runtime == "executorch" else tuple(map(onnx_file, METHODS))
 
 
 def file_sha256(path: Path) -> str:
@@ -70,7 +80,8 @@ class FileEntry(BaseModel):
 
     model_config = _STRICT
 
-    bytes: int = Field(ge=0)
+    # As a signed 64-bit number, which is what file systems count in.
+    bytes: int = Field(ge=0, lt=2**63)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
@@ -101,7 +112,7 @@ class Manifest(BaseModel):
 
     model_config = _STRICT
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     task: TaskEntry
     adaptation: AdaptationEntry
     # Which terms the training step has, by the fields of StepSettings.
@@ -118,6 +129,8 @@ class Manifest(BaseModel):
     int8: Int8Accuracy | None
     # Whether the folder holds the joint graph for ExecuTorch's own TrainingModule.
     training_module: bool
+    # How ExecuTorch convolves: as products, or by its own kernels; none where the model leaves no choice.
+    convolution: Convolution | None
     files: dict[FileName, FileEntry]
     # Distribution names to the versions that exported the bundle.
     exported_with: dict[str, str]
@@ -138,6 +151,13 @@ class Manifest(BaseModel):
         for runtime, footprint in self.footprint.items():
             if footprint.runtime != runtime or set(footprint.operators) != set(METHODS):
                 raise ValueError(f"footprint.{runtime} must count {list(METHODS)} on {runtime}")
+            if set(footprint.file_bytes) != set(program_files(runtime)):
+                raise ValueError(f"footprint.{runtime}.file_bytes must hold exactly {list(program_files(runtime))}")
+            if footprint.max_batch != self.max_batch:
+                raise ValueError(f"footprint.{runtime}.max_batch is {footprint.max_batch}, max_batch {self.max_batch}")
+        if (self.predict is None) != ("executorch" not in self.footprint):
+            raise ValueError(f"predict must say what ExecuTorch's runs on, and only where there is one: {self.predict}")
+        check_signature_rules(self.signature, self.step_settings)
         return self
 
     @property
@@ -161,13 +181,13 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        key = ".".join(str(part) for part in first["loc"])[:_SAID] or "the whole"
         if first["loc"] == ("schema_version",):
             raise BundleError(
-                f"{where}: schema_version must be {SCHEMA_VERSION}, got {first['input']!r}; export the bundle again "
-                "with this version of pocketfleet, or use the version that exported it"
+                f"{where}: schema_version must be {SCHEMA_VERSION}, got {repr(first['input'])[:_SAID]}; export the "
+                "bundle again with this version of pocketfleet, or use the version that exported it"
             ) from exc
         raise BundleError(
-            f"{where}: {key}: {first['msg']} ({exc.error_count()} such problems); the file is damaged or was edited: "
-            "export the bundle again"
+            f"{where}: {key}: {first['msg'][:_SAID]} ({exc.error_count()} such problems); the file is damaged or was "
+            "edited: export the bundle again"
         ) from exc

@@ -11,24 +11,37 @@ a small step.
 """
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pocketfleet.errors import InputError
+from pocketfleet.errors import BundleError
+from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.footprint import OperatorCost, pair_costs
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx_counting import count_onnx_file
+from pocketfleet.export.onnx_refusal import run_refusal, translation_refusal
 from pocketfleet.export.program import BATCH, METHODS, MethodSignature, Programs, Signature
 from pocketfleet.export.quiet import quiet_export
 from pocketfleet.export.session import FlatSession
+from pocketfleet.export.unsupported import Unsupported, UnsupportedError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["MINIMUM_VERSION", "OPSET", "OnnxMethod", "OnnxSession", "count_onnx", "session_options", "write_onnx"]
+__all__ = [
+    "MINIMUM_VERSION",
+    "OPSET",
+    "OnnxMethod",
+    "OnnxSession",
+    "count_onnx",
+    "session_options",
+    "try_forward",
+    "write_onnx",
+]
 
 # The first opset with everything that the programs use (ScatterElements with a sum came with 16, ReduceSum's axes
 # as an input with 13, Split's num_outputs with 18), and what torch's exporter writes natively.
@@ -49,6 +62,15 @@ _NUMPY_TYPES = {
 }
 
 
+# What a file calls them.
+_TYPE_NAMES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    **{f"tensor({name})": name for name in ("bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")},
+}
+
+
 # Where the exporter keeps the module that an operator comes from: a list that starts with it, as Python prints it.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -57,20 +79,51 @@ def write_onnx(programs: Programs, folder: Path) -> None:
     """Write ``train_step.onnx``, ``predict.onnx`` and ``evaluate.onnx`` into ``folder``; inputs are named by label.
 
     Raises:
-        InputError: an operator has no standard ONNX form.
+        UnsupportedError: an operator has no standard ONNX form, or the runtime does not run it.
+    """
+    for method in METHODS:
+        _try_method(programs, method, folder / onnx_file(method))
+
+
+def try_forward(programs: Programs, folder: Path) -> None:
+    """Write and run ``evaluate`` alone, for a model whose training step cannot be written.
+
+    Raises:
+        Exception: whatever stands in the way.
+    """
+    _try_method(programs, "evaluate", folder / onnx_file("evaluate"))
+
+
+def _try_method(programs: Programs, method: str, path: Path) -> None:
+    """Write one method, and run it once on the batch that was traced.
+
+    Raises:
+        UnsupportedError: as ``write_onnx``.
     """
     with quiet_export():
         from torch.onnx import OnnxExporterError
 
-        for method in METHODS:
-            try:
-                _write_method(programs, method, folder / onnx_file(method))
-            except OnnxExporterError as exc:
-                reason = str(exc.__cause__ or exc).splitlines()[0][:300]
-                raise InputError(
-                    f"the model cannot be exported for onnx: an operator of {method} has no standard ONNX form "
-                    f"({reason}). Replace the layer that it comes from: docs/limits.md lists those that export"
-                ) from exc
+        try:
+            _write_method(programs, method, path)
+        except OnnxExporterError as exc:
+            refusal = translation_refusal(exc)
+            if refusal is None:
+                raise
+            raise refusal from exc
+    _rehearse(programs, method, path)
+
+
+def _rehearse(programs: Programs, method: str, path: Path) -> None:
+    """Run a method once at each batch size."""
+    try:
+        opened = OnnxMethod(path, programs.signature.method(method), session_options(threads=1))
+        for batch in programs.rehearsed_batches:
+            opened(programs.example_inputs(method, batch=batch))
+    except Exception as exc:
+        refusal = run_refusal(exc)
+        if refusal is None:
+            raise
+        raise refusal from exc
 
 
 def _input_names(signature: MethodSignature) -> list[str]:
@@ -95,11 +148,14 @@ def _write_method(programs: Programs, method: str, path: Path) -> None:
     assert exported is not None
     _fold_constants(exported.model)
     proto = exported.model_proto
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in proto.graph.node if node.domain})
-    if foreign or proto.functions:
-        names = foreign or [function.name for function in proto.functions]
-        raise InputError(f"{method} needs operators that are not standard ONNX: {names}")
     _name_by_layer(proto.graph)
+    foreign = [
+        Unsupported(operator=f"{node.domain}.{node.op_type}", layer=node.name.rpartition(":")[0])
+        for node in proto.graph.node
+        if node.domain
+    ]
+    if foreign:
+        raise UnsupportedError(foreign, problem="which is no standard ONNX operator")
     _forget_origin(proto.graph)
     path.write_bytes(proto.SerializeToString())
 
@@ -156,6 +212,48 @@ def session_options(*, threads: int) -> "onnxruntime.SessionOptions":
     return options
 
 
+def _check_self_contained(path: Path, content: bytes) -> None:
+    """Refuse a file whose values lie in other files: the runtime would read those, wherever they are."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as exc:
+        raise BundleError(f"{path} is no ONNX file; export the bundle again") from exc
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _stored(model.graph)):
+        raise BundleError(f"{path} keeps values in other files, which no bundle does; export the bundle again")
+
+
+def _stored(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - an onnx GraphProto and its TensorProtos
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _stored(inner)
+
+
+def _check_declared(path: Path, runtime: "onnxruntime.InferenceSession", signature: MethodSignature) -> None:
+    for what, declared, labels, specs in (
+        ("inputs", runtime.get_inputs(), _input_names(signature), signature.inputs),
+        ("outputs", runtime.get_outputs(), _output_names(signature), signature.outputs),
+    ):
+        found = [
+            Declared(
+                one.name,
+                tuple(size if isinstance(size, int) else None for size in one.shape),
+                _TYPE_NAMES.get(one.type, one.type),
+            )
+            for one in declared
+        ]
+        check_declared(path, what, found, list(zip(labels, specs, strict=True)), batch=None)
+
+
 class OnnxMethod:
     """One method's file in the runtime, bound to memory of torch; called by one thread at a time.
 
@@ -171,7 +269,10 @@ class OnnxMethod:
     def __init__(self, path: Path, signature: MethodSignature, options: "onnxruntime.SessionOptions") -> None:
         import onnxruntime
 
-        self.runtime = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        content = path.read_bytes()
+        _check_self_contained(path, content)
+        self.runtime = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        _check_declared(path, self.runtime, signature)
         self._binding = self.runtime.io_binding()
         self._memory = self._binding._iobinding
         self._cpu = onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()
@@ -214,6 +315,18 @@ class OnnxMethod:
         return result
 
 
+def _opened(path: Path, signature: MethodSignature, options: "onnxruntime.SessionOptions") -> OnnxMethod:
+    try:
+        return OnnxMethod(path, signature, options)
+    except BundleError:
+        raise
+    except Exception as exc:
+        raise BundleError(
+            f"{path} cannot be loaded by this version of ONNX Runtime: {(str(exc).splitlines() or [''])[0][:300]}; "
+            "export the bundle again"
+        ) from exc
+
+
 class OnnxSession(FlatSession):
     """Runs the three ONNX files in this process on the CPU.
 
@@ -228,7 +341,7 @@ class OnnxSession(FlatSession):
         super().__init__(signature, max_batch=max_batch)
         options = session_options(threads=threads)
         self._methods = {
-            method: OnnxMethod(folder / onnx_file(method), signature.method(method), options) for method in METHODS
+            method: _opened(folder / onnx_file(method), signature.method(method), options) for method in METHODS
         }
 
     def _run(self, method: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:

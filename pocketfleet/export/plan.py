@@ -4,10 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+import torch
 from pydantic import JsonValue
 from torch import nn
 
 from pocketfleet.errors import InputError
+from pocketfleet.export.decompositions import Convolution
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.examples import Examples
@@ -30,6 +32,7 @@ class Plan:
         task_path: by which ``load_task`` finds the task before its adaptation; ``None`` where it cannot.
         int8_predict: whether ``model.pte`` gets a quantised copy of ``predict``.
         training_module: whether there is a file for ExecuTorch's own ``TrainingModule``.
+        convolution: how ExecuTorch convolves; ``None`` where the model has no convolution that leaves a choice.
         leave_out: by runtime, operators whose decomposition is not used.
     """
 
@@ -46,6 +49,7 @@ class Plan:
     runtimes: tuple[Runtime, ...] = RUNTIMES
     int8_predict: bool = False
     training_module: bool = False
+    convolution: Convolution | None = None
     leave_out: Mapping[Runtime, Collection[str]] = field(default_factory=dict)
 
 
@@ -76,6 +80,7 @@ def make_plan(
     only: str | None = None,
     int8_predict: bool = False,
     training_module: bool = False,
+    convolution: Convolution | None = None,
 ) -> Plan:
     """What ``export_task`` settles before it writes; its arguments and errors."""
     missing = [name for name in settings.hyper_names if name not in hyper]
@@ -85,6 +90,8 @@ def make_plan(
         raise InputError(f"max_batch must be 1 or more, got {max_batch}")
     if only == "onnx" and (int8_predict or training_module):
         raise InputError("int8 predictions and training modules are ExecuTorch's: export for it too")
+    if only == "onnx" and convolution is not None:
+        raise InputError("the way of convolutions is ExecuTorch's: export for it too")
     adaptation = adaptation or Adaptation()
     task = adapted(task, adaptation)
     examples = task_examples(task, "train")
@@ -108,4 +115,19 @@ def make_plan(
         runtimes=runtimes_of(only),
         int8_predict=int8_predict,
         training_module=training_module,
+        convolution=_convolution(convolution, model, weights, examples, max_batch) if only != "onnx" else None,
     )
+
+
+def _convolution(
+    wanted: Convolution | None, model: nn.Module, weights: Weights, examples: Examples, max_batch: int
+) -> Convolution | None:
+    """The way that is wanted, else the faster one; ``None`` where there is no choice."""
+    if wanted is not None and wanted not in get_args(Convolution):
+        raise InputError(f"convolution must be {' or '.join(get_args(Convolution))}, got {wanted!r}")
+    from pocketfleet.export.convolution_choice import fastest_convolution, has_convolution
+
+    x = examples.x[torch.arange(max_batch) % len(examples)]
+    if not has_convolution(model, weights, x[:1]):
+        return None
+    return wanted or fastest_convolution(model, weights, x)

@@ -36,7 +36,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pocketfleet.errors import InputError
 from pocketfleet.export.layers import OPTIMIZER, label_as, tracked_layers
+from pocketfleet.export.untraced import BatchBranchError, untraced_reason
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.running_module import module_text, running_module
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
 from pocketfleet.training.weights import Tensors, Weights
@@ -72,6 +74,8 @@ Role = Literal[
     "output",
     "metric",
 ]
+# What runs where no module of the model does.
+_OUTSIDE = "the loss or a metric"
 # Operators to their replacements, as ``make_fx`` takes them.
 DecompositionTable = Mapping[Any, Callable[..., Any]]
 
@@ -143,6 +147,20 @@ class Programs:
     graphs: Mapping[str, ExportedProgram]
     signature: Signature
     max_batch: int
+
+    def example_inputs(self, method: str, *, batch: int) -> list[torch.Tensor]:
+        """What a method was traced with, contiguous, cut to ``batch`` examples."""
+        inputs, _ = self.graphs[method].example_inputs or ((), {})
+        specs = self.signature.method(method).inputs
+        return [
+            (value[:batch] if spec.shape[:1] == (BATCH,) else value).contiguous()
+            for spec, value in zip(specs, inputs, strict=True)
+        ]
+
+    @property
+    def rehearsed_batches(self) -> tuple[int, ...]:
+        """The sizes that a program is tried with: the one that it was traced with, and the smallest."""
+        return tuple(sorted({self.max_batch, 1}, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,21 +359,35 @@ def _simplify(module: GraphModule) -> None:
     module.recompile()
 
 
-def _check_guards(shape_env: Any, *, max_batch: int) -> None:  # noqa: ANN401 - torch's ShapeEnv
+def _check_guards(
+    guards: Sequence[Any], model: nn.Module, changes: Sequence[tuple[int, str | None]], *, max_batch: int
+) -> None:
     """Refuse a model's own branch on the batch size: exporting forgets the condition under which it was taken.
 
     Torch's conditions are passed over; they choose between kernels and memory formats.
 
+    Args:
+        guards: torch's, in the order in which they were found.
+        model: is traced.
+        changes: how many guards there were when which module took over.
+        max_batch: the batch that was traced.
+
     Raises:
-        ValueError: some condition does not hold for every batch size.
+        BatchBranchError: some condition does not hold for every batch size.
     """
     library = str(Path(torch.__file__).parent)
-    for guard in shape_env.guards:
-        if getattr(guard.sloc.framework_loc, "filename", library).startswith(library):
+    for index, guard in enumerate(guards):
+        line = guard.sloc.framework_loc
+        if getattr(line, "filename", library).startswith(library):
             continue
         for batch in range(1, max_batch + 1):
             if not bool(guard.expr.subs(dict.fromkeys(guard.expr.free_symbols, batch))):
-                raise ValueError(f"a branch taken for a batch of {max_batch} is not taken for one of {batch}")
+                path = next((path for count, path in reversed(changes) if count <= index), None)
+                where = _OUTSIDE if path is None else module_text(model, path)
+                raise BatchBranchError(
+                    f"a branch taken for a batch of {max_batch} is not taken for one of {batch}",
+                    where=f"{where}, {Path(line.filename).name}:{line.lineno},",
+                )
 
 
 @contextmanager
@@ -376,9 +408,16 @@ def _trace(method: _Method, model: nn.Module, table: DecompositionTable, *, max_
 
     dynamic = max_batch > 1
     mode, fakes = _fake_inputs(method, dynamic=dynamic)
-    with mode, plain_operators(), tracked_layers(model), enable_python_dispatcher():
+    changes: list[tuple[int, str | None]] = []
+    with (
+        running_module(model, on_change=lambda path: changes.append((len(mode.shape_env.guards), path))),
+        mode,
+        plain_operators(),
+        tracked_layers(model),
+        enable_python_dispatcher(),
+    ):
         module = make_fx(method.call, decomposition_table=dict(table), tracing_mode="real")(*fakes)
-    _check_guards(mode.shape_env, max_batch=max_batch)
+    _check_guards(mode.shape_env.guards, model, changes, max_batch=max_batch)
     _simplify(module)
     batch = Dim(BATCH, min=1, max=max_batch) if dynamic else None
     shapes = tuple(
@@ -428,22 +467,22 @@ def trace_programs(
         InputError: the model cannot be traced, or ties itself to one batch size; the message holds torch's reason.
     """
     batch = _example_batch(examples, batch=max_batch)
-    methods = {
-        "train_step": _train_method(TrainStep(model, task.loss, settings), weights, batch),
-        "predict": _predict_method(model, weights, batch.x),
-        "evaluate": _evaluate_method(task, model, weights, batch),
+    make: dict[str, Callable[[], _Method]] = {
+        "train_step": lambda: _train_method(TrainStep(model, task.loss, settings), weights, batch),
+        "predict": lambda: _predict_method(model, weights, batch.x),
+        "evaluate": lambda: _evaluate_method(task, model, weights, batch),
     }
     graphs, signatures = {}, {}
-    for name, method in methods.items():
+    for name in METHODS:
         # Tracing runs the user's model, loss and metrics, which may raise anything.
-        try:
-            graphs[name] = _trace(method, model, table, max_batch=max_batch)
-        except Exception as exc:
-            reason = (str(exc).splitlines() or [""])[0]
-            raise InputError(
-                f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: models, losses and "
-                "metrics must be tensor operations whose course depends neither on values nor on the batch size "
-                f"(x.shape[0] is traced, len(x) is not): {type(exc).__name__}: {reason}"
-            ) from exc
+        with running_module(model) as running:
+            try:
+                method = make[name]()
+                graphs[name] = _trace(method, model, table, max_batch=max_batch)
+            except Exception as exc:
+                reason = untraced_reason(exc, where=running.text(outside=_OUTSIDE))
+                raise InputError(
+                    f"{name} of task {task.name!r} cannot be exported for batches of 1 to {max_batch}: {reason}"
+                ) from exc
         signatures[name] = MethodSignature(inputs=method.inputs, outputs=_output_specs(method, graphs[name]))
     return Programs(graphs=graphs, signature=Signature(**signatures), max_batch=max_batch)

@@ -7,11 +7,12 @@ import io
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 
-__all__ = ["quiet_export", "quiet_stderr"]
+__all__ = ["CaughtText", "caught_stderr", "quiet_export", "quiet_stderr"]
 
 # Loggers that report, while programs are exported, on optional parts that are not installed.
 _LOGGERS = (
@@ -53,6 +54,31 @@ def quiet_export() -> Iterator[None]:
         for message, category in _WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=category)
         yield
+
+
+class CaughtText:
+    """What was written; complete once the context is left."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+
+@contextmanager
+def caught_stderr() -> Iterator[CaughtText]:
+    """Keep what native code writes during a short call, to where ``quiet_stderr`` drops it."""
+    caught, through_python = CaughtText(), io.StringIO()
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        try:
+            os.dup2(sink.fileno(), 2)
+            with redirect_stderr(through_python):
+                yield caught
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            sink.seek(0)
+            caught.text = sink.read().decode(errors="replace") + through_python.getvalue()
 
 
 @contextmanager

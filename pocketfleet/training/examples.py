@@ -30,7 +30,8 @@ class Examples:
         for side, value in (("x", self.x), ("y", self.y)):
             if not isinstance(value, torch.Tensor):
                 raise InputError(
-                    f"examples need one tensor each of inputs and targets, got {side} = {type(value).__name__}"
+                    f"examples need one tensor each of inputs and targets, got {side} = {type(value).__name__}: put "
+                    "several into one tensor, and take it apart in a module around your model, or in the loss"
                 )
         if self.x.dim() == 0 or self.y.dim() == 0 or len(self.x) != len(self.y):
             raise InputError(

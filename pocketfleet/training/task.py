@@ -16,6 +16,7 @@ from torch import nn
 from pocketfleet.errors import InputError
 from pocketfleet.training.dropout import drawn
 from pocketfleet.training.examples import ExampleDataset, Examples, as_examples
+from pocketfleet.training.running_module import returning_module, running_module
 from pocketfleet.training.tasks import packaged_tasks
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights, model_weights
@@ -191,8 +192,8 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
     output = model.eval()(few.x)
     if not isinstance(output, torch.Tensor):
         raise InputError(
-            f"the model of task {task.name!r} must return one tensor, got {type(output).__name__}: wrap it in a module "
-            "that returns the one that the loss needs"
+            f"the model of task {task.name!r} must return one tensor, got {type(output).__name__} from "
+            f"{returning_module(model, few.x)}: wrap it in a module that returns the one that the loss needs"
         )
     try:
         loss = task.loss(output, few.y)
@@ -208,11 +209,7 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
             f'{len(few)}, or their mean, shape (); got {shape}. With torch.nn.functional losses use reduction="none" '
             "and average all but the first dimension"
         )
-    start = TrainState.start(weights, step.settings)
-    try:
-        losses = [step.gradient(start, few.x, few.y, drawn(0))[0] for _ in range(2)]
-    except RuntimeError as exc:
-        raise InputError(f"the loss of task {task.name!r} has no gradient: {exc}") from exc
+    losses = _first_losses(task, step, weights, few)
     if not torch.equal(*losses) and bool(torch.isfinite(torch.stack(losses)).all()):
         raise InputError(
             f"the model of task {task.name!r} gives another loss each time it is called on the same examples, which "
@@ -225,6 +222,18 @@ def check_task(task: Task, model: nn.Module, examples: Examples) -> Weights:
         )
     _check_metrics(task, output, few.y)
     return weights
+
+
+def _first_losses(task: Task, step: TrainStep, weights: Weights, few: Examples) -> list[torch.Tensor]:
+    """The loss of the same step, taken twice."""
+    start = TrainState.start(weights, step.settings)
+    with running_module(step.model) as running:
+        try:
+            return [step.gradient(start, few.x, few.y, drawn(0))[0] for _ in range(2)]
+        except InputError as exc:
+            raise InputError(f"in {running.text(outside='no layer')}, {exc}") from exc
+        except RuntimeError as exc:
+            raise InputError(f"the loss of task {task.name!r} has no gradient: {exc}") from exc
 
 
 def _check_metrics(task: Task, output: torch.Tensor, target: torch.Tensor) -> None:

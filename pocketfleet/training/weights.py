@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.running_module import error_advice, running_module
 
 __all__ = ["Tensors", "Weights", "all_finite", "model_weights", "tensors_sha256"]
 
@@ -78,13 +79,15 @@ def model_weights(model: nn.Module, example_x: torch.Tensor) -> Weights:
     Raises:
         InputError: nothing is trainable, or the model does not accept the batch.
     """
-    try:
-        changed = _changed_buffers(model, example_x)
-    except Exception as exc:
-        raise InputError(
-            f"the model does not accept the task's examples, a batch of shape {tuple(example_x.shape)} and type "
-            f"{example_x.dtype}: {type(exc).__name__}: {exc}"
-        ) from exc
+    with running_module(model) as running:
+        try:
+            changed = _changed_buffers(model, example_x)
+        except Exception as exc:
+            raise InputError(
+                f"the model does not accept the task's examples, a batch of shape {tuple(example_x.shape)} and type "
+                f"{example_x.dtype}: in {running.text(outside='no layer')}: {type(exc).__name__}: {exc}"
+                f"{error_advice(exc)}"
+            ) from exc
     groups: dict[str, Tensors] = {"trainable": {}, "buffers": {}, "frozen": {}}
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
         group = "trainable" if value.requires_grad else "buffers" if name in changed else "frozen"

@@ -31,6 +31,15 @@ def test_layers_by_their_share(bundle: Bundle) -> None:
     assert {"(loss)", "(optimizer)"} <= by_layer.keys()
 
 
+def test_memory_by_batch(bundle: Bundle) -> None:
+    found = dict(explain_bundle(bundle, TASK, runtime="onnx", memory_bytes=10**9).by_batch)
+    assert list(found) == [1, 4, 8]
+    assert found[8] == bundle.footprint("onnx").training_memory_bytes
+    # An example more: its 20 inputs of 4 bytes and its label of 8 at least, and at most all that a layer makes of it.
+    for small, large in ((1, 4), (4, 8)):
+        assert 20 * 4 + 8 <= (found[large] - found[small]) / (large - small) <= 4 * (20 + 4 * 40 + 4 * 30 + 4 * 4)
+
+
 def test_what_fits_stays_as_it_is(bundle: Bundle) -> None:
     needed = bundle.footprint("onnx").training_memory_bytes
     found = explain_bundle(bundle, TASK, runtime="onnx", memory_bytes=needed)

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 from families import FAMILIES
 from families.matrix import CELLS, OPTIMIZERS, SAMPLE, Cell, export
+from families.table import kept_rows, row_keys
 
 from pocketfleet.export import Bundle
 from pocketfleet.export.manifest import WEIGHTS_FILE
+
+
+def test_the_page_of_models_has_every_family_in_every_mode() -> None:
+    # Measured by ``python -m tests.export.families.table``.
+    assert list(kept_rows()) == row_keys()
 
 
 def _marked(cell: Cell) -> object:

@@ -1,8 +1,14 @@
-"""Operations and bytes counted by hand for a dense layer and for convolutions, forward and backward."""
+"""Operations and bytes counted by hand for a dense layer, for convolutions and for attention, forward and backward."""
+
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from toy import drawn
 
 from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.exporter import export_bundle
 from pocketfleet.export.footprint import Footprint, OperatorCost, TensorShape, operator_cost
 
 
@@ -118,3 +124,32 @@ def test_counts_between_batches_lie_on_a_line() -> None:
     assert (footprint.step_flops, footprint.step_bytes) == (100, 280)
     with pytest.raises(ValueError, match="batch must be 1 to 5, got 6"):
         footprint.at("train_step", batch=6)
+
+
+class _Attention(nn.Module):
+    """One head over four places of six values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joint, self.out = nn.Linear(6, 18, bias=False), nn.Linear(6, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.joint(x).chunk(3, dim=-1)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        output: torch.Tensor = self.out(mixed.mean(dim=1))
+        return output
+
+
+def test_attention(tmp_path: Path) -> None:
+    x, y = drawn(3, 4, 6), torch.arange(3)
+    bundle = export_bundle(_Attention(), nn.CrossEntropyLoss(reduction="none"), (x, y), out=tmp_path / "bundle")
+    # An example: 4 places of 6 to 18 values; scores of 4 x 4 places over 6 values; their mixture; 6 to 4 values.
+    joint, scores, mixture, out = 2 * 4 * 6 * 18, 2 * 4 * 4 * 6, 2 * 4 * 4 * 6, 2 * 6 * 4
+    forward = joint + scores + mixture + out
+    # Two gradients of every product, but none of the first one's input.
+    backward = 2 * forward - joint
+    for runtime in bundle.runtimes:
+        footprint = bundle.footprint(runtime)
+        for batch in (1, 3):
+            assert flops_by_kind(footprint, "predict", batch=batch)["matmul"] == forward * batch
+            assert flops_by_kind(footprint, "train_step", batch=batch)["matmul"] == (forward + backward) * batch

@@ -83,7 +83,8 @@ def _on_images(make: Callable[[], nn.Module]) -> Layer:
 
 
 def _on_volumes(make: Callable[[], nn.Module]) -> Layer:
-    return Layer(lambda: nn.Sequential(nn.Conv3d(2, 4, 3, padding=1), make()), (2, 4, 5, 6))
+    # Behind a linear layer: a 3-D convolution does not export everywhere.
+    return Layer(lambda: nn.Sequential(nn.Linear(5, 240), nn.Unflatten(1, (4, 3, 4, 5)), make()), (5,))
 
 
 def _on_sequences(make: Callable[[], nn.Module]) -> Layer:
