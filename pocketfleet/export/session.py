@@ -63,13 +63,16 @@ class EagerSession:
         """One step of ``TrainStep``."""
         if self._drops is False:
             return self._step(state, x, y, hyper)
-        source, self._drops = drawn(dropout_seed), False
+        source, sites = drawn(dropout_seed), []
 
         def watched(site: int, shape: Sequence[int]) -> torch.Tensor:
-            self._drops = True
+            sites.append(site)
             return source(site, shape)
 
-        return self._step(state, x, y, hyper, watched)
+        result = self._step(state, x, y, hyper, watched)
+        # A step that failed, such as batch norm's on a single example, has not come to see all of the model.
+        self._drops = bool(sites)
+        return result
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """The model's output in evaluation mode."""

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import toy
+from torch import nn
 
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Runtime, Session, open_session
 from pocketfleet.training.task import initial_model
-from pocketfleet.training.train_step import TrainState, hyper_tensors
+from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors
+from pocketfleet.training.weights import model_weights
 
 RUNTIMES: tuple[Runtime, ...] = ("executorch", "onnx")
 
@@ -120,3 +122,15 @@ def test_a_batch_beyond_the_largest(dense_bundle: Bundle, runtime: Runtime, batc
 def test_an_unknown_runtime(dense_bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="runtime must be executorch or onnx, got 'tflite'"):
         open_session(dense_bundle, "tflite")  # type: ignore[arg-type]
+
+
+def test_a_step_that_fails_before_a_mask_is_drawn_says_nothing_about_masks() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 4))
+    task = toy.Toy(lambda: model, 3)
+    session = EagerSession(task, model, StepSettings())
+    state = TrainState.start(model_weights(model, toy.drawn(2, 3)), StepSettings())
+    hyper, y = {"learning_rate": torch.tensor(0.1)}, torch.arange(4)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        session.train_step(state, toy.drawn(1, 3), y[:1], hyper)
+    losses = [session.train_step(state, toy.drawn(4, 3), y, hyper, dropout_seed=3)[0] for _ in range(3)]
+    assert len({float(loss) for loss in losses}) == 1
