@@ -79,6 +79,17 @@ def addmm(
     return total
 
 
+def new_empty(x: torch.Tensor, size: Sequence[int], *, dtype: torch.dtype | None = None, **_: object) -> torch.Tensor:
+    """``aten.new_empty`` as zeros; device and layout are those of every program here."""
+    zeros: torch.Tensor = aten.full.default(size, 0, dtype=dtype or x.dtype)
+    return zeros
+
+
+def empty_like(x: torch.Tensor, *, dtype: torch.dtype | None = None, **_: object) -> torch.Tensor:
+    """``aten.empty_like`` as zeros."""
+    return new_empty(x, x.shape, dtype=dtype)
+
+
 def convolution_backward(
     grad: torch.Tensor,
     x: torch.Tensor,
@@ -197,6 +208,18 @@ EXECUTORCH: tuple[Decomposition, ...] = (
         replacement=_products_or_convolutions,
         versions="executorch 1.5.1",
         reason="as slow as the forward kernel, and 2-D only",
+    ),
+    Decomposition(
+        operator=aten.new_empty.default,
+        replacement=new_empty,
+        versions="executorch 1.5.1",
+        reason="lowering fixes its size, and the sizes of all that follows, to the batch that was traced",
+    ),
+    Decomposition(
+        operator=aten.empty_like.default,
+        replacement=empty_like,
+        versions="executorch 1.5.1",
+        reason="lowering makes empty_permuted of it, for which there is no kernel",
     ),
     Decomposition(
         operator=aten.addmm.default,

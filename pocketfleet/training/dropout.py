@@ -90,7 +90,7 @@ _Next = Callable[[Sequence[int]], torch.Tensor]
 def _bernoulli_(draw: _Next, tensor: torch.Tensor, p: float = 0.5, *, generator: None = None) -> torch.Tensor:
     """Ones with probability ``p``, in place."""
     del generator
-    return tensor.copy_(draw(tensor.shape) >= 1.0 - p)
+    return tensor.copy_((draw(tensor.shape) >= 1.0 - p).to(tensor.dtype))
 
 
 def _native_dropout(

@@ -14,7 +14,14 @@ MAX_BATCH = 4
 # One of each kind whose gradient takes another way.
 SAMPLE = {
     *("SiLU", "Hardswish", "PReLU", "MaxPool2d, padded, overlapping", "AvgPool2d, ceil", "Upsample, bilinear"),
-    *("RMSNorm", "ZeroPad2d", "AdaptiveAvgPool2d, uneven", "ConvTranspose2d, grouped", "GRU, both directions"),
+    *(
+        "RMSNorm",
+        "ZeroPad2d",
+        "Dropout2d",
+        "AdaptiveAvgPool2d, uneven",
+        "ConvTranspose2d, grouped",
+        "GRU, both directions",
+    ),
     *("cross-entropy, label smoothing", "cross-entropy, ignored positions, scalar", "kl divergence"),
 }
 

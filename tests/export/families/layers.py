@@ -124,6 +124,8 @@ _POOLS = {
     "MaxPool1d": _on_signals(lambda: nn.MaxPool1d(2)),
     "MaxPool1d, padded, overlapping": _on_signals(lambda: nn.MaxPool1d(3, stride=2, padding=1)),
     "MaxPool1d, ceil": _on_signals(lambda: nn.MaxPool1d(3, ceil_mode=True)),
+    "Dropout2d": _on_images(lambda: nn.Dropout2d(0.3)),
+    "AlphaDropout": _on_features(lambda: nn.AlphaDropout(0.3)),
     "MaxPool2d": _on_images(lambda: nn.MaxPool2d(2)),
     "MaxPool2d, padded, overlapping": _on_images(lambda: nn.MaxPool2d(3, stride=2, padding=1)),
     "MaxPool2d, ceil": _on_images(lambda: nn.MaxPool2d((2, 3), ceil_mode=True)),
