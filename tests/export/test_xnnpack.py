@@ -1,5 +1,6 @@
 """XNNPACK counts for what it stands for, and takes only what it should."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,11 @@ def test_a_delegated_predict_costs_the_operators_that_it_stands_for(programs: Pr
     assert not predict_is_delegated(tmp_path / "plain.pte")
     assert predict_is_delegated(tmp_path / "delegated.pte")
     assert sum(cost.flops[1] for cost in plain["predict"]) > 0
-    assert delegated == plain
+    # What runs without a delegate permutes by strided copies, of the same bytes.
+    renamed = tuple(
+        replace(cost, name="as_strided_copy") if cost.name == "permute_copy" else cost for cost in delegated["predict"]
+    )
+    assert delegated | {"predict": renamed} == plain
 
 
 def test_only_predict_is_delegated_and_lowering_is_repeatable(programs: Programs, tmp_path: Path) -> None:
