@@ -1,7 +1,7 @@
 """Batch norm and its gradient by planes: one example's values of one channel, a row of a matrix each.
 
 1. A sum over a batch adds up each plane first and the planes then. ExecuTorch's kernels add one value after the other:
-   a channel of 100,000 values at once would lose three digits of its variance.
+   over the 100,000 values of a channel at 224 x 224 that failed the gate, by 1.5e-4 of how far a variance moved.
 2. What a channel's statistics change is a row times, or plus, one number: the broadcast that ExecuTorch is quick at.
 
 Images are ``[batch, channels, ...]`` with at least one more dimension; without one, a plane has a single value and
