@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.program import TensorSpec
 from pocketfleet.export.session import Session
+from pocketfleet.export.signature import TensorSpec
 from pocketfleet.training.draws import draw_key, normal
 from pocketfleet.training.dropout import drawn
 from pocketfleet.training.train_step import Hyper, TrainState, hyper_tensors

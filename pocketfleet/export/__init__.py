@@ -1,7 +1,8 @@
 """How a model becomes a program that trains on a phone.
 
-Read in this order: ``exporter`` (the two calls), ``plan``, ``program`` (a task's three methods as graphs) and
-``layers`` (which module an operator comes from); ``decompositions``, ``convolution`` and ``pooling`` (what a runtime
+Read in this order: ``exporter`` (the two calls), ``plan``, ``signature`` (what a program takes and returns),
+``flat_method`` and ``program`` (a task's three methods as functions of flat tensors, and as graphs) and ``layers``
+(which module an operator comes from); ``decompositions``, ``convolution`` and ``pooling`` (what a runtime
 lacks or gets wrong); ``executorch`` with ``xnnpack`` and ``delegated_predict``, and ``onnx`` (graphs to files, and who
 runs these); ``session`` (one interface to eager PyTorch and both runtimes); ``gate`` and ``gate_trial`` (what a program
 must show before it leaves); ``footprint`` (what it costs), ``recount`` (whether its files cost that) and

@@ -21,6 +21,7 @@ from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.manifest import (
     FROZEN_FILE,
     MANIFEST_FILE,
+    TOLD_CHARACTERS,
     TRAINING_MODULE_FILE,
     WEIGHTS_FILE,
     Manifest,
@@ -30,8 +31,8 @@ from pocketfleet.export.manifest import (
     read_manifest,
 )
 from pocketfleet.export.plan import RUNTIMES
-from pocketfleet.export.program import Signature, TensorSpec
 from pocketfleet.export.session import Runtime
+from pocketfleet.export.signature import Signature, TensorSpec
 from pocketfleet.training.adaptation import Adaptation
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights, all_finite
@@ -157,8 +158,8 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     wanted.update(name for runtime in manifest.footprint for name in program_files(runtime))
     if set(manifest.files) != wanted:
         raise BundleError(
-            f"{path / MANIFEST_FILE}: files must be exactly {sorted(wanted)}, got {sorted(manifest.files)}; export the "
-            "bundle again"
+            f"{path / MANIFEST_FILE}: files must be exactly {sorted(wanted)}, got "
+            f"{str(sorted(manifest.files))[:TOLD_CHARACTERS]}; export the bundle again"
         )
     for name, entry in manifest.files.items():
         file = path / name
@@ -203,8 +204,8 @@ def _read_tensors(path: Path, specs: Iterable[TensorSpec]) -> Tensors:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise BundleError(
-                f"{path}: tensor {name!r} must be {_described(expected.get(name))}, got {_described(found.get(name))}; "
-                "export the bundle again"
+                f"{path}: tensor {repr(name)[:TOLD_CHARACTERS]} must be {_described(expected.get(name))}, got "
+                f"{_described(found.get(name))}; export the bundle again"
             )
     if not all_finite(tensors):
         raise BundleError(f"{path} holds values that are no finite numbers; export the bundle again from sound weights")

@@ -1,6 +1,6 @@
 """Which convolutions a model gets on ExecuTorch: products or the runtime's own kernels, by time on this machine.
 
-1. One forward pass in eager PyTorch shows the model's convolutions.
+1. A training step and a prediction in eager PyTorch show the convolutions of model and loss.
 2. Each kind is timed by itself, forward and both gradients, at the largest batch, on one thread: first all as products,
    then with the runtime's kernels, the smallest first, until these have taken as long as all products. A model whose
    kernels would take minutes is so decided in a moment.
@@ -11,20 +11,21 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketfleet.export.convolution import covers
 from pocketfleet.export.decompositions import Convolution, decomposition_table
-from pocketfleet.training.train_step import predict
+from pocketfleet.training.examples import Examples
+from pocketfleet.training.train_step import TrainState, TrainStep, predict
 from pocketfleet.training.weights import Weights
 
-__all__ = ["fastest_convolution", "has_convolution"]
+__all__ = ["chosen_convolution"]
 
 aten = torch.ops.aten
 _NEEDED_SPEEDUP = 1.2
@@ -70,29 +71,42 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def has_convolution(model: nn.Module, weights: Weights, x: torch.Tensor) -> bool:
-    """Whether the model has a convolution that can be a product."""
-    return bool(_kinds(model, weights, x))
-
-
-def fastest_convolution(model: nn.Module, weights: Weights, x: torch.Tensor) -> Convolution:
-    """The faster way for a model's convolutions.
+def chosen_convolution(
+    step: TrainStep, weights: Weights, batch: Examples, *, wanted: Convolution | None = None
+) -> Convolution | None:
+    """The way that is wanted, else the faster one.
 
     Args:
-        model: only called.
+        step: of the model and the loss that are exported; the model is only called.
         weights: of the model.
-        x: a batch of the size to be fast at.
+        batch: of the size to be fast at.
+        wanted: the way, if the caller settles it.
+
+    Returns:
+        ``None`` where no convolution can be a product, so that there is no choice.
     """
-    kinds = _kinds(model, weights, x)
+    kinds = _kinds(step, weights, batch)
+    if wanted is not None or not kinds:
+        return wanted if kinds else None
     limit_s = _total_s(kinds, "matmul", limit_s=math.inf) / _NEEDED_SPEEDUP
     return "native" if _total_s(kinds, "native", limit_s=limit_s) < limit_s else "matmul"
 
 
-def _kinds(model: nn.Module, weights: Weights, x: torch.Tensor) -> Mapping[_Kind, int]:
-    """The model's convolutions and how often each is called, the smallest first."""
-    with _Watch() as watch:
-        predict(model, weights, x)
-    return dict(sorted(watch.kinds.items(), key=lambda item: item[0].work))
+def _kinds(step: TrainStep, weights: Weights, batch: Examples) -> Mapping[_Kind, int]:
+    """Convolutions and how often each is called, in the mode that calls it more often, the smallest first."""
+    state = TrainState.start(weights, step.settings)
+    # Masks that keep every value.
+    training = _seen(lambda: step.gradient(state, batch.x, batch.y, lambda _, shape: torch.ones(tuple(shape))))
+    predicting = _seen(lambda: predict(step.model, weights, batch.x))
+    return dict(sorted((training | predicting).items(), key=lambda item: item[0].work))
+
+
+def _seen(call: Callable[[], object]) -> Counter[_Kind]:
+    """What a call convolves; one that fails does so once more when it is traced, where the error finds its words."""
+    watch = _Watch()
+    with watch, suppress(Exception):
+        call()
+    return watch.kinds
 
 
 def _total_s(kinds: Mapping[_Kind, int], way: Convolution, *, limit_s: float) -> float:

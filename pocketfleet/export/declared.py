@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pocketfleet.errors import BundleError
-from pocketfleet.export.program import BATCH, TensorSpec
+from pocketfleet.export.signature import BATCH, TensorSpec
 from pocketfleet.export.signature_rules import described
 
 __all__ = ["Declared", "check_declared"]

@@ -28,9 +28,10 @@ from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.executorch_refusal import check_kernels, lowering_refusal, registered_kernels, run_refusal
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
 from pocketfleet.export.layers import layer_of
-from pocketfleet.export.program import METHODS, Programs, Signature
+from pocketfleet.export.program import Programs
 from pocketfleet.export.quiet import caught_stderr, quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
+from pocketfleet.export.signature import METHODS, Signature
 from pocketfleet.export.strided_copies import use_strided_copies
 
 __all__ = [
@@ -157,18 +158,43 @@ def _failure(methods: "Methods", method: str, inputs: list[torch.Tensor]) -> Run
 def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
     """Lower methods to ExecuTorch's program, each through the partitioners given for it, if any."""
     with quiet_export():
-        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
         from executorch.exir.passes import MemoryPlanningPass
 
-        # The validity check knows the core operators only; ours are checked by the gate.
-        edge = to_edge_transform_and_lower(
-            dict(graphs),
-            transform_passes={name: [use_strided_copies] for name in graphs if name not in partitioners} or None,
-            partitioner=dict(partitioners) or None,
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        plain = {name: graph for name, graph in graphs.items() if name not in partitioners}
+        lowered = _edge_programs(plain) | _delegated_programs(
+            {name: graphs[name] for name in partitioners}, partitioners
         )
+        edge = EdgeProgramManager({name: lowered[name] for name in graphs}, compile_config=_compile_config())
         planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=True)
         return edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+
+
+def _compile_config() -> Any:  # noqa: ANN401 - executorch's own class
+    from executorch.exir import EdgeCompileConfig
+
+    # The validity check knows the core operators only; ours are checked by the gate.
+    return EdgeCompileConfig(_check_ir_validity=False)
+
+
+def _edge_programs(graphs: Mapping[str, ExportedProgram]) -> dict[str, Any]:
+    """Methods for ExecuTorch's own operators; the way of those that are delegated would decompose each twice."""
+    if not graphs:
+        return {}
+    from executorch.exir import to_edge
+
+    edge = to_edge(dict(graphs), compile_config=_compile_config()).transform([use_strided_copies])
+    return {name: edge.exported_program(name) for name in graphs}
+
+
+def _delegated_programs(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Methods that hand to a delegate what it takes."""
+    if not graphs:
+        return {}
+    from executorch.exir import to_edge_transform_and_lower
+
+    edge = to_edge_transform_and_lower(dict(graphs), partitioner=dict(partitioners), compile_config=_compile_config())
+    return {name: edge.exported_program(name) for name in graphs}
 
 
 def _plans(path: Path) -> list[Any]:

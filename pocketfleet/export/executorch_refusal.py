@@ -34,6 +34,8 @@ __all__ = ["check_kernels", "lowering_refusal", "registered_kernels", "run_refus
 _FAILED = re.compile(r"KernelCall failed at instruction \d+:(\d+) in operator (\w+::[\w.]+)")
 # What a kernel says about its arguments; the first one is the most precise.
 _CHECK = re.compile(r"Check failed \(.*?\): (.+)")
+# Where in the runtime a line of its log comes from.
+_PLACE = re.compile(r"^.*?\[\S+:\d+\] ")
 _MISSING_OUT = re.compile(r"[Mm]issing out variants?: \{(.*)\}")
 _OPERATOR = re.compile(r"\w+::\w+")
 
@@ -105,10 +107,10 @@ def run_refusal(log: str, module: GraphModule, calls: Sequence[str | None], *, b
     failed = _FAILED.search(log)
     if not failed:
         return None
-    reason = _CHECK.search(log)
+    reason = _reason(log[: failed.start()])
     problem = f"whose kernel in {_runtime()} refuses its arguments at a batch of {batch}"
     if reason:
-        problem += f" ({reason[1].strip().rstrip('.')})"
+        problem += f" ({reason})"
     operator = failed[2]
     # A node makes one call, in the order of the graph.
     before = calls[: int(failed[1])].count(operator)
@@ -117,3 +119,14 @@ def run_refusal(log: str, module: GraphModule, calls: Sequence[str | None], *, b
         Unsupported(operator=operator_name(operator), layer=None)
     ]
     return UnsupportedError(found, problem=problem)
+
+
+def _reason(log: str) -> str:
+    """What the log says up to a failure: a check's words, else the last line, of those with words if there are any."""
+    check = _CHECK.search(log)
+    if check:
+        return check[1].strip().rstrip(".")
+    # The last piece is the beginning of the line that tells of the failure.
+    lines = [line for piece in log.split("\n")[:-1] if (line := _PLACE.sub("", piece).strip())]
+    worded = [line for line in lines if not line.startswith("Check failed")]
+    return ["", *lines[-1:], *worded[-1:]][-1].rstrip(".")

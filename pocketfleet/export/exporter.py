@@ -1,14 +1,10 @@
 """From a model or a task to a bundle: plan, write, gate, and only then put in place.
 
-A bundle is written into a hidden folder beside its place, gated there, and renamed: a folder with the bundle's name is
-a whole bundle that passed its gate.
+A bundle is written into a hidden folder beside its place (``staging``), gated there, and renamed: a folder with the
+bundle's name is a whole bundle that passed its gate.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +20,7 @@ from pocketfleet.export.gate_report import require
 from pocketfleet.export.manifest import MANIFEST_FILE
 from pocketfleet.export.plan import Plan, make_plan
 from pocketfleet.export.snippets import write_snippets
+from pocketfleet.export.staging import clear_stale, put, staged
 from pocketfleet.export.verification import gate_bundle
 from pocketfleet.training.adaptation import Adaptation
 from pocketfleet.training.model_task import Metrics, ModelTask
@@ -190,51 +187,24 @@ def write_bundle(
     """Write, gate and rename; without the gate only for tests that need a wrong bundle with a right manifest."""
     out = Path(out)
     _check_place(out, force=force)
-    with _hidden_folder_beside(out) as folder:
+    with staged(out) as folder:
         written = write_files(folder, plan)
         bundle = Bundle.load(folder)
         if gated:
             require(gate_bundle(bundle, plan.task, plan.model, steps=gate_steps), written.suspects)
         if snippets:
             write_snippets(bundle)
-        _put(folder, out)
+        put(folder, out)
     return Bundle(path=out, manifest=written.manifest)
 
 
 def _check_place(out: Path, *, force: bool) -> None:
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is no folder; make it first")
+    clear_stale(out)
     if not (out.exists() or out.is_symlink()):
         return
     if not force:
         raise InputError(f"{out} exists; choose another name or use force to replace it")
     if out.is_symlink() or not (out / MANIFEST_FILE).is_file():
         raise InputError(f"{out} exists and is no bundle; it is not replaced, move it away")
-
-
-@contextmanager
-def _hidden_folder_beside(out: Path) -> Iterator[Path]:
-    """A new folder on the same disk as ``out``, removed at the end unless it was renamed."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        # mkdtemp's folders are private; a bundle is as open as any new folder.
-        folder.chmod(0o777 & ~_umask())
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _put(folder: Path, out: Path) -> None:
-    """Rename ``folder`` to ``out``; a bundle that is there is moved aside first and removed last."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    with _hidden_folder_beside(out) as aside:
-        out.rename(aside / "old")
-        folder.rename(out)

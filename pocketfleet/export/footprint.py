@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pocketfleet.export.program import Role, Signature, TensorSpec
+from pocketfleet.export.signature import Role, Signature, TensorSpec
 
 __all__ = [
     "Footprint",

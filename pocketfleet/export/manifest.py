@@ -15,7 +15,7 @@ from pocketfleet.errors import BundleError
 from pocketfleet.export.decompositions import Convolution
 from pocketfleet.export.footprint import Footprint
 from pocketfleet.export.int8_accuracy import Int8Accuracy
-from pocketfleet.export.program import METHODS, Signature
+from pocketfleet.export.signature import METHODS, Signature
 from pocketfleet.export.signature_rules import check_signature_rules
 from pocketfleet.training.train_step import StepSettings
 
@@ -24,6 +24,7 @@ __all__ = [
     "MANIFEST_FILE",
     "PTE_FILE",
     "SCHEMA_VERSION",
+    "TOLD_CHARACTERS",
     "TRAINING_MODULE_FILE",
     "WEIGHTS_FILE",
     "AdaptationEntry",
@@ -45,7 +46,7 @@ TRAINING_MODULE_FILE = "training_module.pte"
 SCHEMA_VERSION: Literal[3] = 3
 
 # So many characters of what a file says are repeated in a message.
-_SAID = 500
+TOLD_CHARACTERS = 500
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -181,13 +182,13 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:_SAID] or "the whole"
+        key = ".".join(str(part) for part in first["loc"])[:TOLD_CHARACTERS] or "the whole"
         if first["loc"] == ("schema_version",):
             raise BundleError(
-                f"{where}: schema_version must be {SCHEMA_VERSION}, got {repr(first['input'])[:_SAID]}; export the "
-                "bundle again with this version of pocketfleet, or use the version that exported it"
+                f"{where}: schema_version must be {SCHEMA_VERSION}, got {repr(first['input'])[:TOLD_CHARACTERS]}; "
+                "export the bundle again with this version of pocketfleet, or use the version that exported it"
             ) from exc
         raise BundleError(
-            f"{where}: {key}: {first['msg'][:_SAID]} ({exc.error_count()} such problems); the file is damaged or was "
-            "edited: export the bundle again"
+            f"{where}: {key}: {first['msg'][:TOLD_CHARACTERS]} ({exc.error_count()} such problems); the file is "
+            "damaged or was edited: export the bundle again"
         ) from exc

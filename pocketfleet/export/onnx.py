@@ -24,9 +24,10 @@ from pocketfleet.export.footprint import OperatorCost, pair_costs
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx_counting import count_onnx_file
 from pocketfleet.export.onnx_refusal import run_refusal, translation_refusal
-from pocketfleet.export.program import BATCH, METHODS, MethodSignature, Programs, Signature
+from pocketfleet.export.program import Programs
 from pocketfleet.export.quiet import quiet_export
 from pocketfleet.export.session import FlatSession
+from pocketfleet.export.signature import BATCH, METHODS, MethodSignature, Signature
 from pocketfleet.export.unsupported import Unsupported, UnsupportedError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import torch
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx import OnnxMethod, session_options
 from pocketfleet.export.operator_time import OperatorTime, StepProfile
-from pocketfleet.export.program import Signature
+from pocketfleet.export.signature import Signature
 
 __all__ = ["profile_onnx"]
 

@@ -1,21 +1,21 @@
 """Everything that settles a bundle's files, from what a caller gives."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
-import torch
 from pydantic import JsonValue
 from torch import nn
 
 from pocketfleet.errors import InputError
 from pocketfleet.export.decompositions import Convolution
+from pocketfleet.export.flat_method import example_batch
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
 from pocketfleet.training.task import Task, check_task, initial_model, task_examples
-from pocketfleet.training.train_step import StepSettings
+from pocketfleet.training.train_step import StepSettings, TrainStep
 from pocketfleet.training.weights import Weights
 
 __all__ = ["RUNTIMES", "Plan", "make_plan", "runtimes_of"]
@@ -101,7 +101,7 @@ def make_plan(
         weights = own
         if has_scaling(model):
             weights = weights.with_frozen(frozen_scaling(model, [FeatureSums.of(examples.x)]))
-    return Plan(
+    plan = Plan(
         task=task,
         task_path=task_path,
         task_options=dict(task_options or {}),
@@ -115,19 +115,18 @@ def make_plan(
         runtimes=runtimes_of(only),
         int8_predict=int8_predict,
         training_module=training_module,
-        convolution=_convolution(convolution, model, weights, examples, max_batch) if only != "onnx" else None,
     )
+    return replace(plan, convolution=_convolution(plan, convolution))
 
 
-def _convolution(
-    wanted: Convolution | None, model: nn.Module, weights: Weights, examples: Examples, max_batch: int
-) -> Convolution | None:
+def _convolution(plan: Plan, wanted: Convolution | None) -> Convolution | None:
     """The way that is wanted, else the faster one; ``None`` where there is no choice."""
     if wanted is not None and wanted not in get_args(Convolution):
         raise InputError(f"convolution must be {' or '.join(get_args(Convolution))}, got {wanted!r}")
-    from pocketfleet.export.convolution_choice import fastest_convolution, has_convolution
-
-    x = examples.x[torch.arange(max_batch) % len(examples)]
-    if not has_convolution(model, weights, x[:1]):
+    if "executorch" not in plan.runtimes:
         return None
-    return wanted or fastest_convolution(model, weights, x)
+    from pocketfleet.export.convolution_choice import chosen_convolution
+
+    step = TrainStep(plan.model, plan.task.loss, plan.settings)
+    batch = example_batch(plan.examples, batch=plan.max_batch)
+    return chosen_convolution(step, plan.weights, batch, wanted=wanted)

@@ -16,7 +16,8 @@ from typing import Any
 from pocketfleet.errors import BundleError
 from pocketfleet.export.footprint import Footprint, OperatorCost, build_footprint
 from pocketfleet.export.manifest import MANIFEST_FILE, PTE_FILE, Manifest, onnx_file
-from pocketfleet.export.program import METHODS, Programs, Signature
+from pocketfleet.export.program import Programs
+from pocketfleet.export.signature import METHODS, Signature
 
 __all__ = ["check_costs", "check_signature", "executorch_footprint", "onnx_footprint"]
 

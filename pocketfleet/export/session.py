@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pocketfleet.export.manifest import PTE_FILE
-from pocketfleet.export.program import METHODS, MethodSignature, Signature
+from pocketfleet.export.signature import METHODS, MethodSignature, Signature
 from pocketfleet.training.dropout import drawn
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict

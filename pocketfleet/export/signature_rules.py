@@ -1,4 +1,4 @@
-"""Which signatures a training step can have (rule 2 of ``program.py``), for a manifest that may say anything.
+"""Which signatures a training step can have (rule 1 of ``signature.py``), for a manifest that may say anything.
 
 1. Shapes and types are ones that a tensor can have; only the first size of ``x``, ``y`` and ``uniform`` and sizes of
    the output are the batch.
@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 import torch
 
-from pocketfleet.export.program import BATCH, METHODS, MethodSignature, Role, Signature, TensorSpec
+from pocketfleet.export.signature import BATCH, METHODS, MethodSignature, Role, Signature, TensorSpec
 from pocketfleet.training.train_step import StepSettings, TrainState
 from pocketfleet.training.weights import Tensors, Weights
 

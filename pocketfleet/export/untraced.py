@@ -9,10 +9,14 @@ import traceback
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from pocketfleet.training.running_module import error_advice
+from pocketfleet.training.running_module import RunningModule, error_advice
 
-__all__ = ["BatchBranchError", "untraced_reason"]
+__all__ = ["OUTSIDE", "BatchBranchError", "untraced_reason"]
+
+# What runs where no module of the model does.
+OUTSIDE = "the loss or a metric"
 
 # Code that is nobody's model: torch, this package, and Python's own library.
 _LIBRARIES = tuple(
@@ -33,13 +37,15 @@ class BatchBranchError(ValueError):
         self.where = where
 
 
-def untraced_reason(error: Exception, *, where: str) -> str:
-    """Say what ``error``, raised while tracing, means.
+def untraced_reason(error: Exception, model: nn.Module, running: RunningModule) -> str:
+    """Say what ``error``, raised while tracing ``model``, means.
 
     Args:
         error: as it was caught, with its traceback.
-        where: the module that was running, as messages name it.
+        model: was traced.
+        running: which of its modules were running.
     """
+    where = running.text(outside=OUTSIDE)
     said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if isinstance(error, BatchBranchError):
         return (
@@ -47,6 +53,11 @@ def untraced_reason(error: Exception, *, where: str) -> str:
             f"which is traced, in place of len(x), and without a branch ({error})"
         )
     where += _own_line(error)
+    if _depends_on_values(error) and _averages_over_all_batches(model, running.path):
+        return (
+            f"{where} averages its statistics over all batches alike (momentum=None), by a count that it takes out of "
+            "a tensor, which neither runtime can: give it a number as its momentum, such as torch's own 0.1"
+        )
     if _depends_on_values(error):
         return (
             f"{where} branches on values, takes one out by .item(), or has a shape that depends on them, on either "
@@ -63,6 +74,12 @@ def _depends_on_values(error: Exception) -> bool:
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     return isinstance(error, DataDependentOutputException | DynamicOutputShapeException | GuardOnDataDependentSymNode)
+
+
+def _averages_over_all_batches(model: nn.Module, path: str | None) -> bool:
+    module = None if path is None else model.get_submodule(path)
+    batch_norm = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
+    return batch_norm and module is not None and module.momentum is None
 
 
 def _operator(error: Exception) -> str:

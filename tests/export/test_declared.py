@@ -6,7 +6,7 @@ import pytest
 
 from pocketfleet.errors import BundleError
 from pocketfleet.export.declared import Declared, check_declared
-from pocketfleet.export.program import TensorSpec
+from pocketfleet.export.signature import TensorSpec
 
 X = TensorSpec(role="x", name="x", shape=("batch", 3), dtype="float32")
 PATH = Path("bundle/predict.onnx")

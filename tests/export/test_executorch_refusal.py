@@ -16,6 +16,13 @@ LOG = """[kernel_ops_util.cpp:394] Check failed (in.dim() == 3 || in.dim() == 4)
 [method.cpp:1483] KernelCall failed at instruction 0:3 in operator aten::add.out: 0x12
 [method.cpp:1493] arg 0 with type id 1
 """  # noqa: W291 - the log's own
+# The same, of a result for which less memory is planned than it needs.
+RESIZED = """[tensor_impl.cpp:135] Attempted to resize a static tensor. Expected shape (4, 2), but received (4, 3).
+[op_add.cpp:47] Check failed (resize_to_broadcast_target_size(a, b, out) == Error::Ok): 
+[method.cpp:1483] KernelCall failed at instruction 0:0 in operator aten::add.out: 0x12
+[method.cpp:1493] arg 0 with type id 1
+"""  # noqa: W291 - the log's own
+STATIC = " (Attempted to resize a static tensor. Expected shape (4, 2), but received (4, 3))"
 
 
 def lowered() -> GraphModule:
@@ -48,6 +55,22 @@ def test_the_instruction_that_failed_is_the_second_call_of_its_operator() -> Non
     assert refusal.found == (Unsupported(operator="aten.add", layer="c", gradient=True),)
     assert refusal.problem.endswith("refuses its arguments at a batch of 4 (Expect input tensor to be 4-D)")
     assert run_refusal("[method.cpp:1] another complaint", lowered(), calls, batch=4) is None
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (RESIZED, STATIC),
+        (RESIZED.partition("\n")[2], " (Check failed (resize_to_broadcast_target_size(a, b, out) == Error::Ok):)"),
+        (RESIZED.replace("[tensor", "E 00:00:00.013 executorch:[tensor"), STATIC),
+        # What comes after the failure is no reason for it.
+        (RESIZED[RESIZED.index("[method") :], ""),
+    ],
+)
+def test_the_reason_is_the_last_that_was_said_before_the_failure(log: str, reason: str) -> None:
+    refusal = run_refusal(log, lowered(), ["aten::add.out"], batch=4)
+    assert refusal is not None
+    assert refusal.problem.partition("at a batch of 4")[2] == reason
 
 
 def test_an_instruction_that_is_not_found_leaves_the_operator() -> None:

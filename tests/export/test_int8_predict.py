@@ -12,7 +12,8 @@ from pocketfleet.errors import InputError
 from pocketfleet.export.decompositions import decomposition_table
 from pocketfleet.export.executorch import INT8_METHOD, ExecutorchSession, Methods, planned_memory, write_executorch
 from pocketfleet.export.int8_predict import compare_int8, quantised_program
-from pocketfleet.export.program import METHODS, trace_programs
+from pocketfleet.export.program import trace_programs
+from pocketfleet.export.signature import METHODS
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.task import initial_model
 from pocketfleet.training.train_step import StepSettings, predict
@@ -21,7 +22,12 @@ from pocketfleet.training.weights import model_weights
 
 # Torch chooses another convolution kernel from 16 examples on.
 @pytest.mark.parametrize(
-    ("make_task", "max_batch"), [(toy.dense_toy, 1), (toy.pooled_toy, 16), (toy.normalised_toy, 15)]
+    ("make_task", "max_batch"),
+    [
+        (toy.dense_toy, 1),
+        (toy.pooled_toy, 16),
+        pytest.param(toy.normalised_toy, 15, marks=pytest.mark.long),
+    ],
 )
 def test_int8_is_near_for_every_batch(make_task: Callable[[], toy.Toy], max_batch: int, tmp_path: Path) -> None:
     task, path = make_task(), tmp_path / "model.pte"

@@ -15,7 +15,8 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.decompositions import decomposition_table
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx import OPSET, OnnxSession, write_onnx
-from pocketfleet.export.program import METHODS, trace_programs
+from pocketfleet.export.program import trace_programs
+from pocketfleet.export.signature import METHODS
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.task import initial_model
 from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors, predict

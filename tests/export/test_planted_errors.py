@@ -20,8 +20,9 @@ from pocketfleet.export.gate import run_gate
 from pocketfleet.export.gate_report import GateReport
 from pocketfleet.export.manifest import PTE_FILE
 from pocketfleet.export.onnx import OnnxSession, write_onnx
-from pocketfleet.export.program import Programs, Signature, TensorSpec, trace_programs
+from pocketfleet.export.program import Programs, trace_programs
 from pocketfleet.export.session import EagerSession, Runtime, Session
+from pocketfleet.export.signature import Signature, TensorSpec
 from pocketfleet.training.model_task import ModelTask
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights, model_weights

@@ -239,6 +239,14 @@ ROWS: dict[str, list[tuple[nn.Module, Any, dict[str, Any], str]]] = {
         (body(nn.BatchNorm1d(3)), (X, Y), {"max_batch": 1}, BATCH_NORM),
         (body(nn.BatchNorm1d(3)), (X[:1], Y[:1]), {}, BATCH_NORM),
     ],
+    "batch norm with `momentum=None`": [
+        (
+            body(nn.BatchNorm1d(3, momentum=None)),
+            (X, Y),
+            {},
+            r"layer 1\.1 \(BatchNorm1d\) averages .*momentum=None.*neither runtime.*a number as its momentum, .*0\.1$",
+        ),
+    ],
     "an operator that a runtime lacks": [
         (
             doing(lambda x: x.cumprod(1)),

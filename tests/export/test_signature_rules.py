@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.program import MethodSignature, Signature, TensorSpec
+from pocketfleet.export.signature import MethodSignature, Signature, TensorSpec
 from pocketfleet.export.signature_rules import check_signature_rules
 
 

@@ -1,12 +1,14 @@
 """Training loops as source text: those in Python and for Node are run, and train as eager PyTorch does."""
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,8 @@ from pocketfleet.errors import GateError
 from pocketfleet.export import exporter
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.exporter import export_bundle
-from pocketfleet.export.program import TensorSpec
 from pocketfleet.export.session import EagerSession
+from pocketfleet.export.signature import TensorSpec
 from pocketfleet.export.snippets import write_snippets
 from pocketfleet.export.snippets.inputs import StepInputs
 from pocketfleet.export.snippets.kotlin import kotlin
@@ -320,6 +322,18 @@ def test_labels_come_in_the_order_of_the_step(language: str) -> None:
     powers = {"slot/beta1_power", "slot/beta2_power"}
     assert [label for label in listed if label not in powers] == [label for label in wanted if label not in powers]
     assert [listed.count(label) for label in sorted(powers)] == [2, 2]
+
+
+# What is not a line feed, and some tool or other takes for the end of a line.
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+@every_language
+def test_a_name_with_a_separator_stays_on_its_line(language: str, separator: str) -> None:
+    plain, name = inputs(), f"a{separator}b.weight"
+    specs = tuple(replace(spec, name=spec.name.replace("a$b.weight", name)) for spec in plain.specs)
+    text = WRITERS[language](replace(plain, specs=specs, task="plain"))
+    label = json.dumps(f"trainable/{name}", ensure_ascii=False)
+    assert sum(label in line for line in text.split("\n")) == 1
+    assert text.count("\n") == WRITERS[language](replace(plain, task="plain")).count("\n")
 
 
 @every_language

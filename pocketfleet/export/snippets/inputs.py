@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.program import Role, TensorSpec
+from pocketfleet.export.signature import Role, TensorSpec
 
 __all__ = ["SAFETENSORS", "StepInputs"]
 
@@ -21,7 +21,7 @@ SAFETENSORS: Mapping[str, str] = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-# What a step returns anew, and what it only reads, in the order of ``program.py``.
+# What a step returns anew, and what it only reads, in the order of ``signature.py``.
 _STATE: tuple[Role, ...] = ("trainable", "buffer", "slot")
 _READ_ONLY: tuple[Role, ...] = ("frozen", "anchor", "correction")
 _POWERS = ("beta1_power", "beta2_power")

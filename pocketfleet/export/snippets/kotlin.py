@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pocketfleet.export.program import TensorSpec
+from pocketfleet.export.signature import TensorSpec
 from pocketfleet.export.snippets.inputs import SAFETENSORS, StepInputs
 from pocketfleet.export.snippets.template import Syntax, described, filled, quoted, sizes, width
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pocketfleet.export.program import TensorSpec
+from pocketfleet.export.signature import TensorSpec
 from pocketfleet.export.snippets.inputs import SAFETENSORS, StepInputs
 from pocketfleet.export.snippets.template import Syntax, filled, quoted, sizes, width
 

@@ -1,6 +1,6 @@
 """The loop in Python: on ONNX Runtime where the bundle has its programs, else on ExecuTorch."""
 
-from pocketfleet.export.program import TensorSpec
+from pocketfleet.export.signature import TensorSpec
 from pocketfleet.export.snippets.inputs import SAFETENSORS, StepInputs
 from pocketfleet.export.snippets.template import Syntax, filled, quoted, sizes
 

@@ -1,6 +1,7 @@
 """Fills in a template, and writes lists as a language writes them.
 
-1. ``{{key}}`` stands for a text; where it is alone on its line, the text may have several lines, or none.
+1. ``{{key}}`` stands for a text; where it is alone on its line, the text may have several lines, or none. A line ends
+   at a line feed and nowhere else: a name may hold any other separator.
 2. A line that ends in ``#?word`` or ``//?word`` is kept, without that end, where the word is asked for.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from pocketfleet.export.program import BATCH, Role, TensorSpec
+from pocketfleet.export.signature import BATCH, Role, TensorSpec
 from pocketfleet.export.snippets.inputs import StepInputs
 
 __all__ = ["Syntax", "described", "filled", "quoted", "sizes", "task_comment", "width"]
@@ -27,7 +28,7 @@ def filled(template: str, values: Mapping[str, str], features: Collection[str]) 
 
 
 def _lines(text: str, values: Mapping[str, str], features: Collection[str]) -> Iterator[str]:
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         condition = _CONDITION.search(line)
         if condition:
             if condition[1] not in features:
@@ -36,7 +37,8 @@ def _lines(text: str, values: Mapping[str, str], features: Collection[str]) -> I
         alone = _KEY.fullmatch(line.strip())
         if alone:
             indent = line[: -len(line.lstrip())] if line.strip() != line else ""
-            yield from (indent + part for part in values[alone[1]].splitlines())
+            value = values[alone[1]]
+            yield from (indent + part for part in value.split("\n") if value)
         else:
             yield _KEY.sub(lambda key: values[key[1]], line)
 
