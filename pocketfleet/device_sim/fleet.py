@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.mix import load_mix
-from pocketfleet.device_sim.network import draw_links
-from pocketfleet.device_sim.phone import Phone, find_phone, load_phones
+from pocketfleet.device_sim.network import Links, draw_links
+from pocketfleet.device_sim.phone import Phone, find_phone, load_catalogue
+from pocketfleet.device_sim.thermal_class import load_thermal_classes
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
 
@@ -40,12 +41,15 @@ _S_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fleet:
-    """The devices' columns, all ``[devices]``; ``phone`` indexes ``load_phones()``.
+    """The devices' columns, all ``[devices]``; ``phone`` indexes ``load_catalogue()`` of the fleet's own table, if any.
 
     Attributes:
         peak_flops: one-thread FP32 operations a second.
         free_memory_bytes: what a training app can hope for.
         compute_watts: drawn above idle while training on one thread.
+        receive_watts: drawn above idle while receiving over the fleet's network, Wi-Fi or cellular; ``transmit_watts``
+            likewise.
+        thermal_class: indexes ``load_thermal_classes()``.
         latency_s: a round trip.
         link_losses_per_s: the rate at which an open link is lost.
         down_variation_ratio: standard deviation over mean of a device's rate between transfers.
@@ -67,6 +71,7 @@ class Fleet:
     receive_watts: Floats
     transmit_watts: Floats
     charger_watts: Floats
+    thermal_class: npt.NDArray[np.int64]
     down_bits_per_s: Floats
     up_bits_per_s: Floats
     latency_s: Floats
@@ -101,6 +106,7 @@ def build_fleet(
     devices: int,
     seed: int,
     mix: str | Path = "global-2024",
+    catalogue: Path | None = None,
     phones: Sequence[str] = (),
     names: Sequence[str] = (),
     network: str = "home-wifi",
@@ -112,6 +118,7 @@ def build_fleet(
         devices: how many, 1 or more.
         seed: the experiment's seed.
         mix: a packaged mix, or a CSV file with the columns ``phone`` and ``weight``.
+        catalogue: a table of phones with the columns of ``catalog/phones.csv``, which replace or extend it.
         phones: one catalogue phone a device, instead of a mix.
         names: one name a device; ``device-0``, ``device-1``, ... without.
         network: a scenario of ``catalog/networks.csv``.
@@ -122,27 +129,28 @@ def build_fleet(
     """
     if devices < 1:
         raise InputError(f"fleet.devices must be 1 or more, got {devices}")
-    catalogue = load_phones()
-    phone = _named_phones(phones, devices, catalogue) if phones else _drawn_phones(mix, seed, devices, catalogue)
+    models = load_catalogue(catalogue)
+    phone = _named_phones(phones, devices, models) if phones else _drawn_phones(mix, seed, devices, models)
     links = draw_links(network, seed, devices)
     device = np.arange(devices)
     low, high = INITIAL_BATTERY_RATIO
     fleet = Fleet(
         seed=seed,
         name=_names(names, devices),
-        phone_name=tuple(catalogue[index].name for index in phone),
+        phone_name=tuple(models[index].name for index in phone),
         phone=phone,
-        peak_flops=_column(catalogue, phone, "peak_flops_one_thread") * _unit_factor(seed, device),
-        memory_bytes_per_s=_column(catalogue, phone, "memory_bytes_per_s"),
-        free_memory_bytes=_column(catalogue, phone, "free_memory_bytes"),
-        battery_capacity_joules=_column(catalogue, phone, "battery_joules"),
+        peak_flops=_column(models, phone, "peak_flops_one_thread") * _unit_factor(seed, device),
+        memory_bytes_per_s=_column(models, phone, "memory_bytes_per_s"),
+        free_memory_bytes=_column(models, phone, "free_memory_bytes"),
+        battery_capacity_joules=_column(models, phone, "battery_joules"),
         initial_battery_ratio=low + (high - low) * uniform(draw_key(seed, "fleet.battery", device), 1)[:, 0],
-        compute_watts=_column(catalogue, phone, "compute_watts"),
-        idle_watts=_column(catalogue, phone, "idle_watts"),
-        screen_watts=_column(catalogue, phone, "screen_watts"),
-        receive_watts=_column(catalogue, phone, "receive_watts"),
-        transmit_watts=_column(catalogue, phone, "transmit_watts"),
-        charger_watts=_column(catalogue, phone, "charger_watts"),
+        compute_watts=_column(models, phone, "compute_watts"),
+        idle_watts=_column(models, phone, "idle_watts"),
+        screen_watts=_column(models, phone, "screen_watts"),
+        receive_watts=_radio_watts(models, phone, links, "receive_watts"),
+        transmit_watts=_radio_watts(models, phone, links, "transmit_watts"),
+        charger_watts=_column(models, phone, "charger_watts"),
+        thermal_class=_thermal_class(models)[phone],
         down_bits_per_s=links.down_bits_per_s,
         up_bits_per_s=links.up_bits_per_s,
         latency_s=links.latency_s,
@@ -161,6 +169,15 @@ def _column(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], figure: 
     return np.array([getattr(model, figure) for model in catalogue], dtype=np.float64)[phone]
 
 
+def _radio_watts(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], links: Links, figure: str) -> Floats:
+    return np.where(links.cellular, _column(catalogue, phone, f"modem_{figure}"), _column(catalogue, phone, figure))
+
+
+def _thermal_class(catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
+    names = [each.name for each in load_thermal_classes()]
+    return np.array([names.index(model.thermal_class) for model in catalogue], dtype=np.int64)
+
+
 def _unit_factor(seed: int, device: npt.NDArray[np.int64]) -> Floats:
     score = normal(draw_key(seed, "fleet.unit", device), 1)[:, 0]
     factor: Floats = np.exp(UNIT_SPREAD * score - UNIT_SPREAD**2 / 2.0)
@@ -168,7 +185,7 @@ def _unit_factor(seed: int, device: npt.NDArray[np.int64]) -> Floats:
 
 
 def _drawn_phones(mix: str | Path, seed: int, devices: int, catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
-    weights = load_mix(mix)
+    weights = load_mix(mix, phones=catalogue)
     index = {model.name: number for number, model in enumerate(catalogue)}
     share = np.cumsum(list(weights.values()))
     chance = uniform(draw_key(seed, "fleet.phone", np.arange(devices)), 1)[:, 0]

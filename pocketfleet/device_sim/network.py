@@ -29,6 +29,7 @@ __all__ = [
     "draw_links",
     "link_lost_after_s",
     "load_scenario",
+    "scenario_names",
     "transfer_rate_factor",
     "transfer_seconds",
 ]
@@ -47,6 +48,11 @@ class Quantiles:
 
     probabilities: tuple[float, ...]
     values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The quantity at a normal score of 0."""
+        return float(self.at(np.zeros(1))[0])
 
     def at(self, score: Floats) -> Floats:
         """The quantity at standard normal scores, any shape."""
@@ -77,11 +83,12 @@ class Scenario:
     up_variation_ratio: float
     link_losses_per_s: float
     metered: bool
+    cellular: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Links:
-    """Each device's link; columns are ``[devices]``. ``latency_s`` is a round trip."""
+    """Each device's link; columns are ``[devices]``. ``latency_s`` is a round trip; ``cellular`` is not Wi-Fi."""
 
     down_bits_per_s: Floats
     up_bits_per_s: Floats
@@ -90,6 +97,7 @@ class Links:
     down_variation_ratio: Floats
     up_variation_ratio: Floats
     metered: npt.NDArray[np.bool_]
+    cellular: npt.NDArray[np.bool_]
 
 
 def draw_links(scenario: str, seed: int, devices: int) -> Links:
@@ -111,6 +119,7 @@ def draw_links(scenario: str, seed: int, devices: int) -> Links:
         down_variation_ratio=np.full(devices, network.down_variation_ratio),
         up_variation_ratio=np.full(devices, network.up_variation_ratio),
         metered=np.full(devices, network.metered),
+        cellular=np.full(devices, network.cellular),
     )
 
 
@@ -165,6 +174,11 @@ def _parameters() -> dict[str, dict[str, float]]:
     return scenarios
 
 
+def scenario_names() -> tuple[str, ...]:
+    """The packaged scenarios."""
+    return tuple(_parameters())
+
+
 def load_scenario(name: str) -> Scenario:
     """The scenario of that name.
 
@@ -185,6 +199,7 @@ def load_scenario(name: str) -> Scenario:
         up_variation_ratio=parameters["up_variation_ratio"],
         link_losses_per_s=parameters["link_losses_per_hour"] / _S_PER_HOUR,
         metered=parameters["metered"] == 1.0,
+        cellular=parameters["cellular"] == 1.0,
     )
 
 

@@ -10,7 +10,9 @@ def row(**cells: str) -> Row:
     return Row(where="t.csv, row 2", cells=cells)
 
 
-@pytest.mark.parametrize("table", ["networks.csv", "efficiency.csv", "mixes.csv", "phones.csv"])
+@pytest.mark.parametrize(
+    "table", ["networks.csv", "efficiency.csv", "mixes.csv", "phones.csv", "cores.csv", "thermal_classes.csv"]
+)
 def test_every_packaged_figure_names_its_source(table: str) -> None:
     rows = packaged_rows(table)
     sources = [column for column in rows[0].cells if column.endswith("source")]

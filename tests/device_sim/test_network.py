@@ -33,20 +33,43 @@ def test_home_wifi_has_the_published_quantiles() -> None:
     assert correlation == pytest.approx(0.448, abs=0.05)
 
 
-def test_lte_has_the_published_quantiles() -> None:
-    links = draw_links("lte-2021", 1, DEVICES)
+# SIGCOMM21-5G/artifact NW-Perf-Speedtest, 4G-LTE, 5G-NSA-Low-Band and 5G-NSA-mmWave: Mbit/s down and up, ms.
+@pytest.mark.parametrize(
+    ("scenario", "down", "up", "latency"),
+    [
+        (
+            "lte-2021",
+            [52.8, 73.4, 117.2, 161.7, 198.1],
+            [16.7, 19.6, 31.2, 33.9, 35.5],
+            [41.1, 70.0, 89.0, 101.0, 107.0],
+        ),
+        (
+            "5g-low-2021",
+            [19.6, 67.9, 117.6, 152.2, 205.5],
+            [35.8, 53.8, 72.5, 82.4, 96.8],
+            [31.0, 48.0, 58.0, 75.0, 91.0],
+        ),
+        (
+            "5g-mmwave-2021",
+            [94.0, 458.5, 944.1, 1757.2, 2666.8],
+            [35.5, 56.6, 77.2, 98.1, 156.6],
+            [25.0, 37.0, 52.0, 70.0, 84.0],
+        ),
+    ],
+)
+def test_cellular_has_the_published_quantiles(
+    scenario: str, down: list[float], up: list[float], latency: list[float]
+) -> None:
+    links = draw_links(scenario, 1, DEVICES)
     at = [0.05, 0.25, 0.5, 0.75, 0.95]
-    # SIGCOMM21-5G/artifact NW-Perf-Speedtest, 4G-LTE: Mbit/s down and up, ms.
-    down = [52.8e6, 73.4e6, 117.2e6, 161.7e6, 198.1e6]
-    up = [16.7e6, 19.6e6, 31.2e6, 33.9e6, 35.5e6]
-    latency = [0.0411, 0.070, 0.089, 0.101, 0.107]
-    assert quantiles(links.down_bits_per_s, at) == pytest.approx(down, rel=0.1)
-    assert quantiles(links.up_bits_per_s, at) == pytest.approx(up, rel=0.1)
-    assert quantiles(links.latency_s, at) == pytest.approx(latency, rel=0.1)
+    assert quantiles(links.down_bits_per_s / 1e6, at) == pytest.approx(down, rel=0.1)
+    assert quantiles(links.up_bits_per_s / 1e6, at) == pytest.approx(up, rel=0.1)
+    assert quantiles(links.latency_s * 1e3, at) == pytest.approx(latency, rel=0.1)
     assert links.metered.all()
+    assert links.cellular.all()
 
 
-@pytest.mark.parametrize("scenario", ["home-wifi", "lte-2021"])
+@pytest.mark.parametrize("scenario", ["home-wifi", "lte-2021", "5g-low-2021", "5g-mmwave-2021"])
 def test_a_further_device_changes_no_other_link(scenario: str) -> None:
     few, more = draw_links(scenario, 5, 50), draw_links(scenario, 5, 51)
     for field in dataclasses.fields(Links):
@@ -100,5 +123,8 @@ def test_losses_are_exponential_and_never_without_a_rate() -> None:
 
 
 def test_an_unknown_scenario_is_told_the_names() -> None:
-    with pytest.raises(InputError, match=r"fleet\.network must be one of home-wifi, lte-2021, got 'dial-up'"):
+    with pytest.raises(
+        InputError,
+        match=r"fleet\.network must be one of home-wifi, lte-2021, 5g-low-2021, 5g-mmwave-2021, got 'dial-up'",
+    ):
         draw_links("dial-up", 1, 1)
