@@ -1,247 +1,226 @@
-"""Measure what ExecuTorch and ONNX Runtime make of one thread, and print rows for the efficiency table.
+"""Measure both runtimes on this machine, fit them, and say how well half of the models tells the other half.
 
-Every figure is a slope: a program repeats an operator, one after the other, and the time of a long chain less
-that of a short one, over the difference in length, is what one operator costs. The intercept is the fixed cost of
-a call. Minimum over repeats: other work on the machine only adds.
+    python benchmarks/measure_efficiency.py --bundles bundles/ --out measurements.csv
 
-    python benchmarks/measure_efficiency.py
+Chains of single operators (``operator_chains``) and whole training steps (``training_steps``) become one table, which
+``pocketfleet calibrate`` reads too. The first time it exports thirteen models, which takes minutes; ``--bundles`` keeps
+them. ``--recorded`` evaluates a table that is there instead of measuring. It fails where the demands below are missed.
 
 Tried with torch 2.13.0, executorch 1.5.1, onnxruntime 1.32.0.
 """
 
+import argparse
+import dataclasses
 import functools
 import importlib.metadata
-import math
+import itertools
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from executorch.exir import to_edge
-from executorch.extension.pybindings.portable_lib import _load_for_executorch_from_buffer
-from onnx import TensorProto, helper
-from torch import Tensor, nn
+from chain_timing import measure_chain, measure_threaded_chain
+from operator_chains import all_chains, convolution_chains, filled, product_chains
+from training_steps import bundles, measure_steps, shortest_s
 
-SHORT, LONG = 1, 9
-BATCH = 16
-# The matrix products of LeNet at batch 16: its convolutions as im2col, then its dense layers. (rows, inner, columns)
-MATMULS = ((9216, 25, 6), (1024, 150, 16), (BATCH, 256, 120), (BATCH, 120, 84))
-# LeNet's convolutions. (input channels, output channels, input side); kernel 5, no padding.
-CONVOLUTIONS = ((1, 6, 28), (6, 16, 12))
-KERNEL = 5
-# Elements of LeNet's first activation: 16 x 6 x 24 x 24 floats are 216 KiB.
-ELEMENTS = BATCH * 6 * 24 * 24
+from pocketfleet.device_sim.calibration import GENERAL, Prediction, calibrate, hold_out_halves, predict_held_out
+from pocketfleet.device_sim.efficiency import write_profile
+from pocketfleet.device_sim.measurement import Measurement, read_measurements, write_measurements
+from pocketfleet.export.executorch import limit_threads
+from pocketfleet.export.quiet import quiet_export
 
-
-@dataclass(frozen=True, kw_only=True)
-class Chain:
-    """One repeated link: a name for each operator, its inputs after the running value, and FLOPs of the link."""
-
-    operators: tuple[str, ...]
-    running: Tensor
-    inputs: tuple[Tensor, ...]
-    flops: float
+# Of the models held out: median and 90th percentile of the relative error, and the median over FedScale's rule's.
+MEDIAN, P90, OVER_FEDSCALE = 0.30, 0.70, 0.5
+# Floats of a copy that no cache holds: 64 MiB.
+COPIED = 2**24
+THREADS = 2
+# Of 252 halves of ten models twenty are enough for a mean.
+HALVES_STRIDE = 12
+# Both cores must be free at the same moment: that takes longer to happen.
+THREADED_BUDGETS = 4
 
 
-def filled(*shape: int, scale: float = 1.0) -> Tensor:
-    """Values without a pattern that a kernel could exploit; no random draw needed."""
-    return torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 12.9898).reshape(shape) * scale
-
-
-def minimum_s(call: Callable[[], object], *, budget_s: float = 1.0) -> float:
-    """The fastest call within a time budget, after one to warm up."""
-    call()
-    best, spent = math.inf, 0.0
-    while spent < budget_s:
-        start = time.perf_counter()
-        call()
-        elapsed = time.perf_counter() - start
-        best, spent = min(best, elapsed), spent + elapsed
-    return best
-
-
-def host_peak_flops() -> float:
-    """The best rate of a large one-thread FP32 matrix product: a lower bound of the core's peak."""
+def host_peak_flops(budget_s: float) -> float:
+    """The best rate of a large one-thread FP32 matrix product in PyTorch: a lower bound of the core's peak."""
     rates = []
     for side in (128, 192, 256, 384, 512):
         left, right = filled(side, side), filled(side, side)
-        rates.append(2 * side**3 / minimum_s(functools.partial(torch.mm, left, right), budget_s=0.5))
+        rates.append(2 * side**3 / shortest_s(functools.partial(torch.mm, left, right), budget_s=budget_s))
     return max(rates)
 
 
-def matmul_chain(rows: int, inner: int, columns: int) -> Chain:
-    """There and back: ``[rows, inner] @ [inner, columns] @ [columns, inner]``."""
-    there, back = filled(inner, columns, scale=inner**-0.5), filled(columns, inner, scale=columns**-0.5)
-    flops = 2.0 * 2 * rows * inner * columns
-    return Chain(operators=("mm", "mm"), running=filled(rows, inner), inputs=(there, back), flops=flops)
+def host_memory_bytes_per_s(budget_s: float) -> float:
+    """The rate of a copy on one thread, its reading and its writing both counted."""
+    source = np.ones(COPIED, dtype=np.float32)
+    target = np.empty_like(source)
+    return 2 * source.nbytes / shortest_s(functools.partial(np.copyto, target, source), budget_s=budget_s)
 
 
-def convolution_chain(channels: int, out_channels: int, side: int) -> Chain:
-    """There without padding and back with full padding, so that the shape returns."""
-    scale = (channels * KERNEL**2) ** -0.5
-    there, back = filled(out_channels, channels, KERNEL, KERNEL), filled(channels, out_channels, KERNEL, KERNEL)
-    pixels = (side - KERNEL + 1) ** 2 + side**2
-    return Chain(
-        operators=("conv_there", "conv_back"),
-        running=filled(BATCH, channels, side, side),
-        inputs=(there * scale, back * scale),
-        flops=2.0 * BATCH * channels * out_channels * KERNEL**2 * pixels,
+def fastest(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Of measurements of one name the shortest, its inference the shortest of any."""
+    best: dict[str, Measurement] = {}
+    for one in measurements:
+        if one.seconds <= 0.0:
+            # A slope in which the short chain was the one that was disturbed.
+            continue
+        known = best.get(one.name, one)
+        least_s = {figure: min(getattr(one, figure), getattr(known, figure)) for figure in ("seconds", "inference_s")}
+        best[one.name] = dataclasses.replace(known, **least_s)
+    return list(best.values())
+
+
+def two_threads(peak_flops: float, memory_bytes_per_s: float, budget_s: float) -> list[Measurement]:
+    """Products and convolutions on two threads, whose cores are alike."""
+    torch.set_num_threads(THREADS)
+    limit_threads(THREADS)
+    return [
+        measure_threaded_chain(
+            chain,
+            runtime,
+            threads=THREADS,
+            peak_flops=peak_flops,
+            memory_bytes_per_s=memory_bytes_per_s,
+            budget_s=budget_s * THREADED_BUDGETS,
+        )
+        for chain in (*product_chains(), *convolution_chains())
+        for runtime in chain.runtimes
+    ]
+
+
+def measure(folder: Path, *, passes: int, budget_s: float, threaded: bool) -> list[Measurement]:
+    """Everything, every pass over all of it; the machine's own figures are the best of all passes."""
+    torch.set_num_threads(1)
+    limit_threads(1)
+    found: list[Measurement] = []
+    peak_flops = memory_bytes_per_s = 0.0
+    with quiet_export():
+        for _ in range(passes):
+            peak_flops = max(peak_flops, host_peak_flops(budget_s))
+            memory_bytes_per_s = max(memory_bytes_per_s, host_memory_bytes_per_s(budget_s))
+            machine = {"peak_flops": peak_flops, "memory_bytes_per_s": memory_bytes_per_s, "budget_s": budget_s}
+            for name, bundle in bundles(folder):
+                found += measure_steps(name, bundle, **machine)
+        for chain in all_chains():
+            found += [measure_chain(chain, runtime, **machine) for runtime in chain.runtimes]
+        if threaded:
+            found += two_threads(**machine)
+    return found
+
+
+def settled(found: Iterable[Measurement]) -> list[Measurement]:
+    """The shortest of each, on a machine whose peak and bandwidth are the best that anything reached."""
+    shortest = fastest(found)
+    products = [
+        one for one in shortest if one.threads == 1 and {work.operator_class for work in one.work} == {"matmul"}
+    ]
+    rates = [sum(work.flops for work in one.work) / one.seconds for one in products]
+    peak_flops = max(*rates, *(one.peak_flops for one in shortest))
+    memory_bytes_per_s = max(one.memory_bytes_per_s for one in shortest)
+    return [
+        dataclasses.replace(
+            one,
+            peak_flops=peak_flops,
+            parallel_peak_flops=peak_flops * one.threads,
+            memory_bytes_per_s=memory_bytes_per_s,
+        )
+        for one in shortest
+    ]
+
+
+def provenance() -> str:
+    """Which machine and versions."""
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("executorch", "onnxruntime", "torch")
     )
+    return f"python benchmarks/measure_efficiency.py on {platform.machine()}, {os.cpu_count()} cores, {versions}"
 
 
-def backward_chain(channels: int, out_channels: int, side: int) -> Chain:
-    """The gradients of input, weight and bias; the input's gradient is the next link's input."""
-    smaller = side - KERNEL + 1
-    weight = filled(out_channels, channels, KERNEL, KERNEL, scale=(channels * KERNEL**2) ** -0.5)
-    return Chain(
-        operators=("conv_backward",),
-        running=filled(BATCH, channels, side, side),
-        inputs=(filled(BATCH, out_channels, smaller, smaller), weight),
-        flops=2.0 * 2 * BATCH * channels * out_channels * KERNEL**2 * smaller**2,
-    )
+def errors(values: Sequence[float | None]) -> tuple[float, float]:
+    """Median and 90th percentile of the sizes of relative errors."""
+    sizes = [abs(value) for value in values if value is not None]
+    assert len(sizes) == len(values), "every whole step has its inference"
+    median, p90 = np.percentile(sizes, [50, 90])
+    return float(median), float(p90)
 
 
-def elementwise_chain(elements: int) -> Chain:
-    """A product and a sum over ``elements`` floats."""
-    inputs = (filled(elements), filled(elements))
-    return Chain(operators=("mul", "add"), running=filled(elements), inputs=inputs, flops=2.0 * elements)
+def judge(predictions: Sequence[Prediction]) -> bool:
+    """Print the errors of each runtime, and whether the demands are met."""
+    met = True
+    for runtime in ("executorch", "onnx"):
+        own = [one for one in predictions if one.measurement.runtime == runtime]
+        assert own, f"no step of {runtime} was held out"
+        median, p90 = errors([one.error for one in own])
+        rule_median, rule_p90 = errors([one.fedscale_error for one in own])
+        good = median < MEDIAN and p90 < P90 and median <= OVER_FEDSCALE * rule_median
+        met = met and good
+        print(
+            f"{runtime}: {len(own)} steps held out, median error {median:.1%} (allowed {MEDIAN:.0%}), p90 {p90:.1%} "
+            f"(allowed {P90:.0%}); FedScale's rule {rule_median:.1%} and {rule_p90:.1%}, of which the median is "
+            f"{median / rule_median:.2f} (allowed {OVER_FEDSCALE}): {'met' if good else 'MISSED'}"
+        )
+    return met
 
 
-class Repeated(nn.Module):
-    """A chain as a module whose every tensor is an input, as in a weightless training program."""
-
-    def __init__(self, operators: tuple[str, ...], links: int) -> None:
-        super().__init__()
-        self.operators, self.links = operators, links
-
-    def forward(self, running: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Apply the links one after the other."""
-        for _ in range(self.links):
-            if self.operators == ("conv_backward",):
-                running = torch.ops.aten.convolution_backward(
-                    first, running, second, [second.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
-                )[0]
-                continue
-            for operator, operand in zip(self.operators, (first, second), strict=True):
-                running = EAGER[operator](running, operand)
-        return running
-
-
-EAGER: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mm": torch.mm,
-    "conv_there": torch.nn.functional.conv2d,
-    "conv_back": lambda running, weight: torch.nn.functional.conv2d(running, weight, padding=KERNEL - 1),
-    "mul": torch.mul,
-    "add": torch.add,
-}
-ONNX_NODES: dict[str, tuple[str, dict[str, list[int]]]] = {
-    "mm": ("MatMul", {}),
-    "conv_there": ("Conv", {}),
-    "conv_back": ("Conv", {"pads": [KERNEL - 1] * 4}),
-    "mul": ("Mul", {}),
-    "add": ("Add", {}),
-}
-
-
-def executorch_call(chain: Chain, links: int) -> Callable[[], Sequence[Any]]:
-    """A chain as an ExecuTorch program, ready to call."""
-    inputs = (chain.running, *chain.inputs)
-    exported = torch.export.export(Repeated(chain.operators, links), inputs)
-    # The loaded module points into the buffer and does not own it.
-    buffer = to_edge(exported).to_executorch().buffer
-    module = _load_for_executorch_from_buffer(buffer)
-
-    def call() -> Sequence[Any]:
-        assert buffer
-        outputs: Sequence[Any] = module.run_method("forward", inputs)
-        return outputs
-
-    return call
-
-
-def onnx_call(chain: Chain, links: int) -> Callable[[], Sequence[Any]]:
-    """A chain as a session of stock ONNX Runtime, ready to call."""
-    feeds = {name: value.numpy() for name, value in zip("xab", (chain.running, *chain.inputs), strict=True)}
-    nodes, running = [], "x"
-    for step in range(links * len(chain.operators)):
-        kind, attributes = ONNX_NODES[chain.operators[step % len(chain.operators)]]
-        nodes.append(helper.make_node(kind, [running, "ab"[step % 2]], [f"y{step}"], **attributes))
-        running = f"y{step}"
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(v.shape)) for n, v in feeds.items()]
-    result = helper.make_tensor_value_info(running, TensorProto.FLOAT, list(chain.running.shape))
-    graph = helper.make_graph(nodes, "chain", values, [result])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    onnx.checker.check_model(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return functools.partial(session.run, None, feeds)
-
-
-Build = Callable[[Chain, int], Callable[[], Sequence[Any]]]
-
-
-def link_s(build: Build, chain: Chain) -> tuple[float, float]:
-    """Seconds of one link, and of a call without any, by the slope of two lengths."""
-    short, long = (minimum_s(build(chain, links)) for links in (SHORT, LONG))
-    slope = (long - short) / (LONG - SHORT)
-    return slope, short - SHORT * slope
-
-
-def checked(build: Build, chain: Chain) -> None:
-    """The program computes what eager PyTorch does: a figure of wrong work is worth nothing."""
-    result = build(chain, 1)()
-    expected = Repeated(chain.operators, 1)(chain.running, *chain.inputs)
-    np.testing.assert_allclose(np.asarray(result[0]), expected.numpy(), rtol=1e-3, atol=1e-3)
-
-
-def ratio(build: Build, chains: tuple[Chain, ...], *, dispatch_s: float, peak_flops: float) -> float:
-    """Achieved over peak of some chains together, dispatch taken off."""
-    seconds = 0.0
-    for chain in chains:
-        checked(build, chain)
-        seconds += link_s(build, chain)[0] - len(chain.operators) * dispatch_s
-    return sum(chain.flops for chain in chains) / seconds / peak_flops
+def many_halves(measurements: Sequence[Measurement]) -> None:
+    """Print how other ways to halve the models fare: every so-many-th of all choices of half of them."""
+    for runtime in ("executorch", "onnx"):
+        rows = [one for one in measurements if one.runtime == runtime]
+        models = sorted({one.model for one in rows if one.model})
+        choices = list(itertools.combinations(models, len(models) // 2))[::HALVES_STRIDE]
+        medians = []
+        for held_out in choices:
+            predictions = predict_held_out(rows, models=held_out)
+            ours, rule = (errors([getattr(one, name) for one in predictions]) for name in ("error", "fedscale_error"))
+            medians.append((*ours, *rule))
+        median, p90, rule_median, rule_p90 = np.mean(medians, axis=0)
+        worst = max(row[0] for row in medians)
+        print(
+            f"{runtime}: mean over {len(choices)} halves: median error {median:.1%} (worst {worst:.1%}), p90 {p90:.1%};"
+            f" FedScale's rule {rule_median:.1%} and {rule_p90:.1%}"
+        )
 
 
 def main() -> None:
-    """Print the table's rows as CSV."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
-    peak = host_peak_flops()
-    forward = tuple(convolution_chain(*shape) for shape in CONVOLUTIONS)
-    backward = tuple(backward_chain(*shape) for shape in CONVOLUTIONS)
-    runtimes: tuple[tuple[str, str, Build, tuple[Chain, ...], str], ...] = (
-        ("executorch", "executorch", executorch_call, forward + backward, "forward and backward"),
-        ("onnx", "onnxruntime", onnx_call, forward, "forward only: stock ONNX has no backward"),
+    """Measure or read, judge, and leave the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundles", type=Path, help="keep the models' bundles here, and use those that are there")
+    parser.add_argument("--out", type=Path, help="write the measurements here")
+    parser.add_argument("--profile", type=Path, help="write the profile here, as the packaged one was made")
+    parser.add_argument("--recorded", type=Path, help="evaluate this table instead of measuring")
+    parser.add_argument(
+        "--earlier", type=Path, nargs="*", default=[], help="tables of this machine: shorter times count"
     )
-    print("runtime,parameter,value,confidence,source")
-    for runtime, package, build, convolutions, convolution_note in runtimes:
-        host = (
-            f"{platform.machine()} {os.cpu_count()} cores, {package} {importlib.metadata.version(package)}, one thread"
-        )
-        tail = f'"{host}: benchmarks/measure_efficiency.py, '
-        tiny_s, fixed_s = link_s(build, elementwise_chain(BATCH))
-        dispatch_s = tiny_s / 2
-        figures = (
-            ("matmul", tuple(matmul_chain(*shape) for shape in MATMULS), "LeNet's products at batch 16"),
-            ("convolution", convolutions, f"LeNet's convolutions at batch 16, {convolution_note}"),
-            ("other", (elementwise_chain(ELEMENTS),), f"product and sum of {ELEMENTS} floats"),
-        )
-        for parameter, chains, note in figures:
-            value = ratio(build, chains, dispatch_s=dispatch_s, peak_flops=peak)
-            print(f'{runtime},{parameter},{value:.4f},measured,{tail}{note}; upper bound"')
-        print(f'{runtime},dispatch_s,{dispatch_s:.3g},measured,{tail}slope of a chain of sums of 16 floats"')
-        print(f'{runtime},fixed_s,{fixed_s:.3g},measured,{tail}intercept of that chain, called from Python"')
-        print(f'{runtime},host_peak_flops,{peak:.4g},measured,{tail}best torch FP32 matrix product; lower bound"')
-    print(f"torch {torch.__version__}, Python {platform.python_version()}", file=sys.stderr)
+    parser.add_argument("--threaded", action="store_true", help="measure two threads too")
+    parser.add_argument("--many-halves", action="store_true", help="halve the models in other ways too")
+    parser.add_argument("--passes", type=int, default=3, help="over all models; the shortest time of any counts")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of timing each program in a pass")
+    arguments = parser.parse_args()
+    found = [one for path in arguments.earlier for one in read_measurements(path)]
+    if arguments.recorded:
+        measurements = list(read_measurements(arguments.recorded))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            found += measure(
+                arguments.bundles or Path(folder),
+                passes=arguments.passes,
+                budget_s=arguments.seconds,
+                threaded=arguments.threaded,
+            )
+        measurements = settled(found)
+    if arguments.out:
+        write_measurements(measurements, arguments.out, source=provenance())
+    if arguments.profile:
+        profile = calibrate(measurements, start=GENERAL).profile
+        write_profile(profile, arguments.profile, confidence="measured", source=f"fit to {provenance()}")
+    met = judge(hold_out_halves(measurements))
+    if arguments.many_halves:
+        many_halves(measurements)
+    print(f"minimum of repeats, one thread; load average {os.getloadavg()[0]:.1f}; {provenance()}", file=sys.stderr)
+    sys.exit(0 if met else 1)
 
 
 if __name__ == "__main__":

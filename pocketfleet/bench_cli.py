@@ -30,6 +30,9 @@ def bench(
     runtime: Annotated[str | None, typer.Option(help="executorch or onnx.  [default: all of the bundle]")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples in a step.  [default: the bundle's largest]")] = None,
     phones: Annotated[str, typer.Option(help='Predict for "all", "none", or names with commas between.')] = "all",
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Predict by this profile of calibrate.  [default: packaged]")
+    ] = None,
     sustained: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time steps for so long, such as 15m, for each runtime.")
     ] = None,
@@ -47,6 +50,7 @@ def bench(
     from pocketfleet.device_sim.bench_prediction import chosen_phones
     from pocketfleet.device_sim.bench_report import Rules, read_report
     from pocketfleet.device_sim.bench_tables import comparison_table, report_tables
+    from pocketfleet.device_sim.efficiency import load_profile
 
     # Whatever is wrong is told before minutes of measuring.
     if (bundle is None) == (suite is None):
@@ -61,6 +65,7 @@ def bench(
         runtimes=_runtimes(runtime),
         batch=batch,
         phones=chosen_phones(phones),
+        profile=load_profile(profile or ""),
         sustained_s=parse_duration_s(sustained) if sustained is not None else 0.0,
         rules=Rules(least_steps=steps, least_s=seconds),
         baseline=earlier,

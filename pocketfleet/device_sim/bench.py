@@ -35,6 +35,7 @@ from pocketfleet.device_sim.bench_report import (
     bundle_facts,
 )
 from pocketfleet.device_sim.bench_suite import suite_bundles
+from pocketfleet.device_sim.efficiency import Profile
 from pocketfleet.device_sim.phone import Phone
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.bundle import Bundle
@@ -63,6 +64,7 @@ class BenchPlan:
         runtimes: those to measure; empty means all that a bundle was exported for.
         batch: examples in a step; ``None`` is each bundle's largest.
         phones: those to predict for.
+        profile: efficiencies to predict them by; ``None`` is the packaged ones.
         sustained_s: seconds of the sustained curve; 0 leaves it out.
         rules: how long each figure is measured.
         baseline: an earlier result that this one is to be compared with: other work is refused before it is measured.
@@ -71,6 +73,7 @@ class BenchPlan:
     runtimes: tuple[Runtime, ...] = ()
     batch: int | None = None
     phones: tuple[Phone, ...] = ()
+    profile: Profile | None = None
     sustained_s: float = 0.0
     rules: Rules = field(default_factory=Rules)
     baseline: BenchReport | None = None
@@ -148,7 +151,7 @@ def _measured(bundle: Bundle, plan: BenchPlan, *, workload: str, observer: Obser
             _runtime_measured(bundle, plan, runtime, batch, lambda line: observer(f"{workload}, {line}"))
             for runtime in runtimes
         ),
-        predicted=predict_phones(bundle, plan.phones, runtimes=runtimes, batch=batch),
+        predicted=predict_phones(bundle, plan.phones, runtimes=runtimes, batch=batch, profile=plan.profile),
     )
 
 

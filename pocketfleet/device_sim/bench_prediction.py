@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pocketfleet.device_sim.bench_report import PhonePrediction
-from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.compute import program_seconds
+from pocketfleet.device_sim.efficiency import Profile, load_profile
 from pocketfleet.device_sim.memory import fits
 from pocketfleet.device_sim.phone import Phone, find_phone, load_phones
 from pocketfleet.export.bundle import Bundle
@@ -35,9 +36,9 @@ def chosen_phones(names: str) -> tuple[Phone, ...]:
 
 
 def predict_phones(
-    bundle: Bundle, phones: Sequence[Phone], *, runtimes: Sequence[Runtime], batch: int
+    bundle: Bundle, phones: Sequence[Phone], *, runtimes: Sequence[Runtime], batch: int, profile: Profile | None = None
 ) -> tuple[PhonePrediction, ...]:
-    """One prediction a phone and runtime, in the order given."""
+    """One prediction a phone and runtime, in the order given; ``profile`` is the packaged one if left out."""
     if not phones:
         return ()
     peak_flops, bytes_per_s, free_bytes, watts = (
@@ -47,14 +48,13 @@ def predict_phones(
     rows = []
     for runtime in runtimes:
         footprint = bundle.footprint(runtime)
-        step = footprint.at("train_step", batch=batch)
-        seconds = step_seconds(
-            kind=[operator.kind for operator in step],
-            flops=[operator.flops for operator in step],
-            bytes=[operator.bytes for operator in step],
+        seconds = program_seconds(
+            footprint.at("train_step", batch=batch),
+            profile=profile or load_profile(),
+            runtime=runtime,
+            phones=[phone.name for phone in phones],
             peak_flops=peak_flops,
             memory_bytes_per_s=bytes_per_s,
-            efficiency=load_efficiency(runtime),
         )
         fitting = fits(footprint.training_memory_bytes, free_bytes)
         rows += [

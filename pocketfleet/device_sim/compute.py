@@ -1,84 +1,55 @@
 """How many seconds a training step takes on a phone: a roofline over the program's operators.
 
-Equation: ``fixed + sum over operators of (max(flops / (peak_flops * efficiency), bytes / bandwidth) + dispatch)``.
+Equation: ``fixed + sum over operators of (max(flops / (peak_flops * efficiency), bytes * byte_s, bytes / bandwidth) +
+dispatch)``.
 
 Rules:
 
-1. *Efficiency* is a ratio of a machine's own one-thread peak, per kind of operator and runtime. It is measured on a
-   host (``catalog/efficiency.csv``, made by ``benchmarks/measure_efficiency.py``) and carried over to the phone.
-   The host's peak is the best rate seen, a lower bound of its true peak, so an efficiency is an upper bound.
-2. ``dispatch`` (an operator) and ``fixed`` (a step) are seconds on that host. Assumed: a phone's core needs longer by
-   ``sqrt(host_peak_flops / peak_flops)``. Overheads are scalar work: cores differ less in it than in their peaks, which
-   vector width drives. (Under DL4J the fixed cost of a dense layer fell only 1.4-fold, 38 to 28 ms, from a Redmi
-   Note 8 to a Galaxy Note 10, the slope by the FLOP 2.1-fold: fits to PKU-Chengxu/FLASH's layer tables.)
-3. A measurement of a real phone beats this model. One scalar per phone is known to be wrong, which is why kinds,
-   bytes and overheads are apart.
+1. *Efficiency* is a ratio of a machine's own one-thread peak, per class of operators and runtime. It is fitted to what
+   a host measured (``catalog/efficiency.csv``; ``calibration`` says how) and carried over to the phone. The host's peak
+   is the best rate seen, a lower bound of its true peak, so an efficiency is an upper bound.
+2. ``byte_s`` (a byte read or written), ``dispatch`` (an operator) and ``fixed`` (a step) are seconds on that host. A
+   kernel that walks over values one by one is bound by its core long before the memory: bytes have a roof of the
+   core's beside that of the bandwidth. Assumed: a phone's core needs longer by ``sqrt(core_peak_flops / peak_flops)``.
+   This is scalar work: cores differ less in it than in their peaks, which vector width drives. (Under DL4J the fixed
+   cost of a dense layer fell only 1.4-fold, 38 to 28 ms, from a Redmi Note 8 to a Galaxy Note 10, the slope by the FLOP
+   2.1-fold: fits to PKU-Chengxu/FLASH's layer tables.)
+3. More threads make products and convolutions faster, and nothing else: the core's time is divided by 1 plus
+   ``parallel_ratio`` of what the further cores add to one thread's peak. Assumed: work is dealt out evenly, so that
+   every core waits for the slowest in use (``shared_peak_flops``).
+4. A measurement of a real phone beats this model (``efficiency.Profile``). One scalar per phone is known to be wrong,
+   which is why classes, bytes and overheads are apart.
 
 Source of the bound: Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model for
 multicore architectures", CACM 52(4), here applied to each operator.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.catalog import packaged_rows
-from pocketfleet.errors import InputError
+from pocketfleet.device_sim.efficiency import ClassCost, Efficiency, Profile, load_efficiency
+from pocketfleet.device_sim.operator_class import operator_classes
+from pocketfleet.device_sim.phone import Phone
+from pocketfleet.device_sim.threads import peak_flops as peak_of_threads
+from pocketfleet.export.footprint import Operator
 
-__all__ = ["KINDS", "Efficiency", "load_efficiency", "step_seconds"]
+__all__ = [
+    "PARALLEL_CLASSES",
+    "ClassCost",
+    "Efficiency",
+    "load_efficiency",
+    "program_seconds",
+    "shared_peak_flops",
+    "step_seconds",
+]
 
 Floats = npt.NDArray[np.float64]
 
-KINDS = ("matmul", "convolution", "other")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Efficiency:
-    """What one runtime makes of a core.
-
-    Attributes:
-        runtime: "executorch" or "onnx".
-        matmul: ratio of peak that matrix products reach.
-        convolution: the same of the runtime's own convolution kernels, forward and backward.
-        other: the same of everything else, such as elementwise operators.
-        dispatch_s: seconds an operator costs whatever its size, on the measured host.
-        fixed_s: seconds a call of the program costs whatever its operators, on the measured host.
-        host_peak_flops: the one-thread peak of that host.
-    """
-
-    runtime: str
-    matmul: float
-    convolution: float
-    other: float
-    dispatch_s: float
-    fixed_s: float
-    host_peak_flops: float
-
-    def ratio(self, kind: str) -> float:
-        """The ratio of peak of a kind of operator.
-
-        Raises:
-            ValueError: ``kind`` is none of ``KINDS``.
-        """
-        if kind not in KINDS:
-            raise ValueError(f"an operator's kind is one of {', '.join(KINDS)}, got {kind!r}")
-        return float(getattr(self, kind))
-
-
-def load_efficiency(runtime: str) -> Efficiency:
-    """The measured efficiency of a runtime.
-
-    Raises:
-        InputError: there is none; the message lists the runtimes.
-    """
-    measured = _parameters()
-    if runtime not in measured:
-        raise InputError(f"fleet.program must be one of {', '.join(measured)}, got {runtime!r}")
-    return Efficiency(runtime=runtime, **measured[runtime])
+# What a runtime divides among threads; see rule 3.
+PARALLEL_CLASSES = frozenset({"matmul", "convolution"})
 
 
 def step_seconds(
@@ -89,36 +60,94 @@ def step_seconds(
     peak_flops: Floats,
     memory_bytes_per_s: Floats,
     efficiency: Efficiency,
+    parallel_peak_flops: Floats | None = None,
 ) -> Floats:
     """Seconds of one training step on each device, ``float64 [n]``.
 
     Args:
-        kind: ``[k]``, the kind of each operator of the program, one of ``KINDS``.
+        kind: ``[k]``, the class of each operator of the program, one of the efficiency's.
         flops: ``[k]``, floating-point operations of one call of it, a fused multiply-add counting as two.
         bytes: ``[k]``, bytes it reads and writes.
         peak_flops: ``[n]``, the one-thread FP32 peak of each device.
         memory_bytes_per_s: ``[n]``.
         efficiency: of the runtime that executes the program.
+        parallel_peak_flops: ``[n]``, the peak of the threads that train together; one thread's if left out.
 
     Raises:
-        ValueError: ``kind``, ``flops`` and ``bytes`` differ in length, or a kind is unknown.
+        ValueError: ``kind``, ``flops`` and ``bytes`` differ in length, or a class is unknown.
     """
     flops_list = np.asarray(flops, dtype=np.float64).tolist()
     bytes_list = np.asarray(bytes, dtype=np.float64).tolist()
-    overhead_s = efficiency.fixed_s + len(kind) * efficiency.dispatch_s
-    seconds: Floats = overhead_s * np.sqrt(efficiency.host_peak_flops / peak_flops)
+    slower = np.sqrt(efficiency.core_peak_flops / peak_flops)
+    many = peak_flops if parallel_peak_flops is None else parallel_peak_flops
+    speedup = 1.0 + efficiency.parallel_ratio * np.maximum(many / peak_flops - 1.0, 0.0)
+    seconds: Floats = efficiency.fixed_s * slower
     # A program repeats its operators (an optimizer's, above all): each distinct one is computed once.
     distinct = Counter(zip(kind, flops_list, bytes_list, strict=True))
     for (name, operator_flops, operator_bytes), count in distinct.items():
-        compute_s = operator_flops / (peak_flops * efficiency.ratio(name))
-        seconds += count * np.maximum(compute_s, operator_bytes / memory_bytes_per_s)
+        cost = efficiency.cost(name)
+        core_s = np.maximum(operator_flops / (peak_flops * cost.efficiency), operator_bytes * cost.byte_s * slower)
+        if name in PARALLEL_CLASSES:
+            core_s = core_s / speedup
+        dispatch_s = efficiency.dispatch_s if cost.dispatch_s is None else cost.dispatch_s
+        seconds = seconds + count * (np.maximum(core_s, operator_bytes / memory_bytes_per_s) + dispatch_s * slower)
     return seconds
 
 
-@functools.cache
-def _parameters() -> dict[str, dict[str, float]]:
-    """``{runtime: {parameter: value}}`` of the packaged table."""
-    runtimes: dict[str, dict[str, float]] = {}
-    for row in packaged_rows("efficiency.csv"):
-        runtimes.setdefault(row.text("runtime"), {})[row.text("parameter")] = row.number("value")
-    return runtimes
+def program_seconds(
+    operators: Sequence[Operator],
+    *,
+    profile: Profile,
+    runtime: str,
+    phones: Sequence[str],
+    peak_flops: Floats,
+    memory_bytes_per_s: Floats,
+    parallel_peak_flops: Floats | None = None,
+) -> Floats:
+    """Seconds of one call of a program on each device, ``float64 [n]``, by the profile's figures for its phone.
+
+    Args:
+        operators: of the program at one batch size, as ``Footprint.at`` gives them.
+        profile: efficiencies; a phone's own beat those for any.
+        runtime: that executes the program.
+        phones: ``[n]``, the phone that each device is a unit of.
+        peak_flops: ``[n]``, as for ``step_seconds``, with the two that follow.
+        memory_bytes_per_s: ``[n]``.
+        parallel_peak_flops: ``[n]``.
+
+    Raises:
+        InputError: the profile has no figures for the runtime.
+    """
+    names = np.array([phone if profile.has_own(runtime, phone) else "" for phone in phones])
+    seconds = np.zeros(len(phones))
+    for name in np.unique(names):
+        rows = names == name
+        seconds[rows] = step_seconds(
+            kind=operator_classes(operators),
+            flops=[operator.flops for operator in operators],
+            bytes=[operator.bytes for operator in operators],
+            peak_flops=peak_flops[rows],
+            memory_bytes_per_s=memory_bytes_per_s[rows],
+            efficiency=profile.efficiency(runtime, str(name)) if name else profile.efficiency(runtime),
+            parallel_peak_flops=None if parallel_peak_flops is None else parallel_peak_flops[rows],
+        )
+    return seconds
+
+
+def shared_peak_flops(phone: Phone, *, threads: int) -> float:
+    """The peak of so many threads of a phone that share work evenly; see rule 3.
+
+    Args:
+        phone: whose cores; a thread a core, fastest first.
+        threads: 1 or more; beyond the number of cores they add nothing.
+
+    Raises:
+        InputError: ``threads`` is less than 1.
+    """
+    together = float(peak_of_threads(phone, threads))
+    fastest_first = sorted(
+        (cluster.peak_flops_one_thread for cluster in phone.clusters for _ in range(cluster.cores)), reverse=True
+    )[:threads]
+    if len(fastest_first) == 1:
+        return together
+    return min(together, len(fastest_first) * fastest_first[-1])

@@ -4,6 +4,7 @@ import pytest
 from pocketfleet import Bundle
 from pocketfleet.device_sim.bench_prediction import chosen_phones, predict_phones
 from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.operator_class import operator_classes
 from pocketfleet.device_sim.phone import find_phone, load_phones
 from pocketfleet.errors import InputError
 
@@ -22,12 +23,12 @@ def test_a_prediction_is_the_simulations_own(boston_bundle: Bundle) -> None:
     assert [(row.phone, row.runtime) for row in rows] == [
         (phone, runtime) for runtime in ("executorch", "onnx") for phone in ("Redmi 6A", "Pixel 8")
     ]
-    step = boston_bundle.footprint("onnx").operators["train_step"]
+    step = boston_bundle.footprint("onnx").train_step
     pixel = find_phone("Pixel 8")
     (seconds,) = step_seconds(
-        kind=[operator.kind for operator in step],
-        flops=[operator.flops[1] for operator in step],
-        bytes=[operator.bytes[1] for operator in step],
+        kind=operator_classes(step),
+        flops=[operator.flops for operator in step],
+        bytes=[operator.bytes for operator in step],
         peak_flops=np.array([pixel.peak_flops_one_thread]),
         memory_bytes_per_s=np.array([pixel.memory_bytes_per_s]),
         efficiency=load_efficiency("onnx"),

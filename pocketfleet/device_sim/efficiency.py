@@ -1,0 +1,221 @@
+"""What a runtime makes of a core: efficiencies and overheads, and the tables (*profiles*) that they are kept in.
+
+Rules:
+
+1. A profile is a CSV file with a row a parameter: ``runtime``, ``phone``, ``parameter``, ``value``, ``confidence``,
+   ``source``. The packaged one is ``catalog/efficiency.csv``; ``pocketfleet calibrate`` writes others.
+2. ``phone`` is ``any``, or a phone's name: its own rows beat those for any.
+3. Parameters of a class of operators are ``<class>.efficiency``, ``<class>.byte_s`` and, if it has one of its own,
+   ``<class>.dispatch_s``. Those of the runtime are ``dispatch_s``, ``fixed_s``, ``parallel_ratio`` and
+   ``core_peak_flops``. ``compute`` says what they mean.
+4. Seconds are those of the measured core, whose peak is ``core_peak_flops``.
+"""
+
+import csv
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pocketfleet.device_sim.catalog import Row, file_rows, packaged_rows
+from pocketfleet.errors import InputError
+
+__all__ = [
+    "ANY_PHONE",
+    "ClassCost",
+    "Efficiency",
+    "Profile",
+    "load_efficiency",
+    "load_profile",
+    "profile_of_rows",
+    "write_profile",
+]
+
+ANY_PHONE = "any"
+_PACKAGED = "efficiency.csv"
+_COLUMNS = ("runtime", "phone", "parameter", "value")
+_RUNTIME_PARAMETERS = ("dispatch_s", "fixed_s", "parallel_ratio", "core_peak_flops")
+_CLASS_PARAMETERS = ("efficiency", "byte_s", "dispatch_s")
+_RATIOS = ("efficiency", "parallel_ratio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCost:
+    """What one class of operators costs.
+
+    Attributes:
+        efficiency: the ratio of the core's peak that its arithmetic reaches, in (0, 1].
+        byte_s: seconds that a byte read or written keeps the core busy, wherever it lies.
+        dispatch_s: seconds that an operator costs whatever its size; ``None``: the runtime's.
+    """
+
+    efficiency: float
+    byte_s: float
+    dispatch_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """What one runtime makes of a core.
+
+    Attributes:
+        runtime: such as "executorch" or "onnx".
+        classes: by name, what each class of operators costs.
+        dispatch_s: seconds an operator costs whatever its size, on the measured core.
+        fixed_s: seconds a call of the program costs whatever its operators, on the measured core.
+        parallel_ratio: share of further cores' peak that products and convolutions reach.
+        core_peak_flops: the one-thread peak of the measured core.
+    """
+
+    runtime: str
+    classes: Mapping[str, ClassCost]
+    dispatch_s: float
+    fixed_s: float
+    parallel_ratio: float
+    core_peak_flops: float
+
+    def cost(self, operator_class: str) -> ClassCost:
+        """What a class costs.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if operator_class not in self.classes:
+            raise ValueError(f"an operator's class is one of {', '.join(self.classes)}, got {operator_class!r}")
+        return self.classes[operator_class]
+
+    def ratio(self, operator_class: str) -> float:
+        """The ratio of peak that a class reaches; ``cost`` has the rest."""
+        return self.cost(operator_class).efficiency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Efficiencies by runtime and phone; ``where`` names the table in errors."""
+
+    where: str
+    efficiencies: Mapping[tuple[str, str], Efficiency] = field(default_factory=dict)
+
+    def efficiency(self, runtime: str, phone: str = ANY_PHONE) -> Efficiency:
+        """That of a phone, or else of any.
+
+        Raises:
+            InputError: the profile has neither; the message lists what it has.
+        """
+        for key in ((runtime, phone), (runtime, ANY_PHONE)):
+            if key in self.efficiencies:
+                return self.efficiencies[key]
+        known = ", ".join(f"{name} on {where}" for name, where in self.efficiencies)
+        raise InputError(
+            f"fleet.program must be one that {self.where} has a profile of ({known}), got {runtime!r} on {phone}"
+        )
+
+    def has_own(self, runtime: str, phone: str) -> bool:
+        """Whether the phone has rows of its own."""
+        return (runtime, phone) in self.efficiencies
+
+
+def load_profile(path: str | Path = "") -> Profile:
+    """The packaged profile, or that of a file; a phone that the file lacks has the packaged figures.
+
+    Raises:
+        InputError: the file cannot be read, or a cell is wrong.
+    """
+    if not str(path):
+        return _packaged()
+    own = profile_of_rows(str(path), file_rows(Path(path), columns=_COLUMNS))
+    return Profile(where=str(path), efficiencies={**_packaged().efficiencies, **own.efficiencies})
+
+
+def load_efficiency(runtime: str) -> Efficiency:
+    """The packaged efficiency of a runtime, for any phone.
+
+    Raises:
+        InputError: there is none; the message lists the runtimes.
+    """
+    known = tuple(name for name, phone in _packaged().efficiencies if phone == ANY_PHONE)
+    if runtime not in known:
+        raise InputError(f"fleet.program must be one of {', '.join(known)}, got {runtime!r}")
+    return _packaged().efficiency(runtime)
+
+
+def write_profile(profile: Profile, path: Path, *, confidence: str, source: str) -> None:
+    """Write a table that ``load_profile`` reads.
+
+    Raises:
+        InputError: ``path`` cannot be written.
+    """
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow((*_COLUMNS, "confidence", "source"))
+            for (runtime, phone), efficiency in profile.efficiencies.items():
+                for parameter, value in _parameters(efficiency):
+                    writer.writerow((runtime, phone, parameter, f"{value:.4g}", confidence, source))
+    except OSError as exc:
+        raise InputError(f"{path} cannot be written: {exc.strerror}; name a file in a folder that is there") from exc
+
+
+def _parameters(efficiency: Efficiency) -> Iterable[tuple[str, float]]:
+    for name, cost in efficiency.classes.items():
+        for parameter in _CLASS_PARAMETERS:
+            value = getattr(cost, parameter)
+            if value is not None:
+                yield f"{name}.{parameter}", value
+    for parameter in _RUNTIME_PARAMETERS:
+        yield parameter, getattr(efficiency, parameter)
+
+
+@functools.cache
+def _packaged() -> Profile:
+    return profile_of_rows(_PACKAGED, packaged_rows(_PACKAGED))
+
+
+def profile_of_rows(where: str, rows: Iterable[Row]) -> Profile:
+    """The profile that a table's rows hold.
+
+    Raises:
+        InputError: a cell is wrong, or a parameter is missing.
+    """
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        own = values.setdefault((row.text("runtime"), row.text("phone")), {})
+        parameter = row.text("parameter")
+        if parameter in own:
+            raise InputError(f"{row.where}, column parameter: {parameter} is there twice for one runtime and phone")
+        own[parameter] = _value(row, parameter)
+    efficiencies = {key: _efficiency(where, key, own) for key, own in values.items()}
+    return Profile(where=where, efficiencies=efficiencies)
+
+
+def _value(row: Row, parameter: str) -> float:
+    last = parameter.rpartition(".")[2]
+    if last not in (_CLASS_PARAMETERS if "." in parameter else _RUNTIME_PARAMETERS):
+        raise InputError(
+            f"{row.where}, column parameter: must be {', '.join(_RUNTIME_PARAMETERS)}, or a class of operators with "
+            f"{', '.join(f'.{name}' for name in _CLASS_PARAMETERS)} behind it, got {parameter!r}"
+        )
+    value = row.number("value", positive=last in {"efficiency", "core_peak_flops"})
+    if last in _RATIOS and value > 1.0:
+        raise InputError(f"{row.where}, column value: {parameter} is a ratio of a peak, at most 1, got {value:g}")
+    return value
+
+
+def _efficiency(where: str, key: tuple[str, str], values: Mapping[str, float]) -> Efficiency:
+    runtime, phone = key
+    names = list(dict.fromkeys(parameter.rpartition(".")[0] for parameter in values if "." in parameter))
+    needed = (*_RUNTIME_PARAMETERS, *(f"{name}.{part}" for name in names for part in _CLASS_PARAMETERS[:2]))
+    missing = [parameter for parameter in needed if parameter not in values]
+    if missing:
+        raise InputError(f"{where}: {runtime} on {phone} lacks the parameter {', '.join(missing)}")
+    classes = {
+        name: ClassCost(
+            efficiency=values[f"{name}.efficiency"],
+            byte_s=values[f"{name}.byte_s"],
+            dispatch_s=values.get(f"{name}.dispatch_s"),
+        )
+        for name in names
+    }
+    return Efficiency(
+        runtime=runtime, classes=classes, **{parameter: values[parameter] for parameter in _RUNTIME_PARAMETERS}
+    )
