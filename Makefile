@@ -26,7 +26,9 @@ lint: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py
+	$(BIN)/python benchmarks/population_day.py
 	$(BIN)/python benchmarks/export_speed.py
+	$(BIN)/python benchmarks/measure_efficiency.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

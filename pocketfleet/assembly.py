@@ -10,8 +10,9 @@ from torch import nn
 
 from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.client import Client
-from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.compute import program_seconds
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.efficiency import Profile, load_profile
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.population import Workload
 from pocketfleet.device_sim.simulator import Schedule
@@ -47,6 +48,7 @@ class Parts:
     settings: StepSettings
     fleet: Fleet
     availability: Availability
+    profile: Profile
     given_bundle: Bundle | None
     headline: str
 
@@ -79,7 +81,13 @@ class Parts:
             algorithm=algorithm,
             settings=settings,
             fleet=_fleet(experiment),
-            availability=make_availability(experiment.fleet.availability, seed=experiment.seed),
+            availability=make_availability(
+                experiment.fleet.availability,
+                seed=experiment.seed,
+                trace_repeat=experiment.fleet.trace_repeat,
+                trace_shift_s=experiment.fleet.trace_shift_s,
+            ),
+            profile=load_profile(experiment.fleet.profile),
             given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
             headline=_headline(task, model, sample),
         )
@@ -146,6 +154,7 @@ def _fleet(experiment: Experiment) -> Fleet:
         devices=section.devices,
         seed=experiment.seed,
         mix=section.mix,
+        catalogue=Path(section.catalogue) if section.catalogue else None,
         phones=section.phones,
         names=section.names,
         network=section.network,
@@ -199,18 +208,17 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
     """What a round asks of each device, and what that costs it, by the bundle's footprint."""
     program = experiment.fleet.program
     footprint = bundle.footprint(program)
-    step = footprint.operators["train_step"]
     return Workload(
         num_training=parts.data.num_training,
         steps=_steps_wanted(experiment, parts.data.num_training),
-        step_s=step_seconds(
-            kind=[operator.kind for operator in step],
-            # Of each pair the second is at the largest batch: every step is charged as a full one.
-            flops=[operator.flops[1] for operator in step],
-            bytes=[operator.bytes[1] for operator in step],
+        step_s=program_seconds(
+            # Every step is charged as a full one, at the largest batch.
+            footprint.train_step,
+            profile=parts.profile,
+            runtime=program,
+            phones=parts.fleet.phone_name,
             peak_flops=parts.fleet.peak_flops,
             memory_bytes_per_s=parts.fleet.memory_bytes_per_s,
-            efficiency=load_efficiency(program),
         ),
         batch_size=experiment.training.batch_size,
         training_memory_bytes=footprint.training_memory_bytes,
@@ -225,10 +233,7 @@ def _steps_wanted(experiment: Experiment, num_training: np.ndarray[Any, Any]) ->
     training = experiment.training
     if training.steps:
         return np.full(len(num_training), training.steps, dtype=np.int64)
-    steps = [
-        steps_of_epochs(int(count), epochs=training.epochs, batch_size=training.batch_size) for count in num_training
-    ]
-    return np.array(steps, dtype=np.int64)
+    return steps_of_epochs(num_training, epochs=training.epochs, batch_size=training.batch_size)
 
 
 def round_plan(experiment: Experiment) -> RoundPlan:
@@ -240,6 +245,7 @@ def round_plan(experiment: Experiment) -> RoundPlan:
         minimum_ratio=rounds.minimum_ratio,
         deadline_s=rounds.deadline_s,
         interval_s=rounds.interval_s,
+        pace_s=rounds.pace_s,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketfleet import bench_cli, bundle_cli
+from pocketfleet import bench_cli, bundle_cli, calibrate_cli, list_cli, sweep_cli, trace_cli
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 
@@ -52,6 +52,12 @@ def simulate(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue this run directory from its last checkpoint.")
     ] = None,
+    timing_only: Annotated[
+        bool,
+        typer.Option(
+            "--timing-only", help="Everything but the arithmetic: same events, no model (engine.timing_only)."
+        ),
+    ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw plot.png into the run directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
@@ -61,13 +67,16 @@ def simulate(
 
     if (experiment is None) == (resume is None):
         raise InputError("simulate takes an experiment, or --resume with the directory of an earlier run")
-    if resume is not None and (out is not None or force):
-        raise InputError("--resume goes on in its own directory: leave out --out and --force")
+    if resume is not None and (out is not None or force or timing_only):
+        raise InputError(
+            "--resume goes on in its own directory as it began: leave out --out, --force and --timing-only"
+        )
     target = resume or out or Path("runs") / Path(str(experiment)).stem
     progress = Progress(shown=not (quiet or as_json))
     try:
         if experiment is not None:
-            run = _started(experiment, settings or [], target, force, progress)
+            timing = ["engine.timing_only=true"] if timing_only else []
+            run = _started(experiment, [*(settings or []), *timing], target, force, progress)
         else:
             run = _resumed(target, settings or [], progress)
     except KeyboardInterrupt as interrupt:
@@ -102,28 +111,6 @@ def _resumed(target: Path, settings: list[str], progress: "Progress") -> "Run":
         return resume(target, settings, observer=progress)
 
 
-@app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="experiments, tasks or phones")], as_json: Json = False) -> None:
-    """List the packaged experiments or tasks, or the phones of the catalogue."""
-    rows: list[dict[str, Any]]
-    if what == "experiments":
-        from pocketfleet.experiment import packaged_experiments
-
-        rows = [{"experiment": name, "what": text} for name, text in packaged_experiments().items()]
-    elif what == "tasks":
-        from pocketfleet.training.tasks import packaged_tasks
-
-        rows = [{"task": name, "what": text} for name, text in packaged_tasks().items()]
-    elif what == "phones":
-        rows = _phone_rows()
-    else:
-        raise InputError(f"list takes experiments, tasks or phones, got {what!r}")
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        print_table(rows)
-
-
 @app.command()
 def init(name: Annotated[str, typer.Argument(help="A Python name, such as mytask.")]) -> None:
     """Write a commented task module, its data and an experiment file to start from: NAME.py, NAME.csv, NAME.toml."""
@@ -138,6 +125,11 @@ for command in (bundle_cli.export, bundle_cli.verify, bundle_cli.inspect, bundle
     app.command()(command)
 app.command()(bench_cli.bench)
 app.command(name="merge-bench")(bench_cli.merge_bench)
+app.command()(calibrate_cli.calibrate)
+app.command(name="list")(list_cli.list_)
+app.command(name="convert-trace")(trace_cli.convert_trace)
+app.command()(sweep_cli.sweep)
+app.command()(sweep_cli.compare)
 
 
 @app.command()
@@ -212,7 +204,7 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     print_table([{"run": name, "": value} for name, value in facts.items()])
 
 
-_ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s: the fleet filled no more rounds"}
+_ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s, the round under way not counted"}
 
 
 # What a reader may take for a fault: asking more phones than are wanted is what rounds.over_selection is for.
@@ -243,19 +235,3 @@ def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:
         f"held-out {found['metric']}": f"{found['global']:.4g} by the global model, {found['personalised']:.4g} by the "
         f"phone's own after training (mean of {found['devices']} phones)"
     }
-
-
-def _phone_rows() -> list[dict[str, Any]]:
-    from pocketfleet.device_sim.phone import load_phones
-
-    return [
-        {
-            "phone": phone.name,
-            "year": phone.year,
-            "soc": phone.soc,
-            "GFLOPS, one thread": f"{phone.peak_flops_one_thread / 1e9:.1f}",
-            "free RAM, GB": f"{phone.free_memory_bytes / 1e9:.1f}",
-            "battery, Wh": f"{phone.battery_joules / 3600:.1f}",
-        }
-        for phone in load_phones()
-    ]

@@ -73,11 +73,16 @@ class FleetSection(_Section):
 
     devices: Count = 100
     mix: str = "global-2024"  # a packaged mix, or a CSV of phone and weight
+    catalogue: str = ""  # a CSV of your own phones, which replace or extend the packaged ones
     phones: list[str] = []  # one phone a device, instead of a mix
     names: list[str] = []  # one name a device
     program: Literal["executorch", "onnx"] = "executorch"  # what the phone runs: drives bytes, memory, seconds
+    profile: str = ""  # the packaged efficiencies, or a table that pocketfleet calibrate wrote
     network: str = "home-wifi"
-    availability: str = "always"
+    availability: str = "always"  # flash-2020 | always | a recorded trace: a .csv or .parquet file
+    trace_repeat: Literal["days", "recording", "never"] = "days"  # what follows a recorded trace's end
+    # By how much later all that a trace says happens; its own times reach to 1e11 s.
+    trace_shift_s: float = Field(default=0.0, allow_inf_nan=False, ge=-1e11, le=1e11)
     overrides: list[OverrideSection] = []
 
     @model_validator(mode="after")
@@ -136,6 +141,7 @@ class RoundsSection(_Section):
     minimum_ratio: Ratio = 0.6
     deadline_s: Positive = 600.0
     interval_s: NotNegative = 0.0  # from one round's first assignment to the next one's, at least
+    pace_s: NotNegative = 0.0  # no device asks more often than this; 0: all ask when a round opens
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
 
@@ -162,6 +168,7 @@ class EngineSection(_Section):
     runtime: Literal["torch", "executorch", "onnx"] = "torch"
     processes: Count = 1
     checkpoint_every: Count = 1  # closed rounds
+    timing_only: bool = False  # everything but the arithmetic: same events, no model
 
 
 class Experiment(_Section):

@@ -1,10 +1,13 @@
 """Runs an experiment: puts task, bundle, phones and coordinator together, simulates, leaves a run directory."""
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from pocketfleet.assembly import (
     Parts,
@@ -16,15 +19,16 @@ from pocketfleet.assembly import (
     schedule,
     workload,
 )
+from pocketfleet.device_sim.clock_only import ClockOnly
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
-from pocketfleet.device_sim.events import EventLog, events_sha256, ordered
+from pocketfleet.device_sim.events import EventLog, EventsHash, in_order
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.report import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
-from pocketfleet.device_sim.tables import device_table, dropouts, ineligible, last_metrics, personalisation, round_table
+from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
 from pocketfleet.device_sim.workers import Workers
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
@@ -153,18 +157,9 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
             seed=experiment.seed,
             log=log,
         )
-        start_client = functools.partial(make_client, experiment, str(bundle.path))
         observer("simulate", {})
-        with Workers(start_client, processes=experiment.engine.processes) as workers:
-            model = GlobalModel(
-                weights=parts.weights,
-                algorithm=parts.algorithm,
-                session=EagerSession(parts.task, parts.model, parts.settings),
-                test=parts.data.test,
-                headline=parts.headline,
-                workers=workers,
-                store=DeviceStore(directory.path / "device_store"),
-            )
+        with contextlib.ExitStack() as stack:
+            model = _learner(experiment, parts, bundle, DeviceStore(directory.path / "device_store"), stack)
             simulator = Simulator(
                 plan=round_plan(experiment),
                 schedule=schedule(experiment),
@@ -182,46 +177,74 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
     return Run(directory.path)
 
 
+def _learner(
+    experiment: Experiment, parts: Parts, bundle: Bundle, store: DeviceStore, stack: contextlib.ExitStack
+) -> GlobalModel | ClockOnly:
+    """What makes the next model; its worker processes end with ``stack``."""
+    if experiment.engine.timing_only:
+        return ClockOnly(weights=parts.weights, store=store)
+    start_client = functools.partial(make_client, experiment, str(bundle.path))
+    return GlobalModel(
+        weights=parts.weights,
+        algorithm=parts.algorithm,
+        session=EagerSession(parts.task, parts.model, parts.settings),
+        test=parts.data.test,
+        headline=parts.headline,
+        workers=stack.enter_context(Workers(start_client, processes=experiment.engine.processes)),
+        store=store,
+    )
+
+
 def _finish(
     experiment: Experiment,
     parts: Parts,
     directory: RunDirectory,
     population: Population,
-    model: GlobalModel,
+    model: GlobalModel | ClockOnly,
     outcome: Outcome,
 ) -> None:
-    events = ordered(directory.read_parts("events"))
-    rounds = round_table(directory.read_parts("rounds"), events)
+    rounds = directory.read_parts("rounds")
+    totals, digest = EventTotals(len(rounds)), EventsHash()
+    directory.write_table("events", _counted(in_order(directory.parts("events")), totals, digest))
+    rounds = totals.round_table(rounds)
     devices = device_table(parts.fleet, population.ledger, parts.data)
-    reports = events[events["kind"] == "report"]
     summary = {
         "task": experiment.task.name,
         "program": experiment.fleet.program,
         "runtime": experiment.engine.runtime,
+        "timing_only": experiment.engine.timing_only,
         "ended": outcome.reason,
         "rounds": int((rounds["outcome"] != "abandoned").sum()),
         "rounds_abandoned": int((rounds["outcome"] == "abandoned").sum()),
         "devices": len(parts.fleet),
-        "device_rounds": int((events["kind"] == "assign").sum()),
+        "device_rounds": totals.assigned,
         "device_steps": int(rounds["steps"].sum()),
-        "reports_accepted": int((reports["reason"] == "accepted").sum()),
-        "dropouts": dropouts(events),
-        "ineligible": ineligible(events),
+        "reports_accepted": totals.accepted,
+        "dropouts": totals.dropouts,
+        "ineligible": ineligible(population.ledger),
         "in_flight": outcome.in_flight,
         "non_finite_updates": int(rounds["non_finite"].sum()),
         "virtual_seconds": outcome.virtual_s,
         "wall_seconds": outcome.wall_s,
-        "downlink_bytes": int(events.loc[events["kind"] == "download", "bytes"].sum()),
-        "uplink_bytes": int(events.loc[events["kind"] == "upload", "bytes"].sum()),
-        "energy_joules": float(events["joules"].sum()),
+        "downlink_bytes": totals.downlink_bytes,
+        "uplink_bytes": totals.uplink_bytes,
+        "energy_joules": totals.energy_joules,
         "headline_metric": parts.headline,
         "metrics": {"initial": outcome.metrics_initial, **last_metrics(rounds)},
         "personalisation": personalisation(devices, parts.headline),
         "model_sha256": model.sha256,
-        "events_sha256": events_sha256(events),
+        "events_sha256": digest.hexdigest(),
     }
-    tables = {"events": events, "rounds": rounds, "devices": devices}
+    tables = {"rounds": rounds, "devices": devices}
     directory.finish(tables, model.weights.trainable | model.weights.buffers, summary)
+
+
+def _counted(events: Iterable[pd.DataFrame], totals: EventTotals, digest: EventsHash) -> Iterator[pd.DataFrame]:
+    """The same pieces, each added to the totals and the hash as it passes."""
+    for piece in events:
+        totals.add(piece)
+        digest.add(piece)
+        yield piece
 
 
 def _make_bundle(experiment: Experiment, parts: Parts, out: Path, observer: Observer) -> None:

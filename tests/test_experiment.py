@@ -200,7 +200,7 @@ def test_an_experiment_does_not_change() -> None:
 
 def test_every_packaged_experiment_loads_and_is_described() -> None:
     described = packaged_experiments()
-    assert list(described) == ["boston-fleet", "boston-two-phones", "mnist-fleet"]
+    assert list(described) == ["boston-fleet", "boston-two-phones", "mnist-fleet", "mnist-million"]
     for name, description in described.items():
         assert len(description) > 20
         assert not description.startswith("#")

@@ -2,16 +2,24 @@
 
 Read in this order:
 
-1. ``phone``, ``mix``, ``fleet``: hardware and who has it; ``catalog`` holds the tables.
-2. One kind of physics each: ``compute``, ``memory``, ``battery``, ``network``, ``availability`` (``flash_day``,
-   ``recurring``); ``eligibility``: may this phone train now?
-3. ``attempt``: a device's way through a round; ``ledger``: what it has done so far; ``population``: all at work.
-4. ``device_data``, ``client``, ``device_store``, ``workers``: what a device computes, keeps, and on which process.
-5. ``global_model``, ``simulator``: the walk of a round, from check-in to the next model.
-6. ``events``, ``run_directory``, ``tables``, ``report``: what a run leaves behind.
-7. ``bench``: how long a bundle's steps take on this machine (``bench_process``, ``bench_inputs``), on phones
+1. ``phone``, ``mix``, ``fleet``: hardware and who has it; ``catalog`` holds the tables, ``provenance`` their sources;
+   ``cores``, ``threads``, ``thermal_class`` are parts of a phone.
+2. One kind of physics each: ``compute``, ``memory``, ``battery``, ``network``, ``availability``; ``eligibility``: may
+   this phone train now?
+3. Days: ``day_changes`` is what they answer with; ``flash_day`` (of ``recurring`` intervals); recorded ones,
+   ``availability_trace``, ``trace_events``, ``trace_formats`` (``flash_trace``, ``fedscale_trace``, ``plain_pickle``).
+4. ``attempt``: a device's way through a round, ``flight`` its row; ``ledger``: what it has done so far;
+   ``population``: all at work.
+5. ``device_data``, ``client``, ``device_store``, ``workers``: what a device computes, keeps, and on which process.
+6. ``open_round``, ``global_model`` (or ``clock_only``), ``simulator``: the walk of a round, from check-in to the next
+   model.
+7. ``events``, ``run_directory``, ``tables``, ``report``: what a run leaves behind.
+8. ``bench``: how long a bundle's steps take on this machine (``bench_process``, ``bench_inputs``), on phones
    (``bench_prediction``), and of the common ``bench_suite`` (``bench_models``); ``bench_report`` is the file,
    ``bench_comparison``, ``bench_tables`` and ``bench_plot`` are made of it.
+9. ``calibration``: ``efficiency`` (profiles) fitted to ``measurement`` rows (``efficiency_fit``), which may come from a
+   benchmark (``bench_measurement``); ``operator_class`` sorts operators; ``fedscale_rule`` and ``dl4j_layer`` are for
+   comparison.
 
 Nothing is imported here: importing a module loads what that module needs, and no more.
 """

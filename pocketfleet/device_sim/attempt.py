@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.availability import Availability
+from pocketfleet.device_sim.day_changes import CHARGING, IDLE, WIFI, DayChanges
 from pocketfleet.device_sim.eligibility import Rule
 
 __all__ = ["Attempts", "Drop", "Journey", "Stage", "carry_out", "first_violation"]
@@ -111,35 +112,29 @@ class Attempts:
         return type(self)(**{part.name: getattr(self, part.name)[index : index + 1] for part in fields(self)})
 
 
-def first_violation(
-    availability: Availability, rule: Rule, devices: Int64s, from_s: Floats, until_s: Floats
-) -> tuple[Floats, Int8s]:
+def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats, Int8s]:
     """When each device first breaks the rule's idle, charging or unmetered, and which.
 
     Args:
-        availability: the devices' days.
+        day: the devices' changes, ``[n]``; what is not in them is not looked for.
         rule: conditions it does not ask for are never broken.
-        devices: ``[n]``, all within the rule at ``from_s``.
-        from_s: ``[n]`` virtual times.
-        until_s: ``[n]``; what happens later is not looked for.
+        from_s: ``[n]`` virtual times within ``day``; changes up to them are not looked at.
 
     Returns:
-        Times ``[n]`` (inf: not before ``until_s``) and ``Drop`` values ``[n]``.
+        Times ``[n]`` (inf: none) and ``Drop`` values ``[n]``.
     """
-    when, what = np.full(len(devices), np.inf), np.full(len(devices), Drop.NONE, dtype=np.int8)
-    cursor, open_rows = from_s.astype(np.float64).copy(), np.arange(len(devices))
-    while len(open_rows):
-        cursor[open_rows] = availability.next_change_s(devices[open_rows], cursor[open_rows])
-        open_rows = open_rows[cursor[open_rows] < until_s[open_rows]]
-        state = availability.state(devices[open_rows], cursor[open_rows])
-        broken = np.select(
-            [rule.idle & ~state.idle, rule.charging & ~state.charging, rule.unmetered & ~state.wifi],
-            [Drop.IN_USE, Drop.NOT_CHARGING, Drop.METERED],
-            Drop.NONE,
-        )
-        hit = broken != Drop.NONE
-        when[open_rows[hit]], what[open_rows[hit]] = cursor[open_rows[hit]], broken[hit]
-        open_rows = open_rows[~hit]
+    needed = np.uint8(rule.idle * IDLE + rule.charging * CHARGING + rule.unmetered * WIFI)
+    when, what = np.full(len(from_s), np.inf), np.full(len(from_s), Drop.NONE, dtype=np.int8)
+    broken = ((day.code[:, 1:] & needed) != needed) & (day.time_s > from_s[:, np.newaxis]) & np.isfinite(day.time_s)
+    hit = np.flatnonzero(broken.any(axis=1))
+    if len(hit) == 0:
+        return when, what
+    first = broken[hit].argmax(axis=1)
+    missing = needed & ~day.code[hit, first + 1]
+    when[hit] = day.time_s[hit, first]
+    what[hit] = np.select(
+        [(missing & IDLE) > 0, (missing & CHARGING) > 0], [Drop.IN_USE, Drop.NOT_CHARGING], Drop.METERED
+    )
     return when, what
 
 
@@ -153,7 +148,8 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
         partial_work: whether interrupted training is reported.
     """
     n, start, end_by = len(journey.device), journey.start_s, journey.deadline_s
-    broken_s, broken = first_violation(availability, rule, journey.device, start, end_by)
+    day = availability.changes(journey.device, start, end_by)
+    broken_s, broken = first_violation(day, rule, start)
 
     # Download.
     downloaded = start + journey.download_s
@@ -178,7 +174,7 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
     # Upload: only the network and the deadline matter.
     upload_from = downloaded + train_s
     off_wifi = Rule(idle=False, charging=False, unmetered=rule.unmetered, min_battery_ratio=0.0)
-    lost_s, lost = first_violation(availability, off_wifi, journey.device, upload_from, end_by)
+    lost_s, lost = first_violation(day, off_wifi, upload_from)
     break_s, break_ = _earliest(
         (lost_s, lost), (upload_from + journey.upload_lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE)
     )

@@ -1,16 +1,21 @@
 """Availabilities: who says when a device is idle, charging and on unmetered Wi-Fi.
 
-An availability answers two questions about any devices at any time, without a stored history: what is the state now,
-and when does it next change. ``flash_day.py`` is the one with a day; here are the seam, the trivial one and the names.
+An availability answers three questions about any devices at any time, without a stored history: what is the state
+now, when does it next change, and what are all changes of a while. ``flash_day.py`` is the one with a day; here are the
+seam, the trivial one and the names. ``availability_trace.py`` replays days that were recorded.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.flash_day import DayState, FlashDay
+from pocketfleet.device_sim.availability_trace import Repeat, TraceAvailability
+from pocketfleet.device_sim.day_changes import DayChanges, DayState, walked_changes
+from pocketfleet.device_sim.flash_day import FlashDay
+from pocketfleet.device_sim.trace_events import TRACE_SUFFIXES, read_trace
 from pocketfleet.errors import InputError
 
 __all__ = ["AlwaysAvailable", "Availability", "DayState", "FlashDay", "make_availability"]
@@ -29,6 +34,10 @@ class Availability(Protocol):
         """When any of the three next changes, strictly later than ``now_s``; infinite if never; ``float64 [n]``."""
         ...
 
+    def changes(self, devices: npt.ArrayLike, from_s: float | Floats, until_s: float | Floats) -> DayChanges:
+        """Every change after ``from_s`` and before ``until_s``; ``day_changes.walked_changes`` does for a start."""
+        ...
+
 
 class AlwaysAvailable:
     """Every device is idle, charging and on Wi-Fi at all times."""
@@ -44,6 +53,12 @@ class AlwaysAvailable:
         del now_s
         return np.full(len(np.atleast_1d(devices)), np.inf)
 
+    def changes(self, devices: npt.ArrayLike, from_s: float | Floats, until_s: float | Floats) -> DayChanges:
+        """None."""
+        device = np.atleast_1d(np.asarray(devices, dtype=np.int64))
+        start_s, end_s = (np.broadcast_to(np.asarray(at_s, np.float64), device.shape) for at_s in (from_s, until_s))
+        return walked_changes(self, device, start_s, end_s)
+
 
 def _always(seed: int) -> Availability:
     del seed
@@ -57,12 +72,30 @@ def _flash(seed: int) -> Availability:
 _BY_NAME: dict[str, Callable[[int], Availability]] = {"flash-2020": _flash, "always": _always}
 
 
-def make_availability(name: str, *, seed: int) -> Availability:
-    """The availability of that name, its days drawn from ``seed``.
+def make_availability(
+    name: str, *, seed: int, trace_repeat: Repeat = "days", trace_shift_s: float = 0.0
+) -> Availability:
+    """The availability of that name, or of the recorded trace in that file, its days drawn or dealt by ``seed``.
+
+    Args:
+        name: one of the names, or the path of a trace.
+        seed: the experiment's.
+        trace_repeat: what follows a trace's end, see ``availability_trace``.
+        trace_shift_s: added to a trace's times.
 
     Raises:
-        InputError: there is none; the message lists the names.
+        InputError: there is none, the message lists the names; or the trace is not right.
     """
+    if Path(name).suffix.lower() in TRACE_SUFFIXES:
+        return TraceAvailability(read_trace(name), seed=seed, repeat=trace_repeat, shift_s=trace_shift_s)
     if name not in _BY_NAME:
-        raise InputError(f"fleet.availability must be one of {', '.join(_BY_NAME)}, got {name!r}")
+        raise InputError(
+            f"fleet.availability must be one of {', '.join(_BY_NAME)}, got {name!r}; or the path of a recorded trace, "
+            f"which ends in {' or '.join(TRACE_SUFFIXES)}"
+        )
+    if trace_repeat != "days" or trace_shift_s != 0.0:
+        raise InputError(
+            f"fleet.trace_repeat and fleet.trace_shift_s are for a recorded trace, and fleet.availability is {name!r}: "
+            "leave them out or name a trace"
+        )
     return _BY_NAME[name](seed)

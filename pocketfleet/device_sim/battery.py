@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Between two calls a device's conditions are constant, so its level is a straight line in time:
-   ``level + watts * seconds``, clipped to 0 and the capacity. Time costs nothing until a device is looked at.
+1. Between two changes of its day a device's level is a straight line in time: ``level + watts * seconds``, clipped to
+   0 and the capacity. Time costs nothing until a device is looked at.
 2. A charging phone gains ``charger_watts * CHARGING_EFFICIENCY_RATIO``; idle and screen are drawn either way.
 3. The taper of the charging current near full, ageing and temperature are not modelled.
 """
@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.device_sim.day_changes import CHARGING, IDLE, DayChanges
+
 if TYPE_CHECKING:
+    from pocketfleet.device_sim.availability import Availability
     from pocketfleet.device_sim.fleet import Fleet
 
 __all__ = ["CHARGING_EFFICIENCY_RATIO", "Battery"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 # Assumed: the share of the charger's power that ends in a lithium cell, after conversion and heat.
 CHARGING_EFFICIENCY_RATIO = 0.85
+# How much of a day is looked at at once: bounds the memory of devices that were not looked at for long.
+_STRETCH_S = 86_400.0
 
 
 class Battery:
@@ -57,40 +61,45 @@ class Battery:
             screen_watts=fleet.screen_watts,
         )
 
-    def advance(self, devices: Indices, to_s: float | Floats, *, charging: Bools, in_use: Bools) -> None:
-        """Bring devices to a later time under constant conditions.
+    def level_joules_at(self, devices: Indices, at_s: float | Floats, *, day: "Availability") -> Floats:
+        """What is in devices' batteries after living their days up to ``at_s``; nothing is written down.
 
         Args:
-            devices: ``[n]``, each at most once.
-            to_s: virtual time, one for all or ``[n]``.
-            charging: ``[n]``, since each device's timestamp.
-            in_use: ``[n]``, likewise: the screen is on.
+            devices: ``[n]``.
+            at_s: virtual time, one for all or ``[n]``.
+            day: says when each charges and is in use.
 
         Raises:
-            ValueError: a device is already later than ``to_s``.
+            ValueError: a device's level is known at a later time than ``at_s``.
         """
-        elapsed_s = to_s - self.at_s[devices]
-        if np.any(elapsed_s < 0.0):
-            raise ValueError(f"a battery cannot go back in time: {float(np.min(elapsed_s))} s")
-        gained_watts = np.where(charging, self._charger_watts[devices] * CHARGING_EFFICIENCY_RATIO, 0.0)
-        drawn_watts = self._idle_watts[devices] + np.where(in_use, self._screen_watts[devices], 0.0)
-        level_joules = self.level_joules[devices] + (gained_watts - drawn_watts) * elapsed_s
+        until_s = np.broadcast_to(np.asarray(at_s, dtype=np.float64), devices.shape)
+        level, reached_s = self.level_joules[devices], self.at_s[devices]
+        if np.any(until_s < reached_s):
+            raise ValueError(f"a battery cannot go back in time: {float((until_s - reached_s).min())} s")
+        left = np.flatnonzero(reached_s < until_s)
+        while len(left):
+            stop_s = np.minimum(reached_s[left] + _STRETCH_S, until_s[left])
+            changes = day.changes(devices[left], reached_s[left], stop_s)
+            level[left] = self._through(devices[left], level[left], changes)
+            reached_s[left] = stop_s
+            left = left[stop_s < until_s[left]]
+        return level
+
+    def _through(self, devices: Indices, level: Floats, changes: DayChanges) -> Floats:
+        """The levels after ``changes``, piece by piece of constant conditions; ``[n]``."""
+        gain_watts = self._charger_watts[devices] * CHARGING_EFFICIENCY_RATIO
+        idle_watts, screen_watts = self._idle_watts[devices], self._screen_watts[devices]
+        capacity = self.capacity_joules[devices]
+        start_s, end_s = changes.pieces()
+        for column, code in enumerate(changes.code.T):
+            watts = np.where(code & CHARGING, gain_watts, 0.0) - idle_watts - np.where(code & IDLE, 0.0, screen_watts)
+            level = np.clip(level + watts * (end_s - start_s)[:, column], 0.0, capacity)
+        return level
+
+    def set(self, devices: Indices, level_joules: Floats, at_s: float | Floats) -> None:
+        """Write down what is in devices' batteries at a time, between 0 and full; ``[n]``, each device once."""
         self.level_joules[devices] = np.clip(level_joules, 0.0, self.capacity_joules[devices])
-        self.at_s[devices] = to_s
-
-    def spend(self, devices: Indices, joules: float | Floats) -> None:
-        """Take energy out at the devices' timestamps, down to 0 at most.
-
-        Args:
-            devices: ``[n]``, each at most once.
-            joules: one for all or ``[n]``; 0 or more.
-
-        Raises:
-            ValueError: an amount is negative.
-        """
-        if np.any(np.asarray(joules) < 0.0):
-            raise ValueError("a battery spends 0 joules or more; charging is a matter of advance")
-        self.level_joules[devices] = np.maximum(self.level_joules[devices] - joules, 0.0)
+        self.at_s[devices] = at_s
 
     def ratio(self, devices: Indices) -> Floats:
         """Level over capacity at each device's timestamp, ``float64 [n]``."""

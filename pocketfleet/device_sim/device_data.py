@@ -1,5 +1,7 @@
 """Which examples each device of a fleet holds: those it trains on and those it holds out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from pocketfleet.errors import InputError
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
-from pocketfleet.training.partition import held_out_split, partition
+from pocketfleet.training.partition import HELD_OUT_ONE_IN, held_out_split, partition, sizes
 from pocketfleet.training.task import NaturalTask, Task, task_examples, user_examples
 from pocketfleet.training.weights import Tensors
 
@@ -21,6 +23,7 @@ class DeviceData:
     Attributes:
         test: examples that no device holds.
         num_training: how many examples each device trains on, ``int64 [devices]``.
+        num_held_out: how many it measures its models on, likewise.
     """
 
     def __init__(
@@ -28,36 +31,36 @@ class DeviceData:
     ) -> None:
         """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples."""
         self.test = task_examples(task, "test")
-        self._rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._seed = seed
+        self._rows: Sequence[npt.NDArray[np.int64]]
         self._own: list[Examples] = []
         if kind == "natural":
             if not isinstance(task, NaturalTask):
                 raise InputError(f'partition.kind "natural" needs a task with device_examples, {task.name!r} has none')
             self._own = [user_examples(task, device) for device in range(devices)]
             _check_alike(self._own)
-            rows = [np.arange(len(own)) for own in self._own]
+            self._rows = [np.arange(len(own)) for own in self._own]
         else:
             self._shared = task_examples(task, "train")
-            rows = list(
-                partition(
-                    kind,
-                    self._shared.y.numpy(),
-                    devices=devices,
-                    seed=seed,
-                    alpha=alpha,
-                    examples_per_device=examples_per_device,
-                )
+            self._rows = partition(
+                kind,
+                self._shared.y.numpy(),
+                devices=devices,
+                seed=seed,
+                alpha=alpha,
+                examples_per_device=examples_per_device,
             )
-        self._rows = [held_out_split(own, seed=seed, device=device) for device, own in enumerate(rows)]
-        self.num_training = np.array([len(training) for training, _ in self._rows], dtype=np.int64)
+        count = sizes(self._rows)
+        self.num_held_out = count // HELD_OUT_ONE_IN
+        self.num_training = count - self.num_held_out
 
     def training(self, device: int) -> Examples:
         """The examples that a device trains on."""
-        return self._take(device, self._rows[device][0])
+        return self._take(device, held_out_split(self._rows[device], seed=self._seed, device=device)[0])
 
     def held_out(self, device: int) -> Examples:
         """The examples that a device measures its models on; none where it has fewer than five."""
-        return self._take(device, self._rows[device][1])
+        return self._take(device, held_out_split(self._rows[device], seed=self._seed, device=device)[1])
 
     def scaling(self, model: nn.Module) -> Tensors:
         """Mean and scale for the model's ``FeatureScaling`` layers from per-device sums; empty without such layers."""

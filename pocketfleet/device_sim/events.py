@@ -1,24 +1,27 @@
-"""What happened to which device when: a log of rows, its hash, and the totals of rounds.
+"""What happened to which device when: a log of rows, its hash, and their order.
 
 Kinds of rows (``seconds``, ``bytes`` and ``joules`` are what this row alone spent; ``device`` is -1 for the server's):
 
-1. ``ineligible``: a device that would be asked may not train; logged when ``reason``, the first of them, changes.
-2. ``assign``: a device was given work.
-3. ``download``, ``train``, ``upload``: a stage of an attempt ended; ``reason`` says what cut it short, if anything.
-4. ``report``: an update arrived; ``reason`` is ``accepted``, or why it was rejected.
-5. ``drop``: an attempt ended without a report, ``reason`` says why.
-6. ``close``: a round ended; ``reason`` is ``cohort``, ``deadline`` or ``abandoned``.
+1. ``assign``: a device was given work.
+2. ``download``, ``train``, ``upload``: a stage of an attempt ended; ``reason`` says what cut it short, if anything.
+3. ``report``: an update arrived; ``reason`` is ``accepted``, or why it was rejected.
+4. ``drop``: an attempt ended without a report, ``reason`` says why.
+5. ``close``: a round ended; ``reason`` is ``cohort``, ``deadline`` or ``abandoned``.
 
-Rows are ordered by time; of equal times the one logged first comes first.
+Rows are ordered by time; of equal times the one logged first comes first. Words are kept as numbers of a list.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
-__all__ = ["COLUMNS", "EventLog", "events_sha256", "ordered"]
+__all__ = ["COLUMNS", "KINDS", "REASONS", "EventLog", "EventsHash", "in_order", "ordered"]
 
 # Column names and types of the log; ``steps`` counts training steps of the row.
 COLUMNS = {
@@ -26,14 +29,27 @@ COLUMNS = {
     "sequence": "int64",
     "device": "int64",
     "round": "int64",
-    "kind": "object",
+    "kind": "category",
     "seconds": "float64",
     "bytes": "int64",
     "joules": "float64",
     "steps": "int64",
-    "reason": "object",
+    "reason": "category",
 }
 SERVER = -1
+KINDS = ("assign", "download", "train", "upload", "report", "drop", "close")
+# What cut a stage short or dropped a device (``attempt.Drop``), what became of a report (``round.ReportCode``), what
+# closed a round.
+REASONS = (
+    *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline"),
+    *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown"),
+    *("cohort", "abandoned"),
+)
+_WORDS = {"kind": KINDS, "reason": REASONS}
+
+
+def _words(column: str) -> "pd.CategoricalDtype[str]":
+    return pd.CategoricalDtype(list(_WORDS[column]))
 
 
 class EventLog:
@@ -41,50 +57,134 @@ class EventLog:
 
     def __init__(self, *, sequence: int = 0) -> None:
         self.sequence = sequence
-        self._rows: list[tuple[float, int, int, int, str, float, int, float, int, str]] = []
+        self._parts: list[dict[str, npt.NDArray[Any]]] = []
 
     def add(
         self,
-        time_s: float,
-        device: int,
-        round_index: int,
+        time_s: npt.ArrayLike,
+        device: npt.ArrayLike,
+        round_index: npt.ArrayLike,
         kind: str,
         *,
-        seconds: float = 0.0,
-        bytes: int = 0,
-        joules: float = 0.0,
-        steps: int = 0,
-        reason: str = "",
+        seconds: npt.ArrayLike = 0.0,
+        bytes: npt.ArrayLike = 0,
+        joules: npt.ArrayLike = 0.0,
+        steps: npt.ArrayLike = 0,
+        reason: str | npt.NDArray[np.int8] = "",
     ) -> None:
-        """Log one row."""
-        self._rows.append((time_s, self.sequence, device, round_index, kind, seconds, bytes, joules, steps, reason))
-        self.sequence += 1
+        """Log rows of one kind.
+
+        Args:
+            time_s: ``[n]``, or one row's; so are the others, one for all or ``[n]``.
+            device: dense index.
+            round_index: of the round that the row belongs to.
+            kind: one of ``KINDS``.
+            seconds: that the row alone spent.
+            bytes: likewise.
+            joules: likewise.
+            steps: training steps of the row.
+            reason: one of ``REASONS``, or indices of it.
+
+        Raises:
+            ValueError: ``kind`` or ``reason`` is none of the log's words.
+        """
+        times = np.atleast_1d(np.asarray(time_s, dtype=np.float64))
+        given: dict[str, npt.ArrayLike] = {
+            "time_s": times,
+            "sequence": self.sequence + np.arange(len(times), dtype=np.int64),
+            "device": device,
+            "round": round_index,
+            "kind": KINDS.index(kind),
+            "seconds": seconds,
+            "bytes": bytes,
+            "joules": joules,
+            "steps": steps,
+            "reason": REASONS.index(reason) if isinstance(reason, str) else reason,
+        }
+        self._parts.append(
+            {
+                name: np.broadcast_to(np.asarray(given[name], np.int8 if kind == "category" else kind), times.shape)
+                for name, kind in COLUMNS.items()
+            }
+        )
+        self.sequence += len(times)
 
     def take(self) -> pd.DataFrame:
         """The rows since the last call, as a table of ``COLUMNS``."""
-        rows, self._rows = self._rows, []
-        return pd.DataFrame(
-            {
-                name: pd.Series([row[index] for row in rows], dtype=kind)
-                for index, (name, kind) in enumerate(COLUMNS.items())
-            }
-        )
+        parts, self._parts = self._parts, []
+        table: dict[str, Any] = {}
+        for name, kind in COLUMNS.items():
+            joined = np.concatenate([part[name] for part in parts]) if parts else np.empty(0, dtype=np.int8)
+            if name in _WORDS:
+                table[name] = pd.Categorical.from_codes(joined.astype(np.int8), dtype=_words(name))
+            else:
+                table[name] = joined.astype(kind, copy=False)
+        return pd.DataFrame(table, copy=False)
 
 
 def ordered(events: pd.DataFrame) -> pd.DataFrame:
     """Rows by (time, sequence), the sequence numbered anew."""
-    events = events.sort_values(["time_s", "sequence"], kind="stable", ignore_index=True)
-    return events.assign(sequence=np.arange(len(events), dtype=np.int64))
+    return _numbered(_sorted(events), first=0)
 
 
-def events_sha256(events: pd.DataFrame) -> str:
-    """SHA-256 over each column's name and little-endian bytes (words: UTF-8, one a line), not over a file."""
-    digest = hashlib.sha256()
-    for name, kind in COLUMNS.items():
-        digest.update(name.encode())
-        if kind == "object":
-            words: Sequence[str] = events[name].tolist()
-            digest.update("\n".join(words).encode())
-        else:
-            digest.update(events[name].to_numpy(np.dtype(kind).newbyteorder("<")).tobytes())
-    return digest.hexdigest()
+def in_order(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
+    """All rows of a log that was written in parts, ``ordered``, in pieces: little more than a part is held at a time.
+
+    Args:
+        parts: Parquet files of ``EventLog.take``'s tables. Only the last rows of a part may be later than the first of
+            the next.
+    """
+    # Up to the earliest time of all later parts, rows are in their final order.
+    earliest_s = [_earliest_s(part) for part in parts[1:]] + [np.inf]
+    until_s = np.minimum.accumulate(earliest_s[::-1])[::-1]
+    kept, first = EventLog().take(), 0
+    for part, bound_s in zip(parts, until_s.tolist(), strict=True):
+        # A file knows the words of its rows only.
+        table = pd.read_parquet(part).astype({name: _words(name) for name in _WORDS})
+        kept = _sorted(pd.concat([kept, table], ignore_index=True) if len(kept) else table)
+        count = int(kept["time_s"].searchsorted(bound_s, side="left"))
+        yield _numbered(kept.iloc[:count], first=first)
+        kept, first = kept.iloc[count:], first + count
+
+
+def _earliest_s(part: Path) -> float:
+    file = pq.ParquetFile(part)
+    column = file.schema_arrow.get_field_index("time_s")
+    groups = [file.metadata.row_group(number).column(column) for number in range(file.metadata.num_row_groups)]
+    return min((float(group.statistics.min) for group in groups if group.num_values), default=np.inf)
+
+
+def _sorted(events: pd.DataFrame) -> pd.DataFrame:
+    return events.take(np.lexsort((events["sequence"].to_numpy(), events["time_s"].to_numpy())))
+
+
+def _numbered(events: pd.DataFrame, *, first: int) -> pd.DataFrame:
+    return events.assign(sequence=np.arange(first, first + len(events), dtype=np.int64)).reset_index(drop=True)
+
+
+class EventsHash:
+    """SHA-256 over each column's name and the SHA-256 of its values, of a log that comes in pieces.
+
+    Values are little-endian bytes; words are UTF-8, each ended by a line feed. No file's bytes are in it.
+    """
+
+    def __init__(self) -> None:
+        self._columns = {name: hashlib.sha256() for name in COLUMNS}
+
+    def add(self, events: pd.DataFrame) -> None:
+        """The next rows, in their order."""
+        for name, kind in COLUMNS.items():
+            if kind == "category":
+                column = events[name].astype("category").cat
+                lines = np.array([f"{word}\n" for word in column.categories], dtype=object)
+                self._columns[name].update("".join(lines[column.codes.to_numpy()]).encode())
+            else:
+                values = events[name].to_numpy(np.dtype(kind).newbyteorder("<"))
+                self._columns[name].update(np.ascontiguousarray(values).data)
+
+    def hexdigest(self) -> str:
+        """Of all rows so far."""
+        whole = hashlib.sha256()
+        for name, column in self._columns.items():
+            whole.update(name.encode() + column.digest())
+        return whole.hexdigest()

@@ -13,18 +13,21 @@ Virtual time 0 is midnight of the trace's clock (its time zone is not known). Ru
 4. Devices are independent given the hour: no correlation between phones is visible in the trace.
 """
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.device_sim.day_changes import DayChanges, DayState, next_change_by_changes
 from pocketfleet.device_sim.recurring import Bools, Drawn, Floats, Indices, Recurring, Spans
 from pocketfleet.training.draws import draw_key, uniform
 
-__all__ = ["DayState", "FlashDay"]
+__all__ = ["FlashDay"]
 
 _HOUR_S = 3600.0
 _DAY_S = 24 * _HOUR_S
+# How far a look for the next change goes at once; most come within.
+_LOOK_AHEAD_S = 2 * _HOUR_S
 
 # All numbers from here on are assumed, and calibrated as rule 3 says.
 _WITHOUT_WIFI_RATIO = 0.235
@@ -47,15 +50,6 @@ _AWAY_START_S = (6.8 * _HOUR_S, 10.0 * _HOUR_S)
 _AWAY_LENGTH_S = (2.0 * _HOUR_S, 10.0 * _HOUR_S)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayState:
-    """What devices are at one time, ``bool [n]`` each; ``wifi`` is unmetered Wi-Fi."""
-
-    idle: Bools
-    charging: Bools
-    wifi: Bools
-
-
 class FlashDay:
     """The days of every device of a seed; the module says what of them is published and what assumed."""
 
@@ -70,89 +64,55 @@ class FlashDay:
             now_s: virtual time, one for all or ``[n]``; 0 or more.
         """
         device, at_s = _columns(devices, now_s)
-        return self._look(device, at_s, ahead=False).state(at_s)
+        use, night, top_up, away = self._spans(device, at_s, at_s)
+        return DayState(
+            idle=~use.hold(at_s),
+            charging=night.hold(at_s) | top_up.hold(at_s),
+            wifi=self._has_wifi(device) & ~away.hold(at_s),
+        )
 
     def next_change_s(self, devices: npt.ArrayLike, now_s: float | Floats) -> Floats:
         """When the state of each device next differs from the one at ``now_s``, ``[n]``; later than ``now_s``."""
         device, at_s = _columns(devices, now_s)
-        at_s = at_s.copy()
-        before = self._look(device, at_s, ahead=False).code(at_s)
-        left = np.arange(len(device))
-        while len(left):
-            seen = self._look(device[left], at_s[left], ahead=True)
-            at_s[left], changed = _first_change(seen, at_s[left], before[left])
-            left = left[~changed]
-        return at_s
+        return next_change_by_changes(self.changes, device, at_s, window_s=_LOOK_AHEAD_S)
 
-    def _look(self, device: Indices, at_s: Floats, *, ahead: bool) -> "_Sight":
-        traits = uniform(draw_key(self._seed, "day.traits", device), len(_TRAITS))
-        kinds = ((_USE, 8), (_NIGHT, 1), (_TOP_UP, 1), (_AWAY, 1))
+    def changes(self, devices: npt.ArrayLike, from_s: float | Floats, until_s: float | Floats) -> DayChanges:
+        """Every change of devices after ``from_s`` and before ``until_s``; each one for all or ``[n]``."""
+        device, start_s = _columns(devices, from_s)
+        end_s = np.broadcast_to(np.asarray(until_s, dtype=np.float64), device.shape)
+        use, night, top_up, away = self._spans(device, start_s, end_s)
+        bounds = (use, away, night, top_up)
+        event_s = np.concatenate([bound_s for span in bounds for bound_s in (span.start_s, span.end_s)], axis=1)
+        # How many of each kind are under way after an event: one more at a start, one fewer at an end.
+        using, leaving, charging = (np.zeros(event_s.shape[1], dtype=np.int8) for _ in range(3))
+        at = 0
+        for span, count in zip(bounds, (using, leaving, charging, charging), strict=True):
+            slots = span.start_s.shape[1]
+            count[at : at + slots], count[at + slots : at + 2 * slots] = 1, -1
+            at += 2 * slots
+        order = event_s.argsort(axis=1, kind="stable")
+        idle, away_now, charges = (count[order].cumsum(axis=1, dtype=np.int8) for count in (using, leaving, charging))
+        state = DayState(
+            idle=idle == 0, charging=charges > 0, wifi=self._has_wifi(device)[:, np.newaxis] & (away_now == 0)
+        )
+        return DayChanges.of_events(start_s, end_s, np.take_along_axis(event_s, order, axis=1), state.code)
+
+    def _traits(self, device: Indices) -> Floats:
+        return uniform(draw_key(self._seed, "day.traits", device), len(_TRAITS))
+
+    def _has_wifi(self, device: Indices) -> Bools:
+        has_wifi: Bools = self._traits(device)[:, _TRAITS.index("wifi")] >= _WITHOUT_WIFI_RATIO
+        return has_wifi
+
+    def _spans(self, device: Indices, from_s: Floats, until_s: Floats) -> tuple[Spans, Spans, Spans, Spans]:
+        """Use, night, top-up and away of devices, all that hold any time from ``from_s`` to ``until_s``."""
+        traits = self._traits(device)
+        longest_s = float((until_s - from_s).max(initial=0.0))
         use, night, top_up, away = (
-            kind.spans(self._seed, device, traits, at_s, slots_ahead=slots if ahead else 0) for kind, slots in kinds
+            kind.spans(self._seed, device, traits, from_s, slots_ahead=math.ceil(longest_s / kind.slot_s))
+            for kind in (_USE, _NIGHT, _TOP_UP, _AWAY)
         )
-        has_wifi = traits[:, _TRAITS.index("wifi")] >= _WITHOUT_WIFI_RATIO
-        return _Sight(use=use, night=night, top_up=top_up, away=away, has_wifi=has_wifi)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sight:
-    """What is seen of ``n`` devices' days at once, from some time on."""
-
-    use: Spans
-    night: Spans
-    top_up: Spans
-    away: Spans
-    has_wifi: Bools
-
-    def state(self, at_s: Floats) -> DayState:
-        """The state at ``[n]`` times."""
-        return DayState(
-            idle=~self.use.hold(at_s),
-            charging=self.night.hold(at_s) | self.top_up.hold(at_s),
-            wifi=self.has_wifi & ~self.away.hold(at_s),
-        )
-
-    def code(self, at_s: Floats) -> Indices:
-        """The state as one number, to compare at once."""
-        state = self.state(at_s)
-        code: Indices = state.idle.astype(np.int64) + 2 * state.charging + 4 * state.wifi
-        return code
-
-    def next_edge_s(self, at_s: Floats) -> Floats:
-        """The next time at which the state may change, or up to which this sight reaches."""
-        kinds = (self.use, self.night, self.top_up, self.away)
-        edge_s: Floats = np.min([kind.next_edge_s(at_s) for kind in kinds], axis=0)
-        return edge_s
-
-    def until_s(self) -> Floats:
-        """From here on there is more to see, ``[n]``."""
-        until_s: Floats = np.min([kind.until_s for kind in (self.use, self.night, self.top_up, self.away)], axis=0)
-        return until_s
-
-    def rows(self, chosen: Indices) -> "_Sight":
-        """The same of some of the devices."""
-        return _Sight(
-            use=self.use.rows(chosen),
-            night=self.night.rows(chosen),
-            top_up=self.top_up.rows(chosen),
-            away=self.away.rows(chosen),
-            has_wifi=self.has_wifi[chosen],
-        )
-
-
-def _first_change(seen: _Sight, from_s: Floats, before: Indices) -> tuple[Floats, Bools]:
-    """Walk from edge to edge until the state differs, or to the end of what is seen (not changed); ``[n]`` each."""
-    at_s, changed = from_s.copy(), seen.code(from_s) != before
-    left = np.flatnonzero(~changed)
-    while len(left):
-        part = seen.rows(left)
-        edge_s = part.next_edge_s(at_s[left])
-        at_s[left] = edge_s
-        # At the end of what is seen the state is not known: the caller looks again from there.
-        ended = edge_s >= part.until_s()
-        changed[left] = ~ended & (part.code(edge_s) != before[left])
-        left = left[~ended & ~changed[left]]
-    return at_s, changed
+        return use, night, top_up, away
 
 
 def _columns(devices: npt.ArrayLike, now_s: float | Floats) -> tuple[Indices, Floats]:

@@ -1,7 +1,6 @@
 """The global model: how a closed round's accepted work becomes the next version."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +8,8 @@ import torch
 
 from pocketfleet.device_sim.client import Assignment, ClientResult, mean_evaluation
 from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
-from pocketfleet.device_sim.population import InFlight
 from pocketfleet.device_sim.workers import Workers, one_torch_thread
 from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import Session
@@ -61,7 +60,7 @@ class GlobalModel:
         """Of trainable weights and buffers."""
         return tensors_sha256(self.weights.trainable | self.weights.buffers)
 
-    def learn(self, accepted: Sequence[InFlight], *, round_index: int, ledger: Ledger) -> Learning:
+    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger) -> Learning:
         """Train the accepted devices, and only them, and make the next version of their updates.
 
         Args:
@@ -73,26 +72,23 @@ class GlobalModel:
             TrainingDivergedError: no update is finite, or the next model is not. The model is as it was; what devices
                 keep may have moved on, which a checkpoint undoes.
         """
+        work = [accepted[name].tolist() for name in ("device", "steps", "batch_seed")]
         assignments = [
-            Assignment(
-                device=flight.device,
-                steps=flight.steps,
-                batch_seed=flight.batch_seed,
-                device_state=self.store.state(flight.device),
-            )
-            for flight in accepted
+            Assignment(device=device, steps=steps, batch_seed=seed, device_state=self.store.state(device))
+            for device, steps, seed in zip(*work, strict=True)
         ]
         aggregator, losses = MeanAggregator(), 0.0
         total, non_finite = 0, 0
         results = self._workers.train(assignments, self.weights, self.server_state)
-        for flight, result in zip(accepted, results, strict=True):
+        versions = accepted["model_version"].tolist()
+        for num_examples, version, result in zip(accepted["num_examples"].tolist(), versions, results, strict=True):
             if not result.finite:
                 non_finite += 1
                 continue
-            aggregator.add(result.update, device=flight.device, weight=flight.num_examples)
-            losses += result.train_loss * flight.num_examples
-            total += flight.num_examples
-            self._remember(flight, result, round_index=round_index, ledger=ledger)
+            aggregator.add(result.update, device=result.device, weight=num_examples)
+            losses += result.train_loss * num_examples
+            total += num_examples
+            self._remember(result, model_version=version, round_index=round_index, ledger=ledger)
         if total == 0:
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
         weights, server_state = self._algorithm.server_update(self.weights, aggregator.result(), self.server_state)
@@ -128,10 +124,10 @@ class GlobalModel:
         self.weights = Weights(trainable=part("trainable/"), buffers=part("buffers/"), frozen=part("frozen/"))
         self.server_state = part("server/")
 
-    def _remember(self, flight: InFlight, result: ClientResult, *, round_index: int, ledger: Ledger) -> None:
-        device = flight.device
+    def _remember(self, result: ClientResult, *, model_version: int, round_index: int, ledger: Ledger) -> None:
+        device = result.device
         self.store.write(device, round_index=round_index, model=result.personalised, state=result.device_state)
-        ledger.column["trained_version"][device] = flight.model_version
+        ledger.column["trained_version"][device] = model_version
         ledger.column["metric_global"][device] = result.metrics_before.get(self._headline, np.nan)
         ledger.column["metric_personalised"][device] = result.metrics_after.get(self._headline, np.nan)
 

@@ -1,4 +1,4 @@
-"""What each device has done so far: columns over the fleet that only ever grow, and the back-off after a failure."""
+"""What each device has done so far: columns over the fleet, and the back-off after a failure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,20 +6,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Ledger"]
+from pocketfleet.device_sim.eligibility import Reason
+
+__all__ = ["Ledger", "back_off_s", "ineligible_column"]
 
 # Android's JobScheduler waits 30 s after a failed job, doubling each time up to 5 h: JobInfo's
 # DEFAULT_INITIAL_BACKOFF_MILLIS and MAX_BACKOFF_DELAY_MILLIS (developer.android.com, android.app.job.JobInfo).
 _FIRST_BACK_OFF_S, _LONGEST_BACK_OFF_S = 30.0, 18_000.0
 
+
+def ineligible_column(reason: Reason) -> str:
+    """The column that counts looks at which a device was ineligible for ``reason``."""
+    return f"ineligible_{reason.word}"
+
+
 _COLUMNS: dict[str, tuple[Any, Any]] = {
-    "busy": (np.bool_, False),  # in an attempt
+    "free_s": (np.float64, 0.0),  # in an attempt or backing off until then
     "has_bundle": (np.bool_, False),  # programs and frozen weights are on the device
-    "reported_round": (np.int64, -1),  # the last round that accepted its report
-    "not_before_s": (np.float64, 0.0),  # backs off until then
-    "dropped_round": (np.int64, -1),  # the last round that it dropped out of
     "failures": (np.int64, 0),  # drops since its last report
-    "reason": (np.int8, -1),  # eligibility at the last look; -1: never looked
     "assigned": (np.int64, 0),
     "accepted": (np.int64, 0),
     "rejected": (np.int64, 0),
@@ -32,7 +36,16 @@ _COLUMNS: dict[str, tuple[Any, Any]] = {
     "trained_version": (np.int64, -1),  # the model version it last trained from
     "metric_global": (np.float64, np.nan),  # that version on its held-out examples
     "metric_personalised": (np.float64, np.nan),  # its locally trained model on the same
+    **{ineligible_column(reason): (np.int32, 0) for reason in Reason if reason is not Reason.ELIGIBLE},
 }
+
+
+def back_off_s(failures: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How long devices wait after their ``failures``-th drop in a row, 1 or more; any shape."""
+    # Beyond 2**10 the longest wait holds anyway.
+    doublings = np.minimum(failures - 1, 10).astype(np.float64)
+    waits: npt.NDArray[np.float64] = np.minimum(_FIRST_BACK_OFF_S * 2.0**doublings, _LONGEST_BACK_OFF_S)
+    return waits
 
 
 class Ledger:
@@ -43,14 +56,9 @@ class Ledger:
             name: np.full(devices, start, dtype=kind) for name, (kind, start) in _COLUMNS.items()
         }
 
-    def drop(self, device: int, now_s: float, *, round_index: int) -> None:
-        """A device dropped out of a round: it comes back later, and later still each time."""
-        self.column["dropped"][device] += 1
-        self.column["dropped_round"][device] = round_index
-        self.column["failures"][device] += 1
-        # Beyond 2**10 the longest wait holds anyway.
-        doublings = min(int(self.column["failures"][device]) - 1, 10)
-        self.column["not_before_s"][device] = now_s + min(_FIRST_BACK_OFF_S * 2.0**doublings, _LONGEST_BACK_OFF_S)
+    def add(self, name: str, devices: npt.NDArray[np.int64], amount: npt.ArrayLike = 1) -> None:
+        """Add to a column; a device that comes twice is added to twice."""
+        np.add.at(self.column[name], devices, amount)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The columns, for a checkpoint."""

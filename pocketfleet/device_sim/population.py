@@ -2,14 +2,15 @@
 
 Rules:
 
-1. A phone looks whether it may train when its conditions change, when a back-off ends, and at the latest every
-   ``LOOK_EVERY_S``. Those who may and are not at work check in, in an order drawn anew for each round.
-2. What an attempt will take, and what ends it, is settled when it starts; it is logged when it ends.
-3. The first download of a device brings the bundle's programs and frozen weights too.
-4. A device that dropped out backs off before it looks again (``Ledger.drop``).
+1. What an attempt will take, and what ends it, is settled when it starts; it is logged when it ends. Its joules leave
+   the battery as of its start; what charges meanwhile is added at the next look.
+2. The first download of a device brings the bundle's programs and frozen weights too.
+3. A device in an attempt is not free before the attempt's end; one that dropped out backs off from there.
+4. A look writes nothing down, and an attempt can be taken back: a round is played to its end before it is known who of
+   those that would have come was early enough.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +21,26 @@ from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import CHARGING_EFFICIENCY_RATIO, Battery
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
-from pocketfleet.device_sim.events import EventLog
+from pocketfleet.device_sim.events import REASONS, EventLog
 from pocketfleet.device_sim.fleet import Fleet
-from pocketfleet.device_sim.ledger import Ledger
+from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.memory import fits
 from pocketfleet.device_sim.network import link_lost_after_s, transfer_rate_factor, transfer_seconds
 from pocketfleet.training.batches import examples_processed
 from pocketfleet.training.draws import draw_key
+from pocketfleet.training.round import ReportCode
 
-__all__ = ["InFlight", "Population", "Workload"]
+__all__ = ["Look", "Population", "Workload"]
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
+Int8s = npt.NDArray[np.int8]
 
-# The shortest period of a periodic job: JobInfo.getMinPeriodMillis, 15 min (developer.android.com, android.app.job).
-LOOK_EVERY_S = 900.0
+# ``events.REASONS`` of a ``Drop`` and of a ``ReportCode``, by their numbers.
+_DROP_REASON = np.array([REASONS.index("" if drop is Drop.NONE else drop.word) for drop in Drop], dtype=np.int8)
+_REPORT_REASON = np.array([REASONS.index(code.name.lower()) for code in ReportCode], dtype=np.int8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,42 +71,50 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """One attempt under way, its outcome already settled; plain numbers, so that a checkpoint can hold it."""
+class Look:
+    """What devices found about themselves, each at its own time; columns ``[n]``.
 
-    assignment_id: int
-    device: int
-    round: int
-    model_version: int
-    batch_seed: int
-    start_s: float
-    steps: int
-    num_examples: int
-    download_s: float
-    train_s: float
-    upload_s: float
-    downlink_bytes: int
-    uplink_bytes: int
-    end_s: float
-    stage: int
-    interrupted: int
-    drop: int
+    Attributes:
+        reason: ``eligibility.Reason``.
+        level_joules: in the battery; known only where nothing but the battery could stand in the way.
+    """
+
+    device: Int64s
+    at_s: Floats
+    reason: Int8s
+    level_joules: Floats
+
+    @property
+    def eligible(self) -> Bools:
+        """Who may train."""
+        eligible: Bools = self.reason == Reason.ELIGIBLE
+        return eligible
+
+    def rows(self, chosen: npt.NDArray[Any]) -> "Look":
+        """The same of some, by indices or a mask."""
+        return Look(
+            device=self.device[chosen],
+            at_s=self.at_s[chosen],
+            reason=self.reason[chosen],
+            level_joules=self.level_joules[chosen],
+        )
 
 
 class Population:
-    """The fleet at work. Times never go back."""
+    """The fleet at work."""
 
     def __init__(
         self, *, fleet: Fleet, availability: Availability, rule: Rule, workload: Workload, seed: int, log: EventLog
     ) -> None:
         self.fleet = fleet
         self.ledger = Ledger(len(fleet))
-        self._availability = availability
+        self.seed = seed
+        self._day = availability
         self._rule = rule
         self._workload = workload
-        self._seed = seed
         self._log = log
         self._battery = Battery.of_fleet(fleet)
+        self._fits_memory = fits(workload.training_memory_bytes, fleet.free_memory_bytes)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Columns for a checkpoint."""
@@ -112,159 +126,145 @@ class Population:
         for prefix, restore in (("battery.", self._battery.restore), ("ledger.", self.ledger.restore)):
             restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
-    def askable(self, *, round_index: int, returning: bool) -> Int64s:
-        """Devices that are free and have not reported in this round.
-
-        Args:
-            round_index: the open round.
-            returning: only those that dropped out of this round: their slot is still theirs.
-        """
-        column = self.ledger.column
-        askable = ~column["busy"] & (column["reported_round"] != round_index)
-        if returning:
-            askable &= column["dropped_round"] == round_index
-        return np.flatnonzero(askable)
-
-    def checking_in(self, devices: Int64s, now_s: float, *, round_index: int) -> Int64s:
-        """Those of ``devices`` that may train now, in the order of checking in.
-
-        Logs an ``ineligible`` row for each whose reason has changed since it was last looked at.
-        """
-        column = self.ledger.column
-        free = devices[column["not_before_s"][devices] <= now_s]
-        reason = self._reasons(free, now_s)
-        changed = np.flatnonzero((reason != column["reason"][free]) & (reason != Reason.ELIGIBLE))
-        for row in changed:
-            self._log.add(now_s, int(free[row]), round_index, "ineligible", reason=Reason(int(reason[row])).word)
-        column["reason"][free] = reason
-        able = free[reason == Reason.ELIGIBLE]
-        order = np.argsort(draw_key(self._seed, "check_in", round_index, able), kind="stable")
-        checking_in: Int64s = able[order]
-        return checking_in
-
-    def next_look_s(self, devices: Int64s, now_s: float) -> float:
-        """When one of ``devices`` may have changed its mind: later than now, at most ``LOOK_EVERY_S`` later."""
-        if len(devices) == 0:
-            return np.inf
-        change_s = float(self._availability.next_change_s(devices, np.full(len(devices), now_s)).min())
-        waiting = self.ledger.column["not_before_s"][devices]
-        back_s = float(waiting[waiting > now_s].min(initial=np.inf))
-        return min(change_s, back_s, now_s + LOOK_EVERY_S)
-
-    def start(
-        self,
-        device: Int64s,
-        assignment_id: Int64s,
-        *,
-        round_index: int,
-        model_version: int,
-        now_s: float,
-        deadline_s: float,
-    ) -> list[InFlight]:
-        """Let devices start their assignments; returns one record each, ``end_s`` telling when to ``end`` it."""
-        journey = self._journey(device, now_s=now_s, deadline_s=deadline_s)
-        attempts = carry_out(
-            journey, availability=self._availability, rule=self._rule, partial_work=self._workload.partial_work
+    def look(self, device: Int64s, at_s: Floats) -> Look:
+        """Let free devices look whether they may train, ``[n]``."""
+        day = self._day.state(device, at_s)
+        conditions = {
+            "idle": day.idle,
+            "charging": day.charging & self.fleet.has_charger[device],
+            "unmetered": day.wifi & ~self.fleet.metered[device],
+            "fits_memory": self._fits_memory[device],
+            "has_examples": self._workload.num_training[device] > 0,
+        }
+        reason = judge(self._rule, battery_ratio=np.ones(len(device)), **conditions)
+        level = np.full(len(device), np.nan)
+        able = np.flatnonzero(reason == Reason.ELIGIBLE)
+        level[able] = self._battery.level_joules_at(device[able], at_s[able], day=self._day)
+        ratio = level[able] / self.fleet.battery_capacity_joules[device[able]]
+        reason[able] = judge(
+            self._rule, battery_ratio=ratio, **{name: values[able] for name, values in conditions.items()}
         )
-        downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
-        uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
-        batch_seed = draw_key(self._seed, "batch_seed", round_index, device) >> np.uint64(1)
-        self.ledger.column["busy"][device] = True
-        self.ledger.column["assigned"][device] += 1
-        flights = []
-        for row, number in enumerate(device.tolist()):
-            self._log.add(now_s, number, round_index, "assign")
-            flights.append(
-                InFlight(
-                    assignment_id=int(assignment_id[row]),
-                    device=number,
-                    round=round_index,
-                    model_version=model_version,
-                    batch_seed=int(batch_seed[row]),
-                    start_s=now_s,
-                    num_examples=self._examples(number, int(attempts.steps[row])),
-                    downlink_bytes=int(downlink_bytes[row]),
-                    uplink_bytes=int(uplink_bytes[row]),
-                    **_numbers(attempts, row),
-                )
-            )
+        return Look(device=device, at_s=at_s, reason=reason, level_joules=level)
+
+    def next_change_s(self, device: Int64s, at_s: Floats) -> Floats:
+        """When the day of each device next changes, ``[n]``."""
+        return self._day.next_change_s(device, at_s)
+
+    def start(self, look: Look, *, round_index: int, model_version: int, deadline_s: float) -> Flights:
+        """Let eligible devices start an attempt, each at the time of its look; a device comes once."""
+        device, column = look.device, self.ledger.column
+        journey = self._journey(look, deadline_s=deadline_s)
+        attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
+        flights = no_flights(
+            len(device),
+            device=device,
+            round=round_index,
+            model_version=model_version,
+            batch_seed=(draw_key(self.seed, "batch_seed", round_index, device) >> np.uint64(1)).astype(np.int64),
+            start_s=look.at_s,
+            num_examples=self._examples(device, attempts.steps),
+            downlink_bytes=(attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64),
+            uplink_bytes=(attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64),
+            download_joules=attempts.download_s * self.fleet.receive_watts[device],
+            train_joules=attempts.train_s * self.fleet.compute_watts[device],
+            upload_joules=attempts.upload_s * self.fleet.transmit_watts[device],
+            before_free_s=column["free_s"][device],
+            before_level_joules=self._battery.level_joules[device],
+            before_level_s=self._battery.at_s[device],
+            before_failures=column["failures"][device],
+            before_has_bundle=column["has_bundle"][device],
+            **_numbers(attempts),
+        )
+        self._settle(flights, look.level_joules)
         return flights
 
-    def end(self, flight: InFlight) -> None:
-        """An attempt is over: log its stages, spend its joules, let the device go."""
-        fleet, device, column = self.fleet, flight.device, self.ledger.column
-        cut = Drop(flight.drop).word
-        stages = (
-            (Stage.DOWNLOAD, "download", flight.download_s, flight.downlink_bytes, fleet.receive_watts[device]),
-            (Stage.TRAIN, "train", flight.train_s, 0, fleet.compute_watts[device]),
-            (Stage.UPLOAD, "upload", flight.upload_s, flight.uplink_bytes, fleet.transmit_watts[device]),
-        )
-        time_s, spent_joules = flight.start_s, 0.0
-        for stage, kind, seconds, moved_bytes, watts in stages:
-            if stage > flight.stage:
-                break
-            time_s, joules = time_s + seconds, seconds * float(watts)
-            reason = cut if stage == flight.stage else ""
-            steps = flight.steps if stage == Stage.TRAIN else 0
-            if stage == Stage.TRAIN and flight.interrupted:
-                reason = Drop(flight.interrupted).word
-            self._log.add(
-                time_s,
-                device,
-                flight.round,
-                kind,
-                seconds=seconds,
-                bytes=moved_bytes,
-                joules=joules,
-                steps=steps,
-                reason=reason,
-            )
-            spent_joules += joules
-        # Taken out as of the last look, when the attempt started; charging since then is added at the next look.
-        self._battery.spend(np.array([device]), spent_joules)
-        column["busy"][device] = False
-        column["has_bundle"][device] |= flight.stage > Stage.DOWNLOAD
-        for name, amount in (
-            ("steps", flight.steps),
-            ("train_s", flight.train_s),
-            ("downlink_bytes", flight.downlink_bytes),
-            ("uplink_bytes", flight.uplink_bytes),
-            ("energy_joules", spent_joules),
+    def _settle(self, flights: Flights, level_joules: Floats) -> None:
+        """Write down what attempts leave behind on their devices, when these are free again, and what they cost."""
+        device, column = flights["device"], self.ledger.column
+        dropped = flights["drop"] != Drop.NONE
+        failures = np.where(dropped, column["failures"][device] + 1, 0)
+        flights["free_s"] = flights["end_s"] + np.where(dropped, back_off_s(np.maximum(failures, 1)), 0.0)
+        column["free_s"][device] = flights["free_s"]
+        column["failures"][device] = failures
+        column["has_bundle"][device] |= flights["stage"] > Stage.DOWNLOAD
+        column["assigned"][device] += 1
+        self._battery.set(device, level_joules - _joules(flights), flights["start_s"])
+
+    def take_back(self, flights: Flights) -> None:
+        """Undo attempts, the latest of these devices' own, as if they had never started."""
+        device, column = flights["device"], self.ledger.column
+        for name in ("free_s", "failures", "has_bundle"):
+            column[name][device] = flights[f"before_{name}"]
+        column["assigned"][device] -= 1
+        self._battery.set(device, flights["before_level_joules"], flights["before_level_s"])
+
+    def remember(self, look: Look) -> None:
+        """Count a look that happened, and write down the batteries that were looked into."""
+        for reason in Reason:
+            if reason is not Reason.ELIGIBLE:
+                self.ledger.add(ineligible_column(reason), look.device[look.reason == reason])
+        # Not of a device that started an attempt after this look, or looked again: its battery is known of later.
+        known = ~np.isnan(look.level_joules) & (self._battery.at_s[look.device] < look.at_s)
+        self._battery.set(look.device[known], look.level_joules[known], look.at_s[known])
+
+    def end(self, flights: Flights, report_code: Int8s) -> None:
+        """Attempts are over: log their stages and what came of them.
+
+        Args:
+            flights: in the order of their ends, ``[n]``.
+            report_code: ``ReportCode`` of those that reported, ``[n]``; anything for those that dropped out.
+        """
+        self._log_stages(flights)
+        device, ledger = flights["device"], self.ledger
+        dropped = flights["drop"] != Drop.NONE
+        accepted = ~dropped & (report_code == ReportCode.ACCEPTED)
+        for name, mask in (("dropped", dropped), ("accepted", accepted), ("rejected", ~dropped & ~accepted)):
+            ledger.add(name, device[mask])
+        for name in ("steps", "train_s", "downlink_bytes", "uplink_bytes"):
+            ledger.add(name, device, flights[name])
+        ledger.add("energy_joules", device, _joules(flights))
+        for kind, mask, reason in (
+            ("drop", dropped, _DROP_REASON[flights["drop"]]),
+            ("report", ~dropped, _REPORT_REASON[report_code]),
         ):
-            column[name][device] += amount
+            of_kind = flights[mask]
+            self._log.add(of_kind["end_s"], of_kind["device"], of_kind["round"], kind, reason=reason[mask])
 
-    def _reasons(self, devices: Int64s, now_s: float) -> npt.NDArray[np.int8]:
-        self._charge_to(devices, now_s)
-        state = self._availability.state(devices, np.full(len(devices), now_s))
-        return judge(
-            self._rule,
-            idle=state.idle,
-            charging=state.charging & self.fleet.has_charger[devices],
-            unmetered=state.wifi & ~self.fleet.metered[devices],
-            battery_ratio=self._battery.ratio(devices),
-            fits_memory=fits(self._workload.training_memory_bytes, self.fleet.free_memory_bytes[devices]),
-            has_examples=self._workload.num_training[devices] > 0,
-        )
+    def _log_stages(self, flights: Flights) -> None:
+        time_s = flights["start_s"]
+        for stage, name, moved in (
+            (Stage.DOWNLOAD, "download", flights["downlink_bytes"]),
+            (Stage.TRAIN, "train", 0),
+            (Stage.UPLOAD, "upload", flights["uplink_bytes"]),
+        ):
+            seconds = flights[f"{name}_s"]
+            time_s = time_s + seconds
+            cut = np.where(flights["stage"] == stage, flights["drop"], Drop.NONE)
+            if stage == Stage.TRAIN:
+                cut = np.where(flights["interrupted"] != Drop.NONE, flights["interrupted"], cut)
+            reached = flights["stage"] >= stage
+            self._log.add(
+                time_s[reached],
+                flights["device"][reached],
+                flights["round"][reached],
+                name,
+                seconds=seconds[reached],
+                bytes=np.broadcast_to(moved, reached.shape)[reached],
+                joules=flights[f"{name}_joules"][reached],
+                steps=flights["steps"][reached] if stage == Stage.TRAIN else 0,
+                reason=_DROP_REASON[cut[reached]],
+            )
 
-    def _charge_to(self, devices: Int64s, now_s: float) -> None:
-        """Advance batteries through every change of conditions up to now."""
-        behind = devices
-        while len(behind):
-            at_s = self._battery.at_s[behind]
-            state = self._availability.state(behind, at_s)
-            until_s = np.minimum(self._availability.next_change_s(behind, at_s), now_s)
-            self._battery.advance(behind, until_s, charging=state.charging, in_use=~state.idle)
-            behind = behind[until_s < now_s]
-
-    def _journey(self, device: Int64s, *, now_s: float, deadline_s: float) -> Journey:
-        fleet, work = self.fleet, self._workload
+    def _journey(self, look: Look, *, deadline_s: float) -> Journey:
+        fleet, work, device = self.fleet, self._workload, look.device
         # Each attempt of a device draws its links anew; how often it tried before is the running number.
         attempt = self.ledger.column["assigned"][device]
-        down = transfer_rate_factor(self._seed, "download", attempt, device, fleet.down_variation_ratio[device])
-        up = transfer_rate_factor(self._seed, "upload", attempt, device, fleet.up_variation_ratio[device])
+        down = transfer_rate_factor(self.seed, "download", attempt, device, fleet.down_variation_ratio[device])
+        up = transfer_rate_factor(self.seed, "upload", attempt, device, fleet.up_variation_ratio[device])
+        losses_per_s = fleet.link_losses_per_s[device]
         return Journey(
             device=device,
-            start_s=np.full(len(device), now_s),
+            start_s=look.at_s,
             deadline_s=np.full(len(device), deadline_s),
             steps=work.steps[device],
             download_s=transfer_seconds(
@@ -278,38 +278,38 @@ class Population:
                 bits_per_s=fleet.up_bits_per_s[device] * up,
                 latency_s=fleet.latency_s[device],
             ),
-            download_lost_after_s=link_lost_after_s(
-                self._seed, "download", attempt, device, fleet.link_losses_per_s[device]
-            ),
-            upload_lost_after_s=link_lost_after_s(
-                self._seed, "upload", attempt, device, fleet.link_losses_per_s[device]
-            ),
-            battery_lasts_s=self._battery_lasts_s(device, now_s),
+            download_lost_after_s=link_lost_after_s(self.seed, "download", attempt, device, losses_per_s),
+            upload_lost_after_s=link_lost_after_s(self.seed, "upload", attempt, device, losses_per_s),
+            battery_lasts_s=self._battery_lasts_s(look),
         )
 
     def _download_bytes(self, device: Int64s) -> Floats:
         first = np.where(self.ledger.column["has_bundle"][device], 0.0, float(self._workload.bundle_bytes))
         return first + self._workload.weights_bytes
 
-    def _battery_lasts_s(self, device: Int64s, now_s: float) -> Floats:
+    def _battery_lasts_s(self, look: Look) -> Floats:
         """Seconds of training until the rule's floor, under the conditions of now; inf where charging keeps up."""
-        fleet = self.fleet
-        state = self._availability.state(device, np.full(len(device), now_s))
-        charging = state.charging & fleet.has_charger[device]
+        fleet, device = self.fleet, look.device
+        charging = self._day.state(device, look.at_s).charging & fleet.has_charger[device]
         gained_watts = np.where(charging, fleet.charger_watts[device] * CHARGING_EFFICIENCY_RATIO, 0.0)
         drawn_watts = fleet.compute_watts[device] + fleet.idle_watts[device] - gained_watts
-        above_joules = (self._battery.ratio(device) - self._rule.min_battery_ratio) * fleet.battery_capacity_joules[
-            device
-        ]
+        floor_joules = self._rule.min_battery_ratio * fleet.battery_capacity_joules[device]
         lasts: Floats = np.full(len(device), np.inf)
-        np.divide(np.maximum(above_joules, 0.0), drawn_watts, out=lasts, where=drawn_watts > 0.0)
+        above_joules = np.maximum(look.level_joules - floor_joules, 0.0)
+        np.divide(above_joules, drawn_watts, out=lasts, where=drawn_watts > 0.0)
         return lasts
 
-    def _examples(self, device: int, steps: int) -> int:
-        count = int(self._workload.num_training[device])
-        return examples_processed(count, steps=steps, batch_size=self._workload.batch_size)
+    def _examples(self, device: Int64s, steps: Int64s) -> Int64s:
+        return examples_processed(
+            self._workload.num_training[device], steps=steps, batch_size=self._workload.batch_size
+        )
 
 
-def _numbers(attempts: Attempts, row: int) -> dict[str, Any]:
-    names: Sequence[str] = ("steps", "download_s", "train_s", "upload_s", "end_s", "stage", "interrupted", "drop")
-    return {name: getattr(attempts, name)[row].item() for name in names}
+def _joules(flights: Flights) -> Floats:
+    joules: Floats = flights["download_joules"] + flights["train_joules"] + flights["upload_joules"]
+    return joules
+
+
+def _numbers(attempts: Attempts) -> dict[str, npt.NDArray[Any]]:
+    names = ("steps", "download_s", "train_s", "upload_s", "end_s", "stage", "interrupted", "drop")
+    return {name: getattr(attempts, name) for name in names}

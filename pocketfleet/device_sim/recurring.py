@@ -10,7 +10,6 @@ Rules:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,34 +37,20 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spans:
-    """Every interval of ``n`` devices that matters from some time on until ``until_s``.
+    """The intervals of ``n`` devices that may hold any time of a while.
 
     Attributes:
         start_s: ``[n, slots]``; infinitely early, like the end, where a slot holds none.
         end_s: ``[n, slots]``.
-        until_s: ``[n]``; from here on further intervals matter.
     """
 
     start_s: Floats
     end_s: Floats
-    until_s: Floats
 
     def hold(self, now_s: Floats) -> Bools:
         """Whether an interval of each device holds ``now_s``; both ``[n]``."""
         now_s = now_s[:, np.newaxis]
         return np.asarray(((self.start_s <= now_s) & (now_s < self.end_s)).any(axis=1), dtype=np.bool_)
-
-    def next_edge_s(self, now_s: Floats) -> Floats:
-        """The next start or end after ``now_s``, but ``until_s`` if there is none before it; ``[n]``."""
-        edge_s = self.until_s
-        for bound_s in (self.start_s, self.end_s):
-            later_s = np.where(bound_s > now_s[:, np.newaxis], bound_s, np.inf)
-            edge_s = np.minimum(edge_s, later_s.min(axis=1))
-        return edge_s
-
-    def rows(self, chosen: Indices) -> Self:
-        """The same of some of the devices."""
-        return type(self)(start_s=self.start_s[chosen], end_s=self.end_s[chosen], until_s=self.until_s[chosen])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +88,4 @@ class Recurring:
         key = draw_key(seed, self.purpose, devices[:, np.newaxis], slot.astype(np.int64) + _SLOTS_BEFORE_ZERO)
         drawn = self.draw(traits, slot_start_s, uniform(key, 4))
         start_s = np.where(drawn.happens, slot_start_s + drawn.after_s, -np.inf)
-        return Spans(
-            start_s=start_s,
-            end_s=start_s + np.where(drawn.happens, drawn.length_s, 0.0),
-            until_s=(current + slots_ahead + 1) * self.slot_s + self.offset_s,
-        )
+        return Spans(start_s=start_s, end_s=start_s + np.where(drawn.happens, drawn.length_s, 0.0))

@@ -10,12 +10,13 @@ Rules:
    ``summary.json``: a folder with a summary is complete.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -198,20 +199,33 @@ class RunDirectory:
                 "to go on from the one before"
             ) from exc
 
+    def parts(self, name: str) -> list[Path]:
+        """The files of a table's rows so far, in order of writing."""
+        return sorted((self.path / "parts").glob(f"{name}-*.parquet"))
+
     def read_parts(self, name: str) -> pd.DataFrame:
         """All rows of a table that were written so far, in order of writing."""
-        parts = sorted((self.path / "parts").glob(f"{name}-*.parquet"))
+        parts = self.parts(name)
         tables = [table for table in map(pd.read_parquet, parts) if len(table)]
         return pd.concat(tables, ignore_index=True) if tables else pd.read_parquet(parts[0])
 
+    def write_table(self, name: str, pieces: Iterable[pd.DataFrame]) -> None:
+        """Write a whole table that comes in pieces, at least one; it is there whole or not at all."""
+        partial = self.path / f".{name}.partial"
+        with contextlib.ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for piece in pieces:
+                rows = pa.Table.from_pandas(piece, preserve_index=False)
+                writer = writer or stack.enter_context(pq.ParquetWriter(partial, rows.schema))
+                writer.write_table(rows)
+        partial.replace(self.path / f"{name}.parquet")
+
     def finish(self, tables: Mapping[str, pd.DataFrame], model: Tensors, summary: Mapping[str, Any]) -> None:
-        """Write the whole tables, the last model (trainable weights and buffers) and the summary; delete the parts."""
+        """Write whole tables, the last model (trainable weights and buffers) and the summary; delete the parts."""
         (self.path / f".{MODEL}.partial").write_bytes(tensors_to_bytes(model))
         (self.path / f".{MODEL}.partial").replace(self.path / MODEL)
         for name, table in tables.items():
-            partial = self.path / f".{name}.partial"
-            table.to_parquet(partial, index=False)
-            partial.replace(self.path / f"{name}.parquet")
+            self.write_table(name, [table])
         self.write_text(SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
         shutil.rmtree(self.path / "parts")
 

@@ -2,38 +2,64 @@
 
 The walk of a round:
 
-1. ``_ask_devices``: devices that may train check in with the ``Coordinator`` and get an assignment or are turned away.
-   A device that was turned away tries again when the next round opens (``interval_s``); before, none asks.
-2. ``Population.start`` settles how each attempt will go; its end is an event on the clock.
-3. ``_finish_attempt``: at its end the device reports (the coordinator accepts or rejects it) or has dropped out.
+1. ``OpenRound`` plays it: devices come, those that may train start attempts, whose ends are settled at once.
+2. ``_check_in``: those that came check in with the ``Coordinator``, which assigns or turns away.
+3. ``_finish``: attempts that end by the time the round closes report (accepted or rejected) or have dropped out;
+   the others go on, and will be late.
 4. ``_close_round``: the accepted devices train (``GlobalModel.learn``), the model is evaluated, a checkpoint written.
 
-Events are ordered by (time, order of scheduling). At one time, attempts end first, then a deadline closes, then
-devices are asked.
+Events are ordered by (time, order of logging). At one time, attempts end first, then a deadline closes, then devices
+come.
 """
 
-import heapq
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.events import SERVER, EventLog
-from pocketfleet.device_sim.global_model import GlobalModel
-from pocketfleet.device_sim.population import InFlight, Population
+from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.global_model import Learning
+from pocketfleet.device_sim.ledger import Ledger
+from pocketfleet.device_sim.open_round import OpenRound, Played
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
 from pocketfleet.device_sim.tables import server_rows
 from pocketfleet.errors import InputError
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import CheckInCode, ReportCode, RoundClosed, RoundPlan
+from pocketfleet.training.weights import Tensors
 
-__all__ = ["Outcome", "Schedule", "Simulator"]
+__all__ = ["Learner", "Outcome", "Schedule", "Simulator"]
 
 Observer = Callable[[Mapping[str, Any]], None]
+
+
+class Learner(Protocol):
+    """What makes the next model of a closed round: ``global_model.GlobalModel``, or nothing but the clock."""
+
+    store: DeviceStore
+
+    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger) -> Learning:
+        """Make the next version of accepted work, in rising order of device index."""
+        ...
+
+    def evaluate(self, *, round_index: int) -> dict[str, float]:
+        """Metrics by name, each beginning with ``test_``."""
+        ...
+
+    def state(self) -> Tensors:
+        """Tensors for a checkpoint."""
+        ...
+
+    def restore(self, state: Tensors) -> None:
+        """Continue from what ``state`` returned."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +99,7 @@ class Simulator:
         plan: RoundPlan,
         schedule: Schedule,
         population: Population,
-        model: GlobalModel,
+        model: Learner,
         directory: RunDirectory,
         log: EventLog,
         observer: Observer,
@@ -87,12 +113,8 @@ class Simulator:
         self._observer = observer
         self._coordinator = Coordinator(plan, population=len(population.fleet))
         self._now_s = 0.0
-        self._next_look_s = 0.0
-        self._heap: list[tuple[float, int, int]] = []
-        self._scheduled = 0
-        self._flights: dict[int, InFlight] = {}  # under way, by assignment
-        self._accepted: dict[int, InFlight] = {}  # reported in the open round
-        self._counts: Counter[str] = Counter()  # of the open round
+        self._under_way = no_flights()
+        self._ended_at_horizon = False
         self._rows: list[dict[str, Any]] = []  # closed rounds since the last checkpoint
         self._checkpoint = -1
         self._metrics_initial: dict[str, float] = {}
@@ -105,91 +127,73 @@ class Simulator:
         if self._checkpoint < 0:
             self._metrics_initial = self._model.evaluate(round_index=0)
             self._save()
-        reason = "rounds"
-        while self._coordinator.model_version < self._schedule.count:
-            self._ask_devices()
-            next_s = self._next_event_s()
-            if next_s > self._schedule.horizon_s:
-                # A horizon that was moved behind a resumed run does not set the clock back.
-                self._now_s, reason = max(self._now_s, self._schedule.horizon_s), "horizon"
-                break
-            self._now_s = next_s
-            while self._heap and self._heap[0][0] == next_s:
-                self._finish_attempt(self._flights.pop(heapq.heappop(self._heap)[2]))
-            for closed in self._coordinator.advance(next_s):
-                self._close_round(closed)
+        while self._coordinator.model_version < self._schedule.count and not self._ended_at_horizon:
+            self._play_round()
         self._save()
         return Outcome(
-            reason=reason,
+            reason="horizon" if self._ended_at_horizon else "rounds",
             virtual_s=self._now_s,
             wall_s=self._wall_s(),
             metrics_initial=self._metrics_initial,
-            in_flight=len(self._flights),
+            in_flight=len(self._under_way),
         )
 
     def _wall_s(self) -> float:
         return self._wall_before_s + time.perf_counter() - self._wall_start_s
 
-    def _next_event_s(self) -> float:
-        attempt_s = self._heap[0][0] if self._heap else np.inf
-        return float(min(attempt_s, self._coordinator.next_deadline_s(), self._next_look_s))
-
-    def _ask_devices(self) -> None:
-        """Fill the open round's slots from the devices that may train now."""
-        if self._now_s < self._next_look_s:
-            return
-        if self._now_s < self._coordinator.opens_s:
-            self._next_look_s = self._coordinator.opens_s
-            return
-        round_index = self._coordinator.round
-        # With every slot taken only a device that lost its assignment may have it again.
-        askable = self._population.askable(round_index=round_index, returning=self._coordinator.open_slots == 0)
-        devices = self._population.checking_in(askable, self._now_s, round_index=round_index)
-        if len(devices):
-            answer = self._coordinator.check_in_many(devices, np.full(len(devices), self._now_s))
-            chosen = answer.code == CheckInCode.ASSIGNED
-            self._counts["turned_away"] += int((~chosen).sum())
-            self._start(devices[chosen], answer.assignment_id[chosen])
-            askable = self._population.askable(round_index=round_index, returning=self._coordinator.open_slots == 0)
-        self._next_look_s = self._population.next_look_s(askable, self._now_s)
-
-    def _start(self, devices: np.ndarray[Any, Any], assignment_id: np.ndarray[Any, Any]) -> None:
-        flights = self._population.start(
-            devices,
-            assignment_id,
+    def _play_round(self) -> None:
+        played = OpenRound(
+            self._population,
+            self._plan,
             round_index=self._coordinator.round,
             model_version=self._coordinator.model_version,
-            now_s=self._now_s,
-            deadline_s=self._coordinator.next_deadline_s(),
+            opens_s=max(self._now_s, self._coordinator.opens_s),
+            horizon_s=self._schedule.horizon_s,
+        ).play()
+        # A horizon that was moved before a resumed run does not set the clock back.
+        end_s = max(self._now_s, min(played.closes_s, self._schedule.horizon_s))
+        flights = self._check_in(played)
+        self._under_way = np.concatenate([self._under_way, flights])
+        accepted = self._finish(end_s)
+        # After the ends: a device may start again at the very time at which its late report came.
+        self._log.add(flights["start_s"], flights["device"], flights["round"], "assign")
+        self._now_s = end_s
+        closings = self._coordinator.advance(end_s)
+        for closed in closings:
+            self._close_round(closed, accepted, played)
+        self._ended_at_horizon = not closings
+
+    def _check_in(self, played: Played) -> Flights:
+        """Bring those that came to the coordinator; the flights with their assignments."""
+        flights = played.flights
+        device = np.concatenate([flights["device"], played.turned_away])
+        at_s = np.concatenate([flights["start_s"], played.turned_away_s])
+        order = np.argsort(at_s, kind="stable")
+        answer = self._coordinator.check_in_many(device[order], at_s[order])
+        starts = order < len(flights)
+        if not np.array_equal(answer.code == CheckInCode.ASSIGNED, starts):
+            raise AssertionError(f"round {self._coordinator.round}: others were assigned than started")
+        flights["assignment_id"][order[starts]] = answer.assignment_id[starts]
+        return flights
+
+    def _finish(self, end_s: float) -> Flights:
+        """Attempts that end by ``end_s`` report or have dropped out; returns those whose reports were accepted."""
+        flights = self._under_way[np.argsort(self._under_way["end_s"], kind="stable")]
+        over = flights["end_s"] <= end_s
+        self._under_way, flights = flights[~over], flights[over]
+        code = np.full(len(flights), ReportCode.UNKNOWN, dtype=np.int8)
+        reports = np.flatnonzero(flights["drop"] == Drop.NONE)
+        reporting = flights[reports]
+        answer = self._coordinator.report_many(
+            reporting["assignment_id"], reporting["num_examples"], reporting["end_s"]
         )
-        for flight in flights:
-            self._flights[flight.assignment_id] = flight
-            heapq.heappush(self._heap, (flight.end_s, self._scheduled, flight.assignment_id))
-            self._scheduled += 1
+        code[reports] = answer.code
+        self._population.end(flights, code)
+        accepted: Flights = flights[code == ReportCode.ACCEPTED]
+        return accepted
 
-    def _finish_attempt(self, flight: InFlight) -> None:
-        ledger, device = self._population.ledger, flight.device
-        self._population.end(flight)
-        # The device is free again: look anew, at it and for the time of the next look.
-        self._next_look_s = self._now_s
-        if flight.drop != Drop.NONE:
-            reason = Drop(flight.drop).word
-            self._log.add(flight.end_s, device, flight.round, "drop", reason=reason)
-            ledger.drop(device, flight.end_s, round_index=flight.round)
-            return
-        answer = self._coordinator.report_many([flight.assignment_id], [flight.num_examples], [flight.end_s])
-        code = ReportCode(int(answer.code[0]))
-        self._log.add(flight.end_s, device, flight.round, "report", reason=code.name.lower())
-        ledger.column["failures"][device] = 0
-        if code is ReportCode.ACCEPTED:
-            ledger.column["accepted"][device] += 1
-            ledger.column["reported_round"][device] = flight.round
-            self._accepted[flight.assignment_id] = flight
-        else:
-            ledger.column["rejected"][device] += 1
-
-    def _close_round(self, closed: RoundClosed) -> None:
-        accepted = [self._accepted[number] for number in closed.assignment_id.tolist()]
+    def _close_round(self, closed: RoundClosed, accepted: Flights, played: Played) -> None:
+        accepted = accepted[np.argsort(accepted["device"], kind="stable")]
         reason = closed.reason if closed.succeeded else "abandoned"
         self._log.add(closed.time_s, SERVER, closed.round, "close", reason=reason)
         row: dict[str, Any] = {
@@ -198,12 +202,13 @@ class Simulator:
             "opened_s": closed.opened_s,
             "closed_s": closed.time_s,
             "outcome": reason,
+            "looks": played.looks,
             "assigned": closed.assigned,
             "accepted": len(accepted),
             "withdrawn": closed.withdrawn,
-            "turned_away": self._counts["turned_away"],
+            "turned_away": len(played.turned_away),
             "num_examples": int(closed.num_examples.sum()) if closed.succeeded else 0,
-            "steps": sum(flight.steps for flight in accepted) if closed.succeeded else 0,
+            "steps": int(accepted["steps"].sum()) if closed.succeeded else 0,
             "train_loss": np.nan,
             "non_finite": 0,
         }
@@ -213,9 +218,6 @@ class Simulator:
             version = self._coordinator.model_version
             if version % self._schedule.evaluate_every == 0 or version == self._schedule.count:
                 row |= self._model.evaluate(round_index=closed.round)
-        self._accepted.clear()
-        self._counts.clear()
-        self._next_look_s = self._now_s
         self._rows.append(row)
         self._observer(row)
         if len(self._rows) >= self._schedule.checkpoint_every:
@@ -229,18 +231,14 @@ class Simulator:
         self._rows = []
         values = {
             "now_s": self._now_s,
-            "next_look_s": self._next_look_s,
-            "scheduled": self._scheduled,
-            "heap": self._heap,
-            "flights": [asdict(flight) for flight in self._flights.values()],
-            "accepted": [asdict(flight) for flight in self._accepted.values()],
-            "counts": dict(self._counts),
+            "ended_at_horizon": self._ended_at_horizon,
             "event_sequence": self._log.sequence,
             "metrics_initial": self._metrics_initial,
             "wall_s": self._wall_s(),
             "store_index": sorted(self._model.store.index.items()),
         }
-        arrays = {f"coordinator.{name}": column for name, column in self._coordinator.state().items()}
+        arrays: dict[str, npt.NDArray[Any]] = {"under_way": self._under_way}
+        arrays |= {f"coordinator.{name}": column for name, column in self._coordinator.state().items()}
         self._directory.write_checkpoint(
             self._checkpoint,
             Checkpoint(values=values, arrays=arrays | self._population.state(), tensors=self._model.state()),
@@ -256,12 +254,13 @@ class Simulator:
         checkpoint = self._directory.read_checkpoint(number)
         values = checkpoint.values
         self._checkpoint = number
-        self._now_s, self._next_look_s = values["now_s"], values["next_look_s"]
-        self._scheduled = values["scheduled"]
-        self._heap = [(end_s, order, number) for end_s, order, number in values["heap"]]
-        self._flights = {flight["assignment_id"]: InFlight(**flight) for flight in values["flights"]}
-        self._accepted = {flight["assignment_id"]: InFlight(**flight) for flight in values["accepted"]}
-        self._counts = Counter(values["counts"])
+        self._now_s, self._ended_at_horizon = values["now_s"], values["ended_at_horizon"]
+        if self._ended_at_horizon and self._schedule.horizon_s > self._now_s:
+            raise InputError(
+                f"the run in {self._directory.path} has reached its rounds.horizon_s, {self._now_s:g} s, in the middle "
+                "of a round: start a new run to go further"
+            )
+        self._under_way = checkpoint.arrays["under_way"]
         self._log.sequence = values["event_sequence"]
         self._metrics_initial = values["metrics_initial"]
         self._wall_before_s = values["wall_s"]

@@ -4,19 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.eligibility import Reason
 from pocketfleet.device_sim.fleet import Fleet
-from pocketfleet.device_sim.ledger import Ledger
+from pocketfleet.device_sim.ledger import Ledger, ineligible_column
 
 __all__ = [
+    "EventTotals",
     "device_table",
-    "dropouts",
     "ineligible",
     "last_metrics",
     "personalisation",
-    "round_table",
     "server_rows",
 ]
 
@@ -27,6 +28,7 @@ ROUND_COLUMNS = {
     "opened_s": "float64",
     "closed_s": "float64",
     "outcome": "object",
+    "looks": "int64",
     "assigned": "int64",
     "accepted": "int64",
     "withdrawn": "int64",
@@ -46,50 +48,74 @@ def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(ROUND_COLUMNS) if rows else empty
 
 
-def dropouts(events: pd.DataFrame) -> dict[str, int]:
-    """Assignments that gave no accepted report, counted by reason: drops, and reports that were rejected."""
-    return _counts(_lost(events)["reason"])
-
-
-def ineligible(events: pd.DataFrame) -> dict[str, int]:
+def ineligible(ledger: Ledger) -> dict[str, int]:
     """Devices that were found ineligible at least once, counted by reason."""
-    found = events[events["kind"] == "ineligible"]
-    return _counts(found.drop_duplicates(["device", "reason"])["reason"])
+    counts = {
+        reason.word: int((ledger.column[ineligible_column(reason)] > 0).sum())
+        for reason in Reason
+        if reason is not Reason.ELIGIBLE
+    }
+    return {word: count for word, count in sorted(counts.items()) if count}
 
 
-def _lost(events: pd.DataFrame) -> pd.DataFrame:
-    return events[(events["kind"] == "drop") | ((events["kind"] == "report") & (events["reason"] != "accepted"))]
-
-
-def _counts(words: "pd.Series[str]") -> dict[str, int]:
-    return {str(word): int(count) for word, count in words.value_counts().sort_index().items()}
-
-
-def round_table(rounds: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
-    """One row a closed round: what the server saw, and the sums over all events of its assignments.
+class EventTotals:
+    """Sums over a run's events, which come in pieces: of the whole run, and of each closed round.
 
     Args:
-        rounds: the server's rows.
-        events: of the whole run. A device may end its attempt at a round after that round closed.
-
-    Returns:
-        ``rounds`` with ``downlink_bytes``, ``uplink_bytes``, ``energy_joules`` and ``dropouts_<reason>`` added.
+        rounds: how many rounds closed. A device may end its attempt at a round after that round closed; what belongs to
+            a round that never closed counts in the run alone.
     """
-    of_devices = events[events["device"] >= 0]
-    by_round = of_devices.groupby("round")
-    kinds = of_devices.pivot_table(index="round", columns="kind", values="bytes", aggfunc="sum", fill_value=0)
-    lost = _lost(of_devices)
-    reasons = lost.groupby(["round", "reason"]).size().unstack(fill_value=0)
-    table = rounds.copy()
-    for column, values in {
-        "downlink_bytes": kinds.get("download"),
-        "uplink_bytes": kinds.get("upload"),
-        "energy_joules": by_round["joules"].sum(),
-        **{f"dropouts_{reason}": reasons[reason] for reason in reasons.columns},
-    }.items():
-        filled = table["round"].map(values).fillna(0) if values is not None else 0
-        table[column] = filled if column == "energy_joules" else pd.Series(filled, index=table.index).astype("int64")
-    return table
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._of_round = {name: np.zeros(rounds) for name in ("downlink_bytes", "uplink_bytes", "energy_joules")}
+        self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason; the last place is of rounds that never closed
+        self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = 0
+        self.energy_joules = 0.0
+
+    def add(self, events: pd.DataFrame) -> None:
+        """Further rows."""
+        kind, reason = events["kind"], events["reason"]
+        of_devices = (events["device"] >= 0).to_numpy()
+        place = np.minimum(events["round"].to_numpy(), self._rounds)
+        self.assigned += int((kind == "assign").sum())
+        accepted = (kind == "report") & (reason == "accepted")
+        self.accepted += int(accepted.sum())
+        for name, of_kind in (("downlink_bytes", "download"), ("uplink_bytes", "upload")):
+            chosen = (kind == of_kind).to_numpy()
+            setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
+            self._of_round[name] += self._sums(place[chosen], events["bytes"].to_numpy()[chosen])
+        self.energy_joules += float(events["joules"].sum())
+        self._of_round["energy_joules"] += self._sums(place[of_devices], events["joules"].to_numpy()[of_devices])
+        lost = ((kind == "drop") | (kind == "report")).to_numpy() & ~accepted.to_numpy()
+        for word in reason[lost].unique():
+            counted = np.bincount(place[lost & (reason == word).to_numpy()], minlength=self._rounds + 1)
+            self._lost[word] = self._lost.get(word, np.zeros(self._rounds + 1, dtype=np.int64)) + counted
+
+    def _sums(self, place: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        weights = values.astype(np.float64)
+        sums: npt.NDArray[np.float64] = np.bincount(place, weights=weights, minlength=self._rounds + 1).astype(
+            np.float64
+        )
+        return sums[: self._rounds]
+
+    @property
+    def dropouts(self) -> dict[str, int]:
+        """Assignments that gave no accepted report, counted by reason: drops, and reports that were rejected."""
+        return {word: int(counts.sum()) for word, counts in sorted(self._lost.items())}
+
+    def round_table(self, rounds: pd.DataFrame) -> pd.DataFrame:
+        """The server's rows, row ``r`` of round ``r``, and the sums over all events of each round's assignments.
+
+        Returns:
+            ``rounds`` with ``downlink_bytes``, ``uplink_bytes``, ``energy_joules`` and ``dropouts_<reason>`` added.
+        """
+        table = rounds.copy()
+        for name, sums in self._of_round.items():
+            table[name] = sums if name == "energy_joules" else sums.astype(np.int64)
+        for word, counts in sorted(self._lost.items()):
+            table[f"dropouts_{word}"] = counts[: self._rounds]
+        return table
 
 
 def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame:
@@ -97,8 +123,8 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
 
     ``metric_global`` and ``metric_personalised`` are the task's headline metric on the examples that the device held
     out: of the global model that it last trained from, and of the model that this training gave.
+    ``ineligible_<reason>`` counts the looks at which it was not eligible.
     """
-    devices = range(len(fleet))
     names = (
         "assigned",
         "accepted",
@@ -112,6 +138,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
         "trained_version",
         "metric_global",
         "metric_personalised",
+        *(ineligible_column(reason) for reason in Reason if reason is not Reason.ELIGIBLE),
     )
     return pd.DataFrame(
         {
@@ -119,7 +146,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
             "name": list(fleet.name),
             "phone": list(fleet.phone_name),
             "num_training": data.num_training,
-            "num_held_out": [len(data.held_out(device)) for device in devices],
+            "num_held_out": data.num_held_out,
             **{name: ledger.column[name] for name in names},
         }
     )

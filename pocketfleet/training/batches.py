@@ -16,20 +16,22 @@ from pocketfleet.training.draws import draw_key, permutation
 
 __all__ = ["batch_indices", "examples_processed", "steps_of_epochs"]
 
+Int64s = npt.NDArray[np.int64]
 
-def steps_of_epochs(num_examples: int, *, epochs: int, batch_size: int) -> int:
-    """Steps that ``epochs`` passes over ``num_examples`` take."""
+
+def steps_of_epochs(num_examples: Int64s, *, epochs: int, batch_size: int) -> Int64s:
+    """Steps that ``epochs`` passes over ``num_examples`` ``[n]`` take."""
     return epochs * -(-num_examples // batch_size)
 
 
-def examples_processed(num_examples: int, *, steps: int, batch_size: int) -> int:
-    """Examples seen in the first ``steps`` batches, repeats counted."""
-    if steps == 0:
-        return 0
-    steps_per_epoch = -(-num_examples // batch_size)
-    whole, rest = divmod(steps, steps_per_epoch)
+def examples_processed(num_examples: Int64s, *, steps: Int64s, batch_size: int) -> Int64s:
+    """Examples seen in the first ``steps`` batches, repeats counted; both ``[n]``."""
+    # Without examples there are no steps either.
+    steps_per_epoch = np.maximum(-(-num_examples // batch_size), 1)
+    whole, rest = np.divmod(steps, steps_per_epoch)
     # The rest stops short of an epoch's last batch, so its batches are full.
-    return whole * num_examples + rest * batch_size
+    processed: Int64s = whole * num_examples + rest * batch_size
+    return processed
 
 
 def batch_indices(

@@ -30,7 +30,10 @@ gets columns of answers. Rules of the synchronous round:
    left over when its round closed.
 10. Elements of a batch are handled one at a time, in the order given: any split into batches gives the
     same answers. Equal times are in order. Time starts at 0 and never decreases, within a batch or over
-    calls. Wrong input raises ``ValueError`` and nothing has changed.
+    calls, with one exception: reports may be earlier than check-ins that were answered before them (a
+    simulator settles a round's check-ins at once, then its reports), though never earlier than reports
+    or a closing, and none of them may complete the cohort before the open round's latest check-in. Wrong
+    input raises ``ValueError`` and nothing has changed.
 11. A device may still work on an assignment of a closed round (and will be late) and check in to the
     open one freely; rule 5 looks at the open round only. Silence frees no slot: a device that drops out
     holds its own until it checks in again or the round closes.
@@ -83,7 +86,10 @@ _CLOSING = np.dtype(
     ]
 )
 # The attributes that, with the assignments, are the whole open round.
-_OPEN_ROUND = ("round", "model_version", "now_s", "opens_s", "opened_s", "first_id", "accepted", "withdrawn")
+_OPEN_ROUND = (
+    *("round", "model_version", "now_s", "reported_s", "opens_s", "opened_s", "asked_s"),
+    *("first_id", "accepted", "withdrawn"),
+)
 
 
 class Coordinator:
@@ -105,7 +111,8 @@ class Coordinator:
         # [population] each device's newest assignment; one below _first_id is of a closed round.
         self._newest: Int64s = np.full(population, -1, np.int64)
         self._closings: list[RoundClosed] = []
-        self._now_s = 0.0
+        # The latest time brought, and the one before which no report may be.
+        self._now_s = self._reported_s = 0.0
         self._model_version = model_version
         self._open(0, opens_s=0.0)
 
@@ -114,6 +121,7 @@ class Coordinator:
         self._opens_s = opens_s
         self._first_id = self._count
         self._opened_s = math.inf
+        self._asked_s = -math.inf  # this round's latest check-in
         self._accepted = self._withdrawn = 0
 
     @property
@@ -156,12 +164,13 @@ class Coordinator:
         Raises:
             ValueError: a device is out of range, a time is not finite or decreases, or lengths differ.
         """
-        times = self._checked_times(now_s)
+        times = _checked_times(now_s, floor_s=self._now_s)
         devices = _checked_integers("device", device, size=times.size)
         population = self._newest.size
         _require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
         # A segment from `start` must stop at the first device that was already seen at `start` or after.
-        latest_repeat = np.maximum.accumulate(_previous_occurrence(devices))
+        previous = _previous_occurrence(devices)
+        latest_repeat = None if previous is None else np.maximum.accumulate(previous)
         answers = _turned_away(times.size)
         start = 0
         while start < times.size:
@@ -173,8 +182,10 @@ class Coordinator:
                 # A round without assignments has free slots, so this check-in is its first assignment.
                 self._opened_s = min(self._opened_s, float(times[start]))
                 deadline = times.searchsorted(self.next_deadline_s())
-                stop = max(start + 1, min(int(deadline), int(latest_repeat.searchsorted(start))))
+                distinct = times.size if latest_repeat is None else int(latest_repeat.searchsorted(start))
+                stop = max(start + 1, min(int(deadline), distinct))
                 self._check_in(devices[start:stop], slice(start, stop), answers)
+                self._asked_s = float(times[stop - 1])
             start = stop
         self._now_s = float(times[-1]) if times.size else self._now_s
         return answers
@@ -230,9 +241,10 @@ class Coordinator:
             now_s: [n] when each report arrives, not decreasing.
 
         Raises:
-            ValueError: ``num_examples`` is below 1, a time is not finite or decreases, or lengths differ.
+            ValueError: ``num_examples`` is below 1, a time is not finite or decreases, lengths differ, or the cohort
+                would be complete before a check-in that was answered.
         """
-        times = self._checked_times(now_s)
+        times = _checked_times(now_s, floor_s=self._reported_s)
         ids = _checked_integers("assignment_id", assignment_id, size=times.size)
         examples = _checked_integers("num_examples", num_examples, size=times.size)
         _require(examples >= 1, examples, "num_examples must be 1 or more")
@@ -242,33 +254,46 @@ class Coordinator:
             staleness=np.full(times.size, -1, np.int64),
         )
         # An id that came earlier in the batch is no longer live, whatever it was answered.
-        repeated = _previous_occurrence(ids) >= 0
+        previous = _previous_occurrence(ids)
+        repeated = None if previous is None else previous >= 0
         start = 0
         while start < times.size:
             self._move_to(float(times[start]))
             stop = int(times.searchsorted(self.next_deadline_s()))
             segment = slice(start, stop)
-            stop = start + self._report(ids[segment], repeated[segment], examples[segment], segment, answers)
+            again = None if repeated is None else repeated[segment]
+            stop = start + self._report(ids[segment], again, examples[segment], times, segment, answers)
             if self._accepted == self._plan.cohort:
                 self._close(float(times[stop - 1]), reason="cohort")
             start = stop
-        self._now_s = float(times[-1]) if times.size else self._now_s
+        if times.size:
+            self._reported_s = float(times[-1])
+            self._now_s = max(self._now_s, self._reported_s)
         return answers
 
-    def _report(self, ids: Int64s, repeated: Bools, examples: Int64s, segment: slice, answers: Reports) -> int:
+    def _report(
+        self, ids: Int64s, repeated: Bools | None, examples: Int64s, times: Float64s, segment: slice, answers: Reports
+    ) -> int:
         """Rule 8 for reports [n], all before the deadline; returns how many came until the round was complete.
 
-        ``repeated`` [n] marks ids that came earlier in the batch.
+        ``repeated`` [n] marks ids that came earlier in the batch, if any did.
         """
         table = self._assignments
         known = (ids >= 0) & (ids < self._count)
         row = np.where(known, ids, 0)
         code = np.where(known, table["answer"][row], _UNKNOWN)
-        code[repeated & (code == _LIVE)] = _COUNTED
+        if repeated is not None:
+            code[repeated & (code == _LIVE)] = _COUNTED
         accepted = np.flatnonzero(code == _LIVE)[: self._plan.cohort - self._accepted]
-        self._accepted += accepted.size
-        complete = self._accepted == self._plan.cohort
+        complete = self._accepted + accepted.size == self._plan.cohort
         used = int(accepted[-1]) + 1 if complete else ids.size
+        # Only a call's first segment can complete a cohort, later rounds have no assignments: nothing changed yet.
+        if complete and times[segment][used - 1] < self._asked_s:
+            raise ValueError(
+                f"the cohort is complete at {times[segment][used - 1]}, before a check-in that was answered, at "
+                f"{self._asked_s}"
+            )
+        self._accepted += accepted.size
 
         table["answer"][ids[accepted]] = _COUNTED
         table["num_examples"][ids[accepted]] = examples[accepted]
@@ -287,8 +312,8 @@ class Coordinator:
         Raises:
             ValueError: ``now_s`` is not finite or decreases.
         """
-        self._move_to(float(self._checked_times([now_s])[0]))
-        self._now_s = float(now_s)
+        self._move_to(float(_checked_times([now_s], floor_s=self._now_s)[0]))
+        self._now_s = self._reported_s = float(now_s)
         closings, self._closings = tuple(self._closings), []
         return closings
 
@@ -314,6 +339,7 @@ class Coordinator:
         )
         self._closings.append(closing)
         self._model_version += closing.succeeded
+        self._reported_s = max(self._reported_s, time_s)
         self._open(self._round + 1, opens_s=max(self._opened_s + self._plan.interval_s, time_s))
 
     def _accepted_reports(self, start: int, stop: int) -> dict[str, Any]:
@@ -323,18 +349,6 @@ class Coordinator:
         accepted = accepted[rows["device"][accepted].argsort(kind="stable")]
         columns = {name: rows[name][accepted] for name in ("device", "num_examples")}
         return {"assignment_id": start + accepted, **columns}
-
-    def _checked_times(self, now_s: npt.ArrayLike) -> Float64s:
-        times = np.asarray(now_s, np.float64)
-        if times.ndim != 1:
-            raise ValueError(f"now_s must be one column [n], got shape {times.shape}")
-        earlier = np.concatenate(([self._now_s], times[:-1]))
-        _require(
-            np.isfinite(times) & (times >= earlier),
-            times,
-            f"now_s must be finite and never decrease (now {self._now_s})",
-        )
-        return times
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything, as arrays for a checkpoint: copies, without objects, ready for ``numpy.savez``."""
@@ -380,12 +394,13 @@ class Coordinator:
 
 def _grown(rows: npt.NDArray[np.void], size: int) -> npt.NDArray[np.void]:
     grown = np.zeros(size, _ASSIGNMENT)
-    grown[: rows.size] = rows
+    # As bytes: numpy copies rows of several columns one column of one row at a time.
+    grown.view(np.uint8)[: rows.nbytes] = rows.view(np.uint8)
     return grown
 
 
 def _plan_column(plan: RoundPlan) -> Float64s:
-    numbers = [plan.cohort, plan.over_selection, plan.minimum_ratio, plan.deadline_s, plan.interval_s]
+    numbers = [plan.cohort, plan.over_selection, plan.minimum_ratio, plan.deadline_s, plan.interval_s, plan.pace_s]
     return np.array(numbers, np.float64)
 
 
@@ -400,17 +415,26 @@ def _turned_away(size: int) -> CheckIns:
     )
 
 
-def _previous_occurrence(values: Int64s) -> Int64s:
-    """Where each value occurred last before its own place, [n] to [n]; -1 for a first occurrence."""
-    previous = np.full(values.size, -1, np.int64)
+def _previous_occurrence(values: Int64s) -> Int64s | None:
+    """Where each value occurred last before its own place, [n] to [n], -1 for a first occurrence; None: all differ."""
     # Nearly always nothing occurs twice, which a plain sort tells in less than half the time.
     ordered = np.sort(values)
     if (ordered[1:] != ordered[:-1]).all():
-        return previous
+        return None
+    previous = np.full(values.size, -1, np.int64)
     order = values.argsort(kind="stable")
     same = values[order[1:]] == values[order[:-1]]
     previous[order[1:][same]] = order[:-1][same]
     return previous
+
+
+def _checked_times(now_s: npt.ArrayLike, *, floor_s: float) -> Float64s:
+    times = np.asarray(now_s, np.float64)
+    if times.ndim != 1:
+        raise ValueError(f"now_s must be one column [n], got shape {times.shape}")
+    earlier = np.concatenate(([floor_s], times[:-1]))
+    _require(np.isfinite(times) & (times >= earlier), times, f"now_s must be finite and never decrease (now {floor_s})")
+    return times
 
 
 def _checked_integers(name: str, values: npt.ArrayLike, *, size: int) -> Int64s:

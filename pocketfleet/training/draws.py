@@ -6,9 +6,13 @@ Rules:
    (round, device, ...). One more device shifts nobody else's dice; order of execution changes nothing.
 2. The ``i``-th number of a key is ``mix(key + (i + 1) * GOLDEN)``, all arithmetic modulo 2**64.
 3. A permutation of ``n`` is the stable argsort of the first ``n`` numbers of its key.
+4. A *walk* over ``n`` is another permutation, of which any stretch can be had without the rest: a Feistel network of
+   six rounds over the least power of four that is at least ``n`` (and 256), numbers of ``n`` and above left out.
 
 Source of the generator: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators" (OOPSLA); its
-constants are those of Vigna's public-domain splitmix64.c (prng.di.unimi.it), mixer 13 of Stafford's.
+constants are those of Vigna's public-domain splitmix64.c (prng.di.unimi.it), mixer 13 of Stafford's. Feistel networks
+as permutations: Luby and Rackoff 1988, "How to construct pseudorandom permutations from pseudorandom functions", SIAM
+J. Comput. 17(2); they need four rounds against a distinguisher, six are for the small halves here.
 """
 
 import functools
@@ -16,7 +20,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["draw_key", "mix", "normal", "numbers", "permutation", "uniform"]
+__all__ = ["draw_key", "mix", "normal", "numbers", "permutation", "uniform", "walk", "walk_length"]
 
 UInt64s = npt.NDArray[np.uint64]
 
@@ -88,3 +92,36 @@ def normal(key: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
 def permutation(key: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     """The order of ``range(count)`` that a scalar key draws; shape ``[count]``."""
     return np.argsort(numbers(key, count), kind="stable").astype(np.int64)
+
+
+_WALK_ROUNDS = 6
+_LEAST_WALK_BITS = 8
+
+
+def walk_length(count: int) -> int:
+    """How many places a walk over ``range(count)`` has; some of them hold no number."""
+    bits = max(_LEAST_WALK_BITS, (count - 1).bit_length())
+    return 1 << (bits + bits % 2)
+
+
+def walk(key: npt.ArrayLike, count: int, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A stretch of the walk over ``range(count)`` that a scalar key draws.
+
+    Args:
+        key: of the walk.
+        count: numbers to walk over.
+        start: first place of the stretch.
+        stop: the place after the last, ``walk_length(count)`` at most.
+
+    Returns:
+        Places and the numbers at them, ``[k]`` each. Over the whole walk each number comes once.
+    """
+    half = np.uint64((walk_length(count).bit_length() - 1) // 2)
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    places = np.arange(start, stop, dtype=np.int64)
+    left, right = places.astype(np.uint64) >> half, places.astype(np.uint64) & mask
+    for round_key in numbers(key, _WALK_ROUNDS):
+        left, right = right, left ^ (mix(right + round_key) & mask)
+    number = ((left << half) | right).astype(np.int64)
+    within = number < count
+    return places[within], number[within]

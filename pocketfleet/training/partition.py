@@ -13,7 +13,9 @@ shares), so that small data can feed a large fleet, and adding a device changes 
 ``natural`` is not here: such a task names each device's examples itself.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from scipy.special import gammaincinv
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, permutation, uniform
 
-__all__ = ["held_out_split", "partition"]
+__all__ = ["HELD_OUT_ONE_IN", "held_out_split", "partition", "sizes"]
 
 Rows = npt.NDArray[np.int64]
 # One in five of a device's own examples is held back to measure its models; a device with fewer than five has none.
@@ -47,17 +49,52 @@ def partition(
     """
     if kind == "dirichlet":
         classes = _classes(labels)
-        shares = _dirichlet(seed, "label_shares", devices=devices, parts=len(classes), alpha=alpha)
         if examples_per_device:
-            return _draw_by_label(classes, shares, seed=seed, count=examples_per_device)
+            draw = functools.partial(_draw_by_label, classes, seed=seed, alpha=alpha, count=examples_per_device)
+            return _DrawnRows(devices, examples_per_device, draw)
+        shares = _dirichlet(seed, "label_shares", np.arange(devices), parts=len(classes), alpha=alpha)
         return _deal_by_label(classes, shares, seed=seed, sizes=_even_sizes(len(labels), devices))
     if examples_per_device:
-        return [_draw(len(labels), examples_per_device, seed=seed, device=device) for device in range(devices)]
+        draw = functools.partial(_draw, len(labels), examples_per_device, seed=seed)
+        return _DrawnRows(devices, examples_per_device, draw)
     sizes = _even_sizes(len(labels), devices)
     if kind == "quantity":
-        sizes = _sizes_of_shares(_dirichlet(seed, "quantity", devices=1, parts=devices, alpha=alpha)[0], len(labels))
+        shares = _dirichlet(seed, "quantity", np.arange(1), parts=devices, alpha=alpha)[0]
+        sizes = _sizes_of_shares(shares, len(labels))
     order = permutation(draw_key(seed, "deal"), len(labels))
     return np.split(order, np.cumsum(sizes)[:-1])
+
+
+class _DrawnRows(Sequence[Rows]):
+    """As many rows for each of ``devices``, drawn when they are asked for: a million devices hold no list."""
+
+    def __init__(self, devices: int, count: int, draw: Callable[..., Rows]) -> None:
+        self._devices, self._count, self._draw = devices, count, draw
+
+    def __len__(self) -> int:
+        return self._devices
+
+    @overload
+    def __getitem__(self, device: int) -> Rows: ...
+    @overload
+    def __getitem__(self, device: slice) -> list[Rows]: ...
+    def __getitem__(self, device: int | slice) -> Rows | list[Rows]:
+        if isinstance(device, slice):
+            return [self[number] for number in range(*device.indices(self._devices))]
+        if not 0 <= device < self._devices:
+            raise IndexError(device)
+        return self._draw(device=device)
+
+    def sizes(self) -> Rows:
+        """How many rows each device has, without drawing them."""
+        return np.full(self._devices, self._count, dtype=np.int64)
+
+
+def sizes(rows: Sequence[Rows]) -> Rows:
+    """How many rows each device has, ``int64 [devices]``."""
+    if isinstance(rows, _DrawnRows):
+        return rows.sizes()
+    return np.array([len(own) for own in rows], dtype=np.int64)
 
 
 def held_out_split(rows: Rows, *, seed: int, device: int) -> tuple[Rows, Rows]:
@@ -87,9 +124,9 @@ def _sizes_of_shares(shares: npt.NDArray[np.float64], examples: int) -> npt.NDAr
     return np.diff(ends, prepend=0)
 
 
-def _dirichlet(seed: int, purpose: str, *, devices: int, parts: int, alpha: float) -> npt.NDArray[np.float64]:
-    """``[devices, parts]`` shares; a gamma quantile of a uniform is a gamma draw."""
-    u = uniform(draw_key(seed, purpose, np.arange(devices)), parts)
+def _dirichlet(seed: int, purpose: str, index: Rows, *, parts: int, alpha: float) -> npt.NDArray[np.float64]:
+    """``[n, parts]`` shares of ``index`` ``[n]``; a gamma quantile of a uniform is a gamma draw."""
+    u = uniform(draw_key(seed, purpose, index), parts)
     gammas = gammaincinv(alpha, u)
     # With a tiny alpha every quantile of a row may underflow to 0: the largest draw then takes all.
     empty = gammas.sum(axis=1) == 0.0
@@ -102,15 +139,15 @@ def _draw(examples: int, count: int, *, seed: int, device: int) -> Rows:
     return (uniform(draw_key(seed, "draw", device), count) * examples).astype(np.int64)
 
 
-def _draw_by_label(classes: list[Rows], shares: npt.NDArray[np.float64], *, seed: int, count: int) -> list[Rows]:
+def _draw_by_label(classes: list[Rows], *, seed: int, alpha: float, count: int, device: int) -> Rows:
+    share = _dirichlet(seed, "label_shares", np.array([device]), parts=len(classes), alpha=alpha)[0]
     sizes = np.array([len(rows) for rows in classes])
-    starts, rows = np.cumsum(sizes) - sizes, np.concatenate(classes)
-    drawn = []
-    for device, share in enumerate(shares):
-        u = uniform(draw_key(seed, "draw", device), 2 * count)
-        label = np.searchsorted(np.cumsum(share)[:-1], u[:count], side="right")
-        drawn.append(rows[starts[label] + (u[count:] * sizes[label]).astype(np.int64)])
-    return drawn
+    u = uniform(draw_key(seed, "draw", device), 2 * count)
+    label = np.searchsorted(np.cumsum(share)[:-1], u[:count], side="right")
+    place = (u[count:] * sizes[label]).astype(np.int64)
+    return np.array(
+        [classes[number][row] for number, row in zip(label.tolist(), place.tolist(), strict=True)], np.int64
+    )
 
 
 def _deal_by_label(

@@ -31,6 +31,8 @@ class RoundPlan:
         deadline_s: seconds a round waits after its first assignment.
         interval_s: seconds from a round's first assignment to the earliest first assignment of the next;
             0: at once, when the round closes.
+        pace_s: devices are told to come no more often than this, spread evenly; 0: all at once when a round opens.
+            The coordinator answers whoever comes; it is for those that tell devices when to come.
     """
 
     cohort: int
@@ -43,6 +45,8 @@ class RoundPlan:
     deadline_s: float = 600.0
     # Our choice, no published default: without a schedule the next round starts as soon as one closes.
     interval_s: float = 0.0
+    # Our choice: without pace steering, which suits fleets of some thousands.
+    pace_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.cohort, int) and self.cohort >= 1):
@@ -55,6 +59,8 @@ class RoundPlan:
             raise ValueError(f"deadline_s must be more than 0 seconds (and finite), got {self.deadline_s!r}")
         if not 0 <= self.interval_s < math.inf:
             raise ValueError(f"interval_s must be 0 seconds or more (and finite), got {self.interval_s!r}")
+        if not 0 <= self.pace_s < math.inf:
+            raise ValueError(f"pace_s must be 0 seconds or more (and finite), got {self.pace_s!r}")
 
     @property
     def selected(self) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.availability import DayState
+from pocketfleet.device_sim.day_changes import DayChanges, DayState, walked_changes
 
 __all__ = ["ScriptedDay"]
 
@@ -31,3 +31,12 @@ class ScriptedDay:
                 hit = (devices == device) & (times < edge_s)
                 following = np.where(hit, np.minimum(following, edge_s), following)
         return following
+
+    def changes(
+        self,
+        devices: npt.NDArray[np.int64],
+        from_s: float | npt.NDArray[np.float64],
+        until_s: float | npt.NDArray[np.float64],
+    ) -> DayChanges:
+        start_s, end_s = (np.broadcast_to(np.asarray(at_s, np.float64), devices.shape) for at_s in (from_s, until_s))
+        return walked_changes(self, devices, start_s, end_s)

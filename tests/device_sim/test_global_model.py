@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import pytest
 from tiny import ALGORITHM, TinyTask, make_client, tiny_weights
 
 from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.ledger import Ledger
-from pocketfleet.device_sim.population import InFlight
 from pocketfleet.device_sim.workers import Workers
 from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import EagerSession
@@ -18,27 +17,10 @@ from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import tensors_sha256
 
 
-def flight(device: int, *, num_examples: int | None = None) -> InFlight:
+def accepted(*devices: int, num_examples: dict[int, int] | None = None) -> Flights:
     """Device ``d`` did one step over its ``d + 1`` examples."""
-    return InFlight(
-        assignment_id=device,
-        device=device,
-        round=0,
-        model_version=0,
-        batch_seed=1,
-        start_s=0.0,
-        steps=1,
-        num_examples=num_examples or device + 1,
-        download_s=1.0,
-        train_s=1.0,
-        upload_s=1.0,
-        downlink_bytes=1,
-        uplink_bytes=1,
-        end_s=3.0,
-        stage=3,
-        interrupted=0,
-        drop=0,
-    )
+    counts = [(num_examples or {}).get(device, device + 1) for device in devices]
+    return no_flights(len(devices), device=devices, batch_seed=1, steps=1, num_examples=counts)
 
 
 def model(folder: Path, *, broken: bool = False, w: float = 0.0) -> GlobalModel:
@@ -62,7 +44,7 @@ def ledger() -> Iterator[Ledger]:
 def test_the_next_model_is_the_mean_by_examples(tmp_path: Path, ledger: Ledger) -> None:
     made = model(tmp_path)
     before = made.sha256
-    learning = made.learn([flight(0), flight(1), flight(3)], round_index=0, ledger=ledger)
+    learning = made.learn(accepted(0, 1, 3), round_index=0, ledger=ledger)
     # One step at rate 0.25 from w = 0 moves each half the way to its y, d + 1: by 0.5, 1 and 2, on 1, 2 and 4
     # examples: (0.5 + 2 + 8) / 7 = 1.5. Losses y^2 before: (1 + 2 * 4 + 4 * 16) / 7.
     assert made.weights.trainable["w"].item() == pytest.approx(1.5)
@@ -76,8 +58,8 @@ def test_the_next_model_is_the_mean_by_examples(tmp_path: Path, ledger: Ledger) 
 
 def test_an_update_that_is_not_finite_weighs_nothing_and_is_counted(tmp_path: Path, ledger: Ledger) -> None:
     made, without = model(tmp_path / "a", broken=True), model(tmp_path / "b")
-    learning = made.learn([flight(0), flight(2), flight(3)], round_index=0, ledger=ledger)
-    without.learn([flight(0), flight(3)], round_index=0, ledger=Ledger(4))
+    learning = made.learn(accepted(0, 2, 3), round_index=0, ledger=ledger)
+    without.learn(accepted(0, 3), round_index=0, ledger=Ledger(4))
     assert learning.non_finite == 1
     assert made.sha256 == without.sha256
     assert made.store.model(2) == {}
@@ -87,7 +69,7 @@ def test_a_round_without_any_finite_update_changes_nothing(tmp_path: Path, ledge
     made = model(tmp_path, broken=True)
     before = made.sha256
     with pytest.raises(TrainingDivergedError, match=r"round 5: all 1 updates not finite.*--resume RUN --set"):
-        made.learn([flight(2)], round_index=5, ledger=ledger)
+        made.learn(accepted(2), round_index=5, ledger=ledger)
     assert made.sha256 == before
 
 
@@ -107,7 +89,7 @@ def test_an_evaluation_is_named_by_what_it_is_of(tmp_path: Path) -> None:
 def test_a_checkpoint_restores_weights_and_server_state(tmp_path: Path, ledger: Ledger) -> None:
     made = model(tmp_path / "a")
     made.server_state = {"velocity": made.weights.trainable["w"] + 7}
-    made.learn([flight(1)], round_index=0, ledger=ledger)
+    made.learn(accepted(1), round_index=0, ledger=ledger)
     again = model(tmp_path / "b")
     again.restore(made.state())
     assert again.sha256 == made.sha256
@@ -116,9 +98,9 @@ def test_a_checkpoint_restores_weights_and_server_state(tmp_path: Path, ledger: 
 
 def test_partial_work_weighs_what_it_was(tmp_path: Path) -> None:
     whole = model(tmp_path / "a")
-    whole.learn([flight(0), flight(3)], round_index=0, ledger=Ledger(4))
+    whole.learn(accepted(0, 3), round_index=0, ledger=Ledger(4))
     half = model(tmp_path / "b")
-    half.learn([flight(0), replace(flight(3), num_examples=2)], round_index=0, ledger=Ledger(4))
+    half.learn(accepted(0, 3, num_examples={3: 2}), round_index=0, ledger=Ledger(4))
     # Means weighted by examples: 1 and 4 of them give 8.5 / 5, 1 and 2 give 4.5 / 3.
     assert whole.weights.trainable["w"].item() == pytest.approx(1.7)
     assert half.weights.trainable["w"].item() == pytest.approx(1.5)

@@ -26,10 +26,6 @@ def holds(kind: Recurring, now_s: float) -> bool:
     return bool(spans(kind, now_s, slots_ahead=0).hold(np.array([now_s]))[0])
 
 
-def edge_s(kind: Recurring, now_s: float) -> float:
-    return float(spans(kind, now_s).next_edge_s(np.array([now_s]))[0])
-
-
 def test_an_interval_holds_its_start_and_not_its_end() -> None:
     kind = hourly(600.0)
     # 0:15 to 0:25.
@@ -42,27 +38,15 @@ def test_an_interval_reaches_into_the_next_slot() -> None:
     assert not holds(hourly(HOUR_S, slots_back=0), 0.0)
 
 
-def test_edges_are_starts_and_ends_in_turn() -> None:
-    kind = hourly(600.0)
-    assert edge_s(kind, 0.0) == 900.0
-    assert edge_s(kind, 900.0) == 1500.0
-    # After 0:25 the next is 1:15.
-    assert edge_s(kind, 1500.0) == HOUR_S + 900.0
+def test_the_slots_ahead_are_there_too() -> None:
+    seen = spans(hourly(600.0), 0.0, slots_ahead=2)
+    # The slot before, the current one and two more: 23:15 of the day before, 0:15, 1:15 and 2:15.
+    assert seen.start_s[0].tolist() == [-2700.0, 900.0, HOUR_S + 900.0, 2 * HOUR_S + 900.0]
+    np.testing.assert_allclose(seen.end_s - seen.start_s, 600.0)
 
 
-def test_without_intervals_the_search_ends_where_the_sight_does() -> None:
-    # From slot 0, one slot ahead: what starts at 2:00 is not seen.
-    assert edge_s(hourly(600.0, happens=False), 100.0) == 2 * HOUR_S
+def test_a_slot_without_an_interval_holds_nothing() -> None:
     assert not holds(hourly(600.0, happens=False), 1000.0)
-
-
-def test_some_rows_are_the_same_devices() -> None:
-    kind = hourly(600.0)
-    now_s = np.array([0.0, 1000.0, 2000.0])
-    seen = kind.spans(1, np.arange(3), np.zeros((3, 0)), now_s, slots_ahead=1)
-    chosen = np.array([2, 1])
-    np.testing.assert_array_equal(seen.rows(chosen).next_edge_s(now_s[chosen]), seen.next_edge_s(now_s)[chosen])
-    assert seen.rows(chosen).hold(now_s[chosen]).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("offset_s", [0.0, -1800.0])

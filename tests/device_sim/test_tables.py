@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pocketfleet.device_sim.events import EventLog, ordered
-from pocketfleet.device_sim.tables import dropouts, last_metrics, personalisation, round_table, server_rows
+from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation, server_rows
 
 
 def row(index: int, **changed: object) -> dict[str, object]:
@@ -13,6 +13,7 @@ def row(index: int, **changed: object) -> dict[str, object]:
         "opened_s": 0.0,
         "closed_s": 1.0,
         "outcome": "cohort",
+        "looks": 5,
         "assigned": 3,
         "accepted": 1,
         "withdrawn": 0,
@@ -38,25 +39,44 @@ def events() -> pd.DataFrame:
     return ordered(log.take())
 
 
-def test_a_rounds_figures_are_the_sums_over_its_events() -> None:
-    table = round_table(server_rows([row(0), row(1)]), events())
+def totals(events: pd.DataFrame, *, rounds: int, pieces: int = 1) -> EventTotals:
+    made = EventTotals(rounds)
+    for piece in np.array_split(np.arange(len(events)), pieces):
+        made.add(events.iloc[piece])
+    return made
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 8])
+def test_a_rounds_figures_are_the_sums_over_its_events(pieces: int) -> None:
+    made = totals(events(), rounds=2, pieces=pieces)
+    table = made.round_table(server_rows([row(0), row(1)]))
     assert table["downlink_bytes"].tolist() == [150, 0]
     assert table["uplink_bytes"].tolist() == [10, 0]
     assert table["energy_joules"].tolist() == [7.0, 0.0]
     assert table["dropouts_link_lost"].tolist() == [1, 0]
     assert table["dropouts_late"].tolist() == [1, 0]
     assert table["dropouts_deadline"].tolist() == [0, 1]
+    assert (made.assigned, made.accepted, made.downlink_bytes, made.uplink_bytes) == (0, 1, 150, 10)
+    assert made.energy_joules == 7.0
+
+
+def test_what_belongs_to_a_round_that_never_closed_counts_in_the_run_alone() -> None:
+    made = totals(events(), rounds=1)
+    assert "dropouts_deadline" in made.round_table(server_rows([row(0)]))
+    assert made.round_table(server_rows([row(0)]))["dropouts_deadline"].tolist() == [0]
+    assert made.dropouts["deadline"] == 1
 
 
 def test_a_run_without_rounds_or_events_has_empty_tables() -> None:
-    table = round_table(server_rows([]), ordered(EventLog().take()))
+    made = totals(ordered(EventLog().take()), rounds=0)
+    table = made.round_table(server_rows([]))
     assert len(table) == 0
     assert {"round", "outcome", "downlink_bytes", "energy_joules"} <= set(table.columns)
-    assert dropouts(ordered(EventLog().take())) == {}
+    assert made.dropouts == {}
 
 
 def test_dropouts_are_drops_and_rejected_reports() -> None:
-    assert dropouts(events()) == {"deadline": 1, "late": 1, "link_lost": 1}
+    assert totals(events(), rounds=2).dropouts == {"deadline": 1, "late": 1, "link_lost": 1}
 
 
 def test_last_metrics_are_of_evaluations_alone() -> None:

@@ -35,12 +35,21 @@ SUMMARY_KEYS = {
 
 def test_lists(pocketfleet) -> None:
     experiments = json.loads(pocketfleet("list", "experiments", "--json").out)
-    assert [row["experiment"] for row in experiments] == ["boston-fleet", "boston-two-phones", "mnist-fleet"]
+    assert [row["experiment"] for row in experiments] == [
+        *("boston-fleet", "boston-two-phones", "mnist-fleet", "mnist-million")
+    ]
     assert [row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)] == ["boston", "mnist"]
     phones = json.loads(pocketfleet("list", "phones", "--json").out)
     assert len(phones) >= 12
     assert "Pixel 8" in pocketfleet("list", "phones").out
-    assert pocketfleet("list", "cars").code == 2
+    networks = {row["network"]: row for row in json.loads(pocketfleet("list", "networks", "--json").out)}
+    # Medians of SIGCOMM21-5G/artifact, 4G-LTE: 117.2 and 31.2 Mbit/s, 89 ms.
+    assert list(networks["lte-2021"].values()) == ["lte-2021", "117.2", "31.2", "89", "yes"]
+    mixes = {row["mix"]: row for row in json.loads(pocketfleet("list", "mixes", "--json").out)}
+    assert {"global-2024", "europe-2020", "india-2024"} <= set(mixes)
+    refused = pocketfleet("list", "cars")
+    assert refused.code == 2
+    assert "list takes experiments, tasks, phones, mixes or networks, got 'cars'" in refused.err
 
 
 def test_simulate_prints_progress_and_a_table(pocketfleet, boston_bundle: Bundle) -> None:

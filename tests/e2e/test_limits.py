@@ -36,6 +36,16 @@ def devices_with(run: Run, kind: str, reason: str) -> set[int]:
     return set(events[(events["kind"] == kind) & (events["reason"] == reason)]["device"])
 
 
+def ineligible(run: Run) -> dict[int, set[str]]:
+    """Why each device was found ineligible, of those that were."""
+    columns = [name for name in run.devices if name.startswith("ineligible_")]
+    found = {
+        int(device): {name.removeprefix("ineligible_") for name in columns if run.devices[name][device] > 0}
+        for device in run.devices["device"]
+    }
+    return {device: reasons for device, reasons in found.items() if reasons}
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
@@ -50,8 +60,7 @@ def test_phones_that_may_not_train_are_never_asked(
 ) -> None:
     # A deadline shorter than a battery takes to charge from 0.1 to 0.3.
     found = run(boston_bundle, tmp_path / "run", override=override)
-    assert devices_with(found, "ineligible", reason) == LACKING
-    assert set(found.events.query("kind == 'ineligible'")["reason"]) == {reason}
+    assert ineligible(found) == {device: {reason} for device in LACKING}
     assert set(found.events.query("kind == 'assign'")["device"]) == ALL - LACKING
     assert found.summary["dropouts"] == {}
     assert found.rounds["outcome"].tolist() == ["deadline", "deadline"]
@@ -99,7 +108,7 @@ def test_a_fleet_that_may_never_train_ends_at_its_horizon(boston_bundle: Bundle,
     assert found.summary["ended"] == "horizon"
     assert found.summary["virtual_seconds"] == 86400
     assert found.summary["device_rounds"] == 0
-    assert devices_with(found, "ineligible", "metered") == ALL
+    assert ineligible(found) == {device: {"metered"} for device in ALL}
     allowed = run(boston_bundle, tmp_path / "allowed", "fleet.network=lte-2021", "eligibility.unmetered=false")
     assert allowed.summary["rounds"] == 2
 

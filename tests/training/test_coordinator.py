@@ -93,6 +93,7 @@ def test_plan_numbers() -> None:
         ({"interval_s": -1.0}, r"interval_s must be 0 seconds or more \(and finite\), got -1\.0"),
         ({"interval_s": math.nan}, "interval_s must be 0 seconds or more"),
         ({"interval_s": math.inf}, "interval_s must be 0 seconds or more"),
+        ({"pace_s": -1.0}, r"pace_s must be 0 seconds or more \(and finite\), got -1\.0"),
     ],
 )
 def test_wrong_plans_are_refused(change: dict[str, Any], message: str) -> None:
@@ -274,6 +275,67 @@ def test_ids_are_unknown_before_the_first_assignment() -> None:  # rule 8
     for coordinator in (make(), reloaded(make(), PLAN)):
         answers = coordinator.report_many(np.array([0, 2**64 - 1], np.uint64), [1, 1], [0.0, 0.0])
         assert report_rows(answers) == [("UNKNOWN", 0.0, -1)] * 2
+
+
+def test_reports_may_be_earlier_than_check_ins_but_not_complete_a_cohort_before_one() -> None:  # rule 10
+    coordinator = make()
+    check_in(coordinator, 0, 1, at=0.0)
+    check_in(coordinator, 2, 3, at=5.0)
+    assert report(coordinator, 0, 1, at=3.0) == [("ACCEPTED", 5.0, 0)] * 2
+    assert (coordinator.now_s, coordinator.next_deadline_s()) == (5.0, 10.0)
+    before = coordinator.state()
+    with pytest.raises(
+        ValueError, match=r"the cohort is complete at 4\.0, before a check-in that was answered, at 5\.0"
+    ):
+        report(coordinator, 2, at=4.0)
+    with pytest.raises(ValueError, match=r"never decrease \(now 3\.0\), got 2\.9"):
+        report(coordinator, 2, at=2.9)
+    for name, column in coordinator.state().items():
+        np.testing.assert_array_equal(column, before[name], err_msg=name)
+    # At the time of the latest check-in and after it is fine; a closing is the end of what came before.
+    assert report(coordinator, 2, at=5.0) == [("ACCEPTED", 5.0, 0)]
+    with pytest.raises(ValueError, match=r"never decrease \(now 5\.0\), got 4\.0"):
+        report(coordinator, 3, at=4.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.0, 12.0), st.floats(0.5, 9.0)), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.sampled_from([1.0, 1.5, 3.0]),
+)
+def test_a_round_settled_at_once_is_answered_as_one_in_order_of_time(
+    lives: list[tuple[float, float]], cohort: int, over_selection: float
+) -> None:  # rule 10
+    plan = RoundPlan(cohort=min(cohort, len(lives)), over_selection=over_selection, deadline_s=10.0)
+    lives = sorted(lives)
+    oracle = PlainCoordinator(plan)
+    # In order of time: each device checks in, and reports so much later if it was assigned.
+    pending: list[tuple[float, int, int]] = [(start_s, 0, device) for device, (start_s, _) in enumerate(lives)]
+    told: dict[int, Any] = {}
+    reported: list[tuple[float, int, Any]] = []
+    while pending and not oracle.closings:
+        time_s, kind, number = pending.pop(0)
+        oracle.advance(time_s)
+        if oracle.closings:
+            break
+        if kind == 0:
+            told[number] = oracle.check_in(number, time_s)
+            if told[number][0] >= 0:
+                pending = sorted([*pending, (time_s + lives[number][1], 1, told[number][0])])
+        else:
+            reported.append((time_s, number, oracle.report(number, 5, time_s)))
+    # All check-ins in one call, then all reports in another.
+    coordinator = Coordinator(plan, population=len(lives))
+    came = coordinator.check_in_many(list(told), [lives[device][0] for device in told])
+    assert check_in_rows(came) == [told[device] for device in told]
+    answers = coordinator.report_many(
+        [number for _, number, _ in reported], [5] * len(reported), [time_s for time_s, _, _ in reported]
+    )
+    assert report_rows(answers) == [answer for _, _, answer in reported]
+    if oracle.closings:
+        (closing,) = coordinator.advance(coordinator.next_deadline_s() if coordinator.round == 0 else coordinator.now_s)
+        assert closing_row(closing) == oracle.closings[0]
 
 
 def test_a_taken_closing_is_read_only_and_never_changes() -> None:  # rule 9

@@ -1,0 +1,140 @@
+"""A day of ever larger populations by the clock alone: wall time, peak memory, and the coordinator against its oracle.
+
+Each size runs ``mnist-million`` in a fresh process, its cohort in proportion, with one bundle that is exported first.
+The million asserts its work: at least 300,000 assignments in the day. The coordinator's answers are then timed against
+those of the per-object oracle of its tests, on the same rounds of 1,300 check-ins and reports.
+
+Usage: python benchmarks/population_day.py [--devices 1000 10000 100000 1000000] [--bundle DIR] [--plot FILE]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketfleet import Experiment, simulate
+from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.round import RoundPlan
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+LEAST_DEVICE_ROUNDS = 300_000
+ROUNDS, ASKED, COHORT = 300, 1300, 1000
+# The shortest of so many is told, of both: the machine is shared.
+REPEATS = 3
+
+
+def one_day(devices: int, bundle: Path | None, out: Path) -> dict[str, Any]:
+    """Simulate; seconds are of the simulation alone, memory is the whole process's peak."""
+    settings = [f"fleet.devices={devices}", f"rounds.cohort={max(1, devices // 1000)}"]
+    if bundle is not None:
+        settings.append(f"task.bundle='{bundle}'")
+    summary = simulate(Experiment.load("mnist-million", settings), out, force=True).summary
+    return {
+        "devices": devices,
+        "device_rounds": summary["device_rounds"],
+        "rounds": summary["rounds"],
+        "wall_s": summary["wall_seconds"],
+        # Linux counts in KiB.
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def coordinators() -> dict[str, float]:
+    """Microseconds an assignment takes, of the columns and of the objects, on the same rounds."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "training"))
+    from plain_coordinator import PlainCoordinator
+
+    plan = RoundPlan(cohort=COHORT, over_selection=ASKED / COHORT, deadline_s=120.0)
+    device, examples = np.arange(ASKED), np.full(ASKED, 40)
+    starts = [200.0 * index + np.linspace(0.0, 50.0, ASKED) for index in range(ROUNDS)]
+
+    fast_s = slow_s = np.inf
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        fast = Coordinator(plan, population=ASKED)
+        for start_s in starts:
+            ids = fast.check_in_many(device, start_s).assignment_id
+            fast.report_many(ids, examples, start_s + 60.0)
+        fast_s = min(fast_s, time.perf_counter() - started)
+
+        started = time.perf_counter()
+        slow = PlainCoordinator(plan)
+        for start_s in starts:
+            rows = [slow.check_in(number, time_s)[0] for number, time_s in enumerate(start_s.tolist())]
+            for assignment_id, time_s in zip(rows, (start_s + 60.0).tolist(), strict=True):
+                slow.report(assignment_id, 40, time_s)
+        slow_s = min(slow_s, time.perf_counter() - started)
+
+    closed = fast.advance(1e9)
+    if [closing.time_s for closing in closed] != [closing["time_s"] for closing in slow.closings]:
+        raise AssertionError("the coordinator and its oracle closed at different times")
+    if len(closed) != ROUNDS or not all(closing.succeeded for closing in closed):
+        raise AssertionError("not every round closed with its cohort")
+    scale = 1e6 / (ROUNDS * ASKED)
+    return {"columns_us": fast_s * scale, "objects_us": slow_s * scale, "ratio": slow_s / fast_s}
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """Wall time and peak memory against the number of devices."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    devices = [row["devices"] for row in rows]
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2),
+        ("wall_s", "peak_memory_bytes"),
+        ("seconds for a day", "peak memory, GB"),
+        (1.0, 1e9),
+        strict=True,
+    ):
+        axes.plot(devices, [row[key] / scale for row in rows], marker="o", color="#0072b2")
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("devices")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    """Print a row a size as JSON, then the coordinators."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--bundle", type=Path, help="an exported mnist bundle; without, one is exported first")
+    parser.add_argument("--plot", type=Path, help="draw wall time and memory into this PNG")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(one_day(arguments.devices[0], arguments.bundle, arguments.one)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = arguments.bundle
+        if bundle is None:
+            one_day(100, None, Path(folder) / "first")
+            bundle = Path(folder) / "first" / "bundle"
+        rows = []
+        for devices in arguments.devices:
+            command = [sys.executable, __file__, "--devices", str(devices), "--bundle", str(bundle)]
+            done = subprocess.run(
+                [*command, "--one", str(Path(folder) / "run")], check=True, stdout=subprocess.PIPE, text=True
+            )
+            rows.append(json.loads(done.stdout))
+            print(json.dumps(rows[-1]), flush=True)
+            if devices == 1_000_000 and rows[-1]["device_rounds"] < LEAST_DEVICE_ROUNDS:
+                raise AssertionError(f"{rows[-1]['device_rounds']} assignments, wanted {LEAST_DEVICE_ROUNDS} at least")
+    print(json.dumps(coordinators()))
+    if arguments.plot is not None:
+        plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""One synchronous round, played to its end: who comes when, what becomes of them, when the round closes.
+
+A device's story within a round depends on no other device's, but for two things: the free slots, and when the round
+closes. So stories are worked out for many devices at once, and those that begin too late are taken back. Rules:
+
+1. When a round opens, devices come in an order drawn anew for it (``draws.walk``): all at once, or, with ``pace_s``
+   above 0, spread evenly over ``pace_s`` seconds. So no device asks more than once in ``pace_s``, and a million devices
+   do not all ask at once (pace steering, as in Bonawitz et al. 2019, arXiv:1902.01046, section 2.3).
+2. One that may not train, or is busy, comes again: after ``pace_s``; without a pace when its conditions change, when it
+   is free again, and at the latest after ``LOOK_EVERY_S``.
+3. One that may train checks in. While slots are free it gets an assignment and starts, afterwards it is turned away.
+   Those that come again while every slot is taken are not counted.
+4. One that drops out backs off, looks again and, if it may train, takes the slot that is still its own.
+5. The round closes with the cohort's last report or at its deadline, whichever comes first; nobody comes from then on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.population import Look, Population
+from pocketfleet.training.draws import draw_key, walk, walk_length
+from pocketfleet.training.round import RoundPlan
+
+__all__ = ["LOOK_EVERY_S", "OpenRound", "Played"]
+
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+# The shortest period of a periodic job: JobInfo.getMinPeriodMillis, 15 min (developer.android.com, android.app.job).
+LOOK_EVERY_S = 900.0
+# Places of the walk that are looked at together: enough for arrays to pay, few enough not to look far beyond the need.
+_FEWEST_PLACES, _MOST_PLACES = 1024, 1 << 16
+# What share of the devices is guessed to be eligible before any was looked at.
+_FIRST_GUESS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """How a round went.
+
+    Attributes:
+        flights: attempts that started, in order of their starts.
+        turned_away: devices that may train but found no free slot, ``[n]``, and when they came; rising.
+        closes_s: when the round closes; infinite if not before the horizon.
+        looks: how many looks there were.
+    """
+
+    flights: Flights
+    turned_away: Int64s
+    turned_away_s: Floats
+    closes_s: float
+    looks: int
+
+
+class OpenRound:
+    """Plays one round; afterwards the population is as the round leaves it.
+
+    Args:
+        population: whose devices come.
+        plan: of the round.
+        round_index: which it is.
+        model_version: what its devices train from.
+        opens_s: when it takes check-ins.
+        horizon_s: nothing at or after it is of interest.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        plan: RoundPlan,
+        *,
+        round_index: int,
+        model_version: int,
+        opens_s: float,
+        horizon_s: float,
+    ) -> None:
+        self._population = population
+        self._plan = plan
+        self._round_index = round_index
+        self._model_version = model_version
+        self._opens_s = opens_s
+        self._horizon_s = horizon_s
+        self._slots = plan.selected
+        self._deadline_s = np.inf
+        self._reports_s = np.empty(0)  # when the attempts so far report, sorted
+        self._flights: list[Flights] = []
+        self._looks: list[Look] = []
+        self._turned_away: list[Look] = []
+        self._waiting = np.empty(0, dtype=np.int64)
+        self._waiting_until_s = np.empty(0)
+
+    def play(self) -> Played:
+        """Let everybody come; see the module's rules."""
+        for devices, at_s in self._walk():
+            self._come(devices, at_s)
+        self._fill()
+        self._come_back()
+        return self._played()
+
+    def _closes_s(self) -> float:
+        """When the round closes as far as is known; later attempts can only make it earlier."""
+        cohort = self._plan.cohort
+        complete_s = float(self._reports_s[cohort - 1]) if len(self._reports_s) >= cohort else np.inf
+        return min(complete_s, self._deadline_s)
+
+    def _end_s(self) -> float:
+        return min(self._closes_s(), self._horizon_s)
+
+    def _walk(self) -> Iterator[tuple[Int64s, Floats]]:
+        """Devices and when each comes for the first time, stretch by stretch, until the round is over."""
+        count, pace_s = len(self._population.fleet), self._plan.pace_s
+        key, places = draw_key(self._population.seed, "check_in", self._round_index), walk_length(count)
+        start, share = 0, _FIRST_GUESS
+        while start < places and self._opens_s + pace_s * start / places < self._end_s():
+            wanted = int(1.2 * self._slots / share) * places // count
+            stop = places if pace_s == 0.0 else start + min(max(wanted, _FEWEST_PLACES), _MOST_PLACES)
+            place, device = walk(key, count, start, min(stop, places))
+            at_s = self._opens_s + pace_s * place / places
+            early = at_s < self._end_s()
+            yield device[early], at_s[early]
+            found = self._looks[-1].eligible if self._looks else np.empty(0)
+            share = max(float(found.mean()) if len(found) else share, 0.01)
+            start = stop
+
+    def _come(self, device: Int64s, at_s: Floats) -> None:
+        """Devices come for the first time; ``[n]``, in order of time."""
+        free_s = self._population.ledger.column["free_s"][device]
+        busy = free_s > at_s
+        look = self._look(device[~busy], at_s[~busy])
+        eligible = look.rows(look.eligible)
+        started = self._start(eligible, slots=self._slots)
+        self._slots -= started
+        self._turned_away.append(eligible.rows(np.arange(started, len(eligible.device))))
+        if self._slots > 0:
+            unable = look.rows(~look.eligible)
+            again_s = np.concatenate([self._again_s(unable.device, unable.at_s), self._freed_s(free_s, at_s)[busy]])
+            self._waiting = np.concatenate([self._waiting, unable.device, device[busy]])
+            self._waiting_until_s = np.concatenate([self._waiting_until_s, again_s])
+
+    def _look(self, device: Int64s, at_s: Floats) -> Look:
+        look = self._population.look(device, at_s)
+        self._looks.append(look)
+        return look
+
+    def _again_s(self, device: Int64s, at_s: Floats) -> Floats:
+        """Rule 2, of those that may not train."""
+        if self._plan.pace_s > 0.0:
+            return at_s + self._plan.pace_s
+        return np.minimum(self._population.next_change_s(device, at_s), at_s + LOOK_EVERY_S)
+
+    def _freed_s(self, free_s: Floats, at_s: Floats) -> Floats:
+        """Rule 2, of those that are busy: with a pace, the first of their times at which they are free."""
+        pace_s = self._plan.pace_s
+        return free_s if pace_s == 0.0 else at_s + pace_s * np.ceil((free_s - at_s) / pace_s)
+
+    def _start(self, look: Look, *, slots: int) -> int:
+        """The first ``slots`` of eligible devices, in order of time, start; returns how many."""
+        look = look.rows(np.arange(min(slots, len(look.device))))
+        if len(look.device) == 0:
+            return 0
+        self._deadline_s = min(self._deadline_s, float(look.at_s[0]) + self._plan.deadline_s)
+        look = look.rows(look.at_s < self._end_s())
+        flights = self._population.start(
+            look, round_index=self._round_index, model_version=self._model_version, deadline_s=self._deadline_s
+        )
+        self._flights.append(flights)
+        reports_s = flights["end_s"][flights["drop"] == Drop.NONE]
+        self._reports_s = np.sort(np.concatenate([self._reports_s, reports_s]))
+        return len(flights)
+
+    def _fill(self) -> None:
+        """While slots are free, those who could not start yet come again."""
+        while self._slots > 0 and len(self._waiting):
+            first_s = float(self._waiting_until_s.min())
+            if first_s >= self._end_s():
+                return
+            before = len(self._looks)
+            until_s = min(first_s + LOOK_EVERY_S, self._end_s())
+            eligible, self._waiting, self._waiting_until_s = self._wait(self._waiting, self._waiting_until_s, until_s)
+            self._slots -= self._start(eligible, slots=self._slots)
+            if self._slots == 0:
+                filled_s = float(self._flights[-1]["start_s"][-1])
+                self._looks[before:] = [look.rows(look.at_s <= filled_s) for look in self._looks[before:]]
+
+    def _wait(self, device: Int64s, again_s: Floats, until_s: float) -> tuple[Look, Int64s, Floats]:
+        """Let devices come again and again until they may train, or ``until_s``.
+
+        Returns:
+            The looks at which they may train, in order of time and then as given; the devices left over, and when they
+            come next.
+        """
+        again_s, due = again_s.copy(), np.flatnonzero(again_s < until_s)
+        found, found_row = [self._population.look(device[:0], again_s[:0])], [due[:0]]
+        while len(due):
+            look = self._look(device[due], again_s[due])
+            found.append(look.rows(look.eligible))
+            found_row.append(due[look.eligible])
+            again_s[due[look.eligible]] = np.nan
+            unable = due[~look.eligible]
+            again_s[unable] = self._again_s(device[unable], again_s[unable])
+            due = unable[again_s[unable] < until_s]
+        eligible, waits = _joined(found), ~np.isnan(again_s)
+        order = np.lexsort((np.concatenate(found_row), eligible.at_s))
+        return eligible.rows(order), device[waits], again_s[waits]
+
+    def _come_back(self) -> None:
+        """Rule 4, as often as there is time."""
+        last = 0
+        while last < len(self._flights):
+            flights = np.concatenate(self._flights[last:])
+            last = len(self._flights)
+            dropped = flights[(flights["drop"] != Drop.NONE) & (flights["start_s"] < self._end_s())]
+            eligible, _, _ = self._wait(dropped["device"], dropped["free_s"], self._end_s())
+            self._start(eligible, slots=len(eligible.device))
+
+    def _played(self) -> Played:
+        """Rule 5: take back what began too late, and write down what happened."""
+        closes_s, end_s = self._closes_s(), self._end_s()
+        for flights in reversed(self._flights):
+            self._population.take_back(flights[flights["start_s"] >= end_s])
+        flights = np.concatenate(self._flights) if self._flights else no_flights()
+        flights = flights[flights["start_s"] < end_s]
+        looks = _joined(self._looks) if self._looks else None
+        if looks is not None:
+            looks = looks.rows(looks.at_s < end_s)
+            self._population.remember(looks)
+        turned_away = _joined(self._turned_away) if self._turned_away else None
+        late = turned_away.at_s < end_s if turned_away is not None else np.empty(0, dtype=np.bool_)
+        return Played(
+            flights=flights[np.argsort(flights["start_s"], kind="stable")],
+            turned_away=turned_away.device[late] if turned_away is not None else np.empty(0, dtype=np.int64),
+            turned_away_s=turned_away.at_s[late] if turned_away is not None else np.empty(0),
+            closes_s=closes_s if closes_s <= self._horizon_s else np.inf,
+            looks=len(looks.device) if looks is not None else 0,
+        )
+
+
+def _joined(looks: list[Look]) -> Look:
+    return Look(
+        device=np.concatenate([look.device for look in looks]),
+        at_s=np.concatenate([look.at_s for look in looks]),
+        reason=np.concatenate([look.reason for look in looks]),
+        level_joules=np.concatenate([look.level_joules for look in looks]),
+    )

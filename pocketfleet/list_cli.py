@@ -1,0 +1,99 @@
+"""The command ``list``: what an experiment or another command can name."""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pocketfleet.errors import InputError
+from pocketfleet.printing import print_table
+
+__all__ = ["list_"]
+
+Rows = list[dict[str, Any]]
+
+
+def _experiments() -> Rows:
+    from pocketfleet.experiment import packaged_experiments
+
+    return [{"experiment": name, "what": text} for name, text in packaged_experiments().items()]
+
+
+def _tasks() -> Rows:
+    from pocketfleet.training.tasks import packaged_tasks
+
+    return [{"task": name, "what": text} for name, text in packaged_tasks().items()]
+
+
+def _phones() -> Rows:
+    from pocketfleet.device_sim.phone import load_phones
+
+    return [
+        {
+            "phone": phone.name,
+            "year": phone.year,
+            "soc": phone.soc,
+            "GFLOPS, one thread": f"{phone.peak_flops_one_thread / 1e9:.1f}",
+            "free RAM, GB": f"{phone.free_memory_bytes / 1e9:.1f}",
+            "battery, Wh": f"{phone.battery_joules / 3600:.1f}",
+        }
+        for phone in load_phones()
+    ]
+
+
+def _mixes() -> Rows:
+    from pocketfleet.device_sim.mix import load_mix, mix_names
+
+    rows = []
+    for name in mix_names():
+        weights = load_mix(name)
+        first = sorted(weights, key=lambda phone: -weights[phone])[:3]
+        total = sum(weights.values())
+        most = ", ".join(f"{phone} {100 * weights[phone] / total:.0f} %" for phone in first)
+        rows.append({"mix": name, "phones": len(weights), "most of them": most})
+    return rows
+
+
+def _networks() -> Rows:
+    from pocketfleet.device_sim.network import load_scenario, scenario_names
+
+    rows = []
+    for scenario in map(load_scenario, scenario_names()):
+        down, up, latency = (
+            quantity.median for quantity in (scenario.down_bits_per_s, scenario.up_bits_per_s, scenario.latency_s)
+        )
+        rows.append(
+            {
+                "network": scenario.name,
+                "down, Mbit/s": f"{down / 1e6:.1f}",
+                "up, Mbit/s": f"{up / 1e6:.1f}",
+                "round trip, ms": f"{latency * 1e3:.0f}",
+                "metered": "yes" if scenario.metered else "no",
+            }
+        )
+    return rows
+
+
+_LISTS: dict[str, Callable[[], Rows]] = {
+    "experiments": _experiments,
+    "tasks": _tasks,
+    "phones": _phones,
+    "mixes": _mixes,
+    "networks": _networks,
+}
+_NAMES = f"{', '.join(list(_LISTS)[:-1])} or {list(_LISTS)[-1]}"
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help=_NAMES)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List what is packaged: experiments, tasks, phones, mixes of phones, networks (medians)."""
+    if what not in _LISTS:
+        raise InputError(f"list takes {_NAMES}, got {what!r}")
+    rows = _LISTS[what]()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_table(rows)

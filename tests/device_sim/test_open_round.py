@@ -1,0 +1,125 @@
+"""A round played for all devices at once, against the same round played one event at a time."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plain_round import PlainRound
+
+from pocketfleet.device_sim.availability import FlashDay
+from pocketfleet.device_sim.eligibility import Rule
+from pocketfleet.device_sim.events import EventLog
+from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
+from pocketfleet.device_sim.open_round import OpenRound, Played
+from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.training.round import RoundPlan
+
+DEVICES = 60
+# Without battery limits and links that fail often, so that devices drop out and come back.
+FLEET = build_fleet(
+    devices=DEVICES, seed=5, overrides=[DeviceOverride(devices="all", battery_ratio=1.0, link_losses_per_hour=60.0)]
+)
+
+
+def population(*, fleet: Fleet = FLEET, seed: int, step_s: float = 5.0, steps: int = 6) -> Population:
+    devices = len(fleet)
+    return Population(
+        fleet=fleet,
+        availability=FlashDay(seed=seed),
+        rule=Rule(),
+        workload=Workload(
+            num_training=np.full(devices, 20),
+            steps=np.full(devices, steps),
+            step_s=np.linspace(step_s / 2, step_s * 2, devices),
+            batch_size=8,
+            training_memory_bytes=1,
+            bundle_bytes=2_000_000,
+            weights_bytes=100_000,
+            update_bytes=100_000,
+            partial_work=True,
+        ),
+        seed=seed,
+        log=EventLog(),
+    )
+
+
+def play(made: Population, plan: RoundPlan, *, index: int = 0, opens_s: float, horizon_s: float = 1e6) -> Played:
+    return OpenRound(made, plan, round_index=index, model_version=0, opens_s=opens_s, horizon_s=horizon_s).play()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 10**6),
+    cohort=st.integers(1, 12),
+    over_selection=st.sampled_from([1.0, 1.3, 2.5]),
+    deadline_s=st.sampled_from([20.0, 200.0, 3000.0]),
+    pace_s=st.sampled_from([0.0, 300.0, 2000.0]),
+    opens_s=st.floats(0.0, 2 * 86400.0),
+    horizon_s=st.sampled_from([10.0, 2000.0, 20_000.0]),
+)
+def test_rounds_are_those_played_one_event_at_a_time(
+    seed: int,
+    cohort: int,
+    over_selection: float,
+    deadline_s: float,
+    pace_s: float,
+    opens_s: float,
+    horizon_s: float,
+) -> None:
+    plan = RoundPlan(cohort=cohort, over_selection=over_selection, deadline_s=deadline_s, pace_s=pace_s)
+    fast, slow = population(seed=seed), population(seed=seed)
+    end_s = opens_s + horizon_s
+    # Two rounds: into the second some devices come that are still busy or backing off from the first.
+    for index in range(2):
+        played = play(fast, plan, index=index, opens_s=opens_s, horizon_s=end_s)
+        plain = PlainRound(slow, plan, round_index=index, opens_s=opens_s, horizon_s=end_s)
+        closes_s = plain.play()
+        assert played.closes_s == closes_s
+        assert list(zip(played.flights["device"], played.flights["start_s"], strict=True)) == plain.started
+        assert list(zip(played.turned_away, played.turned_away_s, strict=True)) == plain.turned_away
+        assert played.looks == plain.looks
+        for name in ("free_s", "failures", "has_bundle", "assigned"):
+            np.testing.assert_array_equal(fast.ledger.column[name], slow.ledger.column[name], err_msg=name)
+        if closes_s == np.inf:
+            return
+        opens_s = closes_s
+
+
+def test_without_a_pace_all_who_may_come_at_once() -> None:
+    made = population(seed=2)
+    played = play(made, RoundPlan(cohort=2, over_selection=1.0), opens_s=14_400.0)
+    assert len(played.turned_away) > 0
+    assert set(played.turned_away_s) == {14_400.0}
+    assert played.looks == DEVICES
+    # Who starts and who is turned away is drawn anew.
+    firsts = {
+        tuple(play(population(seed=2), RoundPlan(cohort=2), index=index, opens_s=14_400.0).flights["device"])
+        for index in range(8)
+    }
+    assert len(firsts) > 1
+
+
+def test_with_a_pace_nobody_asks_twice_in_it() -> None:
+    made = population(seed=2)
+    plan = RoundPlan(cohort=60, over_selection=1.0, deadline_s=7000.0, pace_s=2000.0, minimum_ratio=0.0)
+    played = play(made, plan, opens_s=14_400.0)
+    by_device: dict[int, list[float]] = {}
+    for device, start_s in zip(played.flights["device"], played.flights["start_s"], strict=True):
+        by_device.setdefault(int(device), []).append(float(start_s))
+    assert len(by_device) > 3
+    # They are spread over the pace: of any number of starts no two are at one time.
+    starts = np.concatenate(list(by_device.values()))
+    assert len(set(starts)) == len(starts)
+    assert played.closes_s == starts.min() + 7000.0
+    # Four passes at most come within 7,000 s of the first start and the time before it.
+    assert played.looks <= 5 * DEVICES
+
+
+@pytest.mark.parametrize("devices", [2000, 20_000])
+def test_a_larger_fleet_costs_a_paced_round_no_more_looks(devices: int) -> None:
+    fleet = build_fleet(devices=devices, seed=5)
+    # The pace grows with the fleet, as a server steers it; so do the looks of a round stay about the same.
+    plan = RoundPlan(cohort=20, deadline_s=600.0, pace_s=devices * 0.5)
+    played = play(population(fleet=fleet, seed=5), plan, opens_s=14_400.0)
+    # 26 slots and one device in ten: some hundreds.
+    assert 100 < played.looks < 1000
