@@ -16,6 +16,8 @@ from pocketfleet.training.weights import Tensors, Weights, all_finite
 
 __all__ = [
     "GRADIENT_ZERO_RATIO",
+    "ROUNDING",
+    "SUM_ROUNDING",
     "Reference",
     "Trial",
     "gradients",
@@ -25,6 +27,7 @@ __all__ = [
     "norm",
     "relative",
     "rounded_floor",
+    "rounded_gradients",
     "take",
     "train",
     "weights_of",
@@ -59,9 +62,10 @@ _PLAIN_HYPER = {
 # compared. The learning rate is then halved, so many times at most (from 1e38, float32's largest, to below any in use).
 _EXPLODED = 10.0
 _HALVINGS = 160
-# Starts that are rounded otherwise, each tensor by a factor this close to 1: float32's own rounding.
-_ROUNDED_STARTS = 4
-_ROUNDING = 2.0**-23
+# Starts that are rounded otherwise: float32's own rounding; and what a layer's sums add up to, since correct programs
+# were seen to be 1e-6 to 3e-6 off where a rectifier's inputs are about 1.
+ROUNDING, SUM_ROUNDING = 2.0**-23, 2.0**-19
+_ROUNDED_STARTS, _ROUNDED_GRADIENTS = 4, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,24 +269,49 @@ def _noise_floor(eager: Session, trial: Trial, end: TrainState) -> float:
     return _distance(end, exact, trial)
 
 
-def rounded_floor(trial: Trial, reference: Reference) -> float:
+def rounded_floor(trial: Trial, reference: Reference, *, rounding: float) -> float:
     """How far eager training ends from itself when it starts from weights that were rounded otherwise.
 
     The distance to ``float64`` is one draw of chance: a rectifier whose input lies within rounding of its kink sends a
     model one way or the other, and that path may have met none. This is the largest of a few draws.
+
+    Args:
+        trial: the batches.
+        reference: eager's end.
+        rounding: by what share each value is off, ``ROUNDING`` or ``SUM_ROUNDING``.
     """
-    start = trial.start
     distances = []
     for draw in range(_ROUNDED_STARTS):
-        rounded = {
-            name: value * (1 + _ROUNDING * torch.from_numpy(normal(draw_key(0, "gate_rounding", draw, index), 1)))
-            for index, (name, value) in enumerate(sorted(start.trainable.items()))
-        }
-        rounded = {name: value.to(start.trainable[name].dtype) for name, value in rounded.items()}
-        other = replace(trial, start=replace(start, trainable=rounded))
-        _, end = train(reference.eager, other)
+        _, end = train(reference.eager, _rounded_start(trial, draw, rounding=rounding))
         distances.append(_distance(reference.end, end, trial))
     return max(distances)
+
+
+def rounded_gradients(trial: Trial, reference: Reference, *, size: int) -> dict[str, float]:
+    """By tensor, how far eager's gradient is from itself at starts that are rounded otherwise: the largest of a few.
+
+    A gradient jumps where a rectifier's input lies within rounding of its kink, or a pool's two largest values do. With
+    a hundred thousand such inputs in a batch some do; then no two correct programs need agree.
+    """
+    batch = take(trial.batches[0], size)
+    expected = gradients(reference.after_one[size], trial, reference.learning_rate)
+    worst = dict.fromkeys(expected, 0.0)
+    for draw in range(_ROUNDED_GRADIENTS):
+        other = _rounded_start(trial, draw, rounding=SUM_ROUNDING)
+        end = reference.eager.train_step(other.start, batch.x, batch.y, trial.plain(reference.learning_rate))[1]
+        found = gradients(end, other, reference.learning_rate)
+        for name, error in relative(found, expected, zero_ratio=GRADIENT_ZERO_RATIO).items():
+            worst[name] = max(worst[name], error)
+    return worst
+
+
+def _rounded_start(trial: Trial, draw: int, *, rounding: float) -> Trial:
+    """The trial from weights each value of which is off by a normal number times ``rounding`` of itself."""
+    rounded = {}
+    for index, (name, value) in enumerate(sorted(trial.start.trainable.items())):
+        noise = torch.from_numpy(normal(draw_key(0, "gate_rounding", draw, index), value.numel())).reshape(value.shape)
+        rounded[name] = (value * (1 + rounding * noise)).to(value.dtype)
+    return replace(trial, start=replace(trial.start, trainable=rounded))
 
 
 def _distance(end: TrainState, other: TrainState, trial: Trial) -> float:
