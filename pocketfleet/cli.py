@@ -187,7 +187,8 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     lost = ", ".join(f"{count} {_FATES.get(reason, reason)}" for reason, count in summary["dropouts"].items())
     facts = {
         "ended": _ENDINGS[summary["ended"]],
-        "rounds": f"{summary['rounds']} made a model, {summary['rounds_abandoned']} abandoned",
+        "rounds": f"{summary['rounds']} {'would have ' if summary['timing_only'] else ''}made a model, "
+        f"{summary['rounds_abandoned']} abandoned",
         "phones": summary["devices"],
         "assignments": f"{summary['device_rounds']}: {summary['reports_accepted']} reports accepted, "
         f"{lost or 'none lost'}, {summary['in_flight']} still under way at the end",

@@ -141,7 +141,7 @@ class RoundsSection(_Section):
     minimum_ratio: Ratio = 0.6
     deadline_s: Positive = 600.0
     interval_s: NotNegative = 0.0  # from one round's first assignment to the next one's, at least
-    pace_s: NotNegative = 0.0  # no device asks more often than this; 0: all ask when a round opens
+    pace_s: NotNegative = 0.0  # a round's devices come spread over so long; 0: all when it opens
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
 

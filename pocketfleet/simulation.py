@@ -93,6 +93,7 @@ def _staging(path: Path) -> Path:
     Exported here, a model that cannot be exported leaves no run, and an earlier one whole. What a kill left of an
     earlier export is replaced.
     """
+    path = path.absolute()
     folder = path.with_name(f".{path.name}.export")
     try:
         if folder.exists():

@@ -12,9 +12,8 @@ Rules:
 6. A transfer cut short has moved its share of the bytes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -107,10 +106,6 @@ class Attempts:
     interrupted: Int8s
     drop: Int8s
 
-    def row(self, index: int) -> Self:
-        """One attempt as columns of length 1."""
-        return type(self)(**{part.name: getattr(self, part.name)[index : index + 1] for part in fields(self)})
-
 
 def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats, Int8s]:
     """When each device first breaks the rule's idle, charging or unmetered, and which.
@@ -132,9 +127,8 @@ def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats
     first = broken[hit].argmax(axis=1)
     missing = needed & ~day.code[hit, first + 1]
     when[hit] = day.time_s[hit, first]
-    what[hit] = np.select(
-        [(missing & IDLE) > 0, (missing & CHARGING) > 0], [Drop.IN_USE, Drop.NOT_CHARGING], Drop.METERED
-    )
+    # Wi-Fi first: of what is broken at one time, only this forbids an upload too.
+    what[hit] = np.select([(missing & WIFI) > 0, (missing & IDLE) > 0], [Drop.METERED, Drop.IN_USE], Drop.NOT_CHARGING)
     return when, what
 
 

@@ -97,7 +97,7 @@ class Battery:
         return level
 
     def set(self, devices: Indices, level_joules: Floats, at_s: float | Floats) -> None:
-        """Write down what is in devices' batteries at a time, between 0 and full; ``[n]``, each device once."""
+        """Write down what is in devices' batteries at a time, between 0 and full; ``[n]``, the last counts."""
         self.level_joules[devices] = np.clip(level_joules, 0.0, self.capacity_joules[devices])
         self.at_s[devices] = at_s
 

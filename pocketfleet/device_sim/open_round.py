@@ -4,12 +4,12 @@ A device's story within a round depends on no other device's, but for two things
 closes. So stories are worked out for many devices at once, and those that begin too late are taken back. Rules:
 
 1. When a round opens, devices come in an order drawn anew for it (``draws.walk``): all at once, or, with ``pace_s``
-   above 0, spread evenly over ``pace_s`` seconds. So no device asks more than once in ``pace_s``, and a million devices
-   do not all ask at once (pace steering, as in Bonawitz et al. 2019, arXiv:1902.01046, section 2.3).
-2. One that may not train, or is busy, comes again: after ``pace_s``; without a pace when its conditions change, when it
-   is free again, and at the latest after ``LOOK_EVERY_S``.
+   above 0, spread evenly over ``pace_s`` seconds. So a million devices do not all ask at once (pace steering, as in
+   Bonawitz et al. 2019, arXiv:1902.01046, section 2.3).
+2. One that may not train, or is busy, comes again: after ``pace_s``, but not before ``LOOK_EVERY_S``; without a pace
+   when its conditions change, when it is free again, and at the latest after ``LOOK_EVERY_S``.
 3. One that may train checks in. While slots are free it gets an assignment and starts, afterwards it is turned away.
-   Those that come again while every slot is taken are not counted.
+   Those that come again later than the last slot was taken are not counted.
 4. One that drops out backs off, looks again and, if it may train, takes the slot that is still its own.
 5. The round closes with the cohort's last report or at its deadline, whichever comes first; nobody comes from then on.
 """
@@ -90,6 +90,7 @@ class OpenRound:
         self._reports_s = np.empty(0)  # when the attempts so far report, sorted
         self._flights: list[Flights] = []
         self._looks: list[Look] = []
+        self._noted = 0  # looks that were written down before the end
         self._turned_away: list[Look] = []
         self._waiting = np.empty(0, dtype=np.int64)
         self._waiting_until_s = np.empty(0)
@@ -150,13 +151,17 @@ class OpenRound:
     def _again_s(self, device: Int64s, at_s: Floats) -> Floats:
         """Rule 2, of those that may not train."""
         if self._plan.pace_s > 0.0:
-            return at_s + self._plan.pace_s
+            return at_s + self._again_after_s
         return np.minimum(self._population.next_change_s(device, at_s), at_s + LOOK_EVERY_S)
 
     def _freed_s(self, free_s: Floats, at_s: Floats) -> Floats:
         """Rule 2, of those that are busy: with a pace, the first of their times at which they are free."""
-        pace_s = self._plan.pace_s
-        return free_s if pace_s == 0.0 else at_s + pace_s * np.ceil((free_s - at_s) / pace_s)
+        again_s = self._again_after_s
+        return free_s if self._plan.pace_s == 0.0 else at_s + again_s * np.ceil((free_s - at_s) / again_s)
+
+    @property
+    def _again_after_s(self) -> float:
+        return max(self._plan.pace_s, LOOK_EVERY_S)
 
     def _start(self, look: Look, *, slots: int) -> int:
         """The first ``slots`` of eligible devices, in order of time, start; returns how many."""
@@ -179,6 +184,8 @@ class OpenRound:
             first_s = float(self._waiting_until_s.min())
             if first_s >= self._end_s():
                 return
+            if not self._flights:
+                self._note_looks()
             before = len(self._looks)
             until_s = min(first_s + LOOK_EVERY_S, self._end_s())
             eligible, self._waiting, self._waiting_until_s = self._wait(self._waiting, self._waiting_until_s, until_s)
@@ -186,6 +193,13 @@ class OpenRound:
             if self._slots == 0:
                 filled_s = float(self._flights[-1]["start_s"][-1])
                 self._looks[before:] = [look.rows(look.at_s <= filled_s) for look in self._looks[before:]]
+
+    def _note_looks(self) -> None:
+        """Write down looks that nothing can take back: a round that nobody can start in may last for weeks."""
+        looks = _joined(self._looks)
+        self._population.remember(looks)
+        self._noted += len(looks.device)
+        self._looks = [looks.rows(looks.device[:0])]
 
     def _wait(self, device: Int64s, again_s: Floats, until_s: float) -> tuple[Look, Int64s, Floats]:
         """Let devices come again and again until they may train, or ``until_s``.
@@ -230,13 +244,13 @@ class OpenRound:
             looks = looks.rows(looks.at_s < end_s)
             self._population.remember(looks)
         turned_away = _joined(self._turned_away) if self._turned_away else None
-        late = turned_away.at_s < end_s if turned_away is not None else np.empty(0, dtype=np.bool_)
+        in_time = turned_away.at_s < end_s if turned_away is not None else np.empty(0, dtype=np.bool_)
         return Played(
             flights=flights[np.argsort(flights["start_s"], kind="stable")],
-            turned_away=turned_away.device[late] if turned_away is not None else np.empty(0, dtype=np.int64),
-            turned_away_s=turned_away.at_s[late] if turned_away is not None else np.empty(0),
+            turned_away=turned_away.device[in_time] if turned_away is not None else np.empty(0, dtype=np.int64),
+            turned_away_s=turned_away.at_s[in_time] if turned_away is not None else np.empty(0),
             closes_s=closes_s if closes_s <= self._horizon_s else np.inf,
-            looks=len(looks.device) if looks is not None else 0,
+            looks=self._noted + (len(looks.device) if looks is not None else 0),
         )
 
 

@@ -62,7 +62,12 @@ class Run:
         return pd.read_parquet(self.path / "devices.parquet")
 
     def weights(self) -> Weights:
-        """The trained global model: trainable weights, batch-norm statistics and frozen weights by name."""
+        """The trained global model: trainable weights, batch-norm statistics and frozen weights by name.
+
+        Raises:
+            InputError: the run was timing only.
+        """
+        self._check_trained()
         initial = Bundle.load(self.path / "bundle").weights()
         trained = tensors_from_bytes((self.path / MODEL).read_bytes())
         return replace(
@@ -75,8 +80,9 @@ class Run:
         """The model that a device trained last and keeps.
 
         Raises:
-            InputError: the device has not taken part.
+            InputError: the device has not taken part, or the run was timing only.
         """
+        self._check_trained()
         if not 0 <= device < len(self.devices) or self.devices["trained_version"][device] < 0:
             raise InputError(f"device {device} has no model of its own: it is not of this fleet or was never accepted")
         rounds = [int(file.stem.rpartition("-")[2]) for file in self._kept.glob(f"{device:07d}-*.safetensors")]
@@ -88,11 +94,17 @@ class Run:
             buffers={name: own[name] for name in model.buffers},
         )
 
+    def _check_trained(self) -> None:
+        if self.summary["timing_only"]:
+            raise InputError(
+                f"the run in {self.path} was timing only: nothing was trained; run it without --timing-only"
+            )
+
     def export(self, out: Path | str) -> Bundle:
         """Write a bundle with the trained global model in it: what goes to real phones.
 
         Raises:
-            InputError: ``out`` exists.
+            InputError: ``out`` exists, or the run was timing only.
         """
         return with_weights(Bundle.load(self.path / "bundle"), self.weights(), out=Path(out))
 

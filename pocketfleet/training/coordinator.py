@@ -32,8 +32,9 @@ gets columns of answers. Rules of the synchronous round:
     same answers. Equal times are in order. Time starts at 0 and never decreases, within a batch or over
     calls, with one exception: reports may be earlier than check-ins that were answered before them (a
     simulator settles a round's check-ins at once, then its reports), though never earlier than reports
-    or a closing, and none of them may complete the cohort before the open round's latest check-in. Wrong
-    input raises ``ValueError`` and nothing has changed.
+    or a closing, and none of them may complete the cohort before the open round's latest check-in. The
+    order of the calls is what counts: a driver that does so must not bring a device's check-in before
+    that device's own earlier report. Wrong input raises ``ValueError`` and nothing has changed.
 11. A device may still work on an assignment of a closed round (and will be late) and check in to the
     open one freely; rule 5 looks at the open round only. Silence frees no slot: a device that drops out
     holds its own until it checks in again or the round closes.

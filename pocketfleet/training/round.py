@@ -31,8 +31,8 @@ class RoundPlan:
         deadline_s: seconds a round waits after its first assignment.
         interval_s: seconds from a round's first assignment to the earliest first assignment of the next;
             0: at once, when the round closes.
-        pace_s: devices are told to come no more often than this, spread evenly; 0: all at once when a round opens.
-            The coordinator answers whoever comes; it is for those that tell devices when to come.
+        pace_s: a round's devices are told to come spread evenly over so long; 0: all at once when it opens. The
+            coordinator answers whoever comes; it is for those that tell devices when to come.
     """
 
     cohort: int

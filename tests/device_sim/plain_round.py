@@ -81,11 +81,11 @@ class PlainRound:
 
     def again_s(self, device: int, time_s: float) -> float:
         if self.plan.pace_s > 0.0:
-            return time_s + self.plan.pace_s
+            return time_s + max(self.plan.pace_s, LOOK_EVERY_S)
         change_s = float(self.population.next_change_s(np.array([device]), np.array([time_s]))[0])
         return min(change_s, time_s + LOOK_EVERY_S)
 
     def when_free_s(self, free_s: float, time_s: float) -> float:
         while self.plan.pace_s > 0.0 and time_s < free_s:
-            time_s += self.plan.pace_s
+            time_s += max(self.plan.pace_s, LOOK_EVERY_S)
         return time_s if self.plan.pace_s > 0.0 else free_s

@@ -104,6 +104,12 @@ def test_without_wifi_partial_work_cannot_be_uploaded() -> None:
     )
 
 
+def test_one_that_leaves_home_uploads_nothing() -> None:
+    # Unplugged and off Wi-Fi at one time, as a recorded day may have it.
+    found = attempt((0, "charging", 119.0, 500.0), (0, "wifi", 119.0, 500.0))
+    assert (found.stage[0], found.drop[0], found.end_s[0]) == (Stage.TRAIN, Drop.METERED, 119.0)
+
+
 def test_a_low_battery_ends_training_but_not_the_report() -> None:
     # 13 s of training: 3 steps of 4 s; upload till 143 s.
     found = attempt(battery_lasts_s=13.0)

@@ -37,8 +37,10 @@ def test_the_clock_alone_makes_the_very_events_of_training(boston_bundle: Bundle
     assert timed.summary["metrics"] == {"initial": {}, "last": {}, "mean_of_last_five": {}}
     assert timed.summary["personalisation"]["devices"] == 0
     assert timed.rounds["train_loss"].isna().all()
-    with pytest.raises(InputError, match="has no model of its own"):
-        timed.personalised(int(timed.devices["accepted"].argmax()))
+    for ask in (timed.weights, lambda: timed.personalised(0), lambda: timed.export(tmp_path / "trained-bundle")):
+        with pytest.raises(InputError, match="was timing only: nothing was trained"):
+            ask()
+    assert not (tmp_path / "trained-bundle").exists()
 
 
 def test_some_hours_of_many_phones_costs_what_its_rounds_ask_for(boston_bundle: Bundle, tmp_path: Path) -> None:

@@ -251,6 +251,34 @@ def test_without_a_kink_no_more_than_the_rule_is_allowed() -> None:
     assert "2.bias" in failed
 
 
+class SlightlyFast(EagerSession):
+    """Every step goes 0.025 % too far; its gradient, read from the momentum, is right."""
+
+    def train_step(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
+    ) -> Step:
+        loss, end = super().train_step(state, x, y, hyper, dropout_seed=dropout_seed)
+        far = {name: value + 2.5e-4 * (value - state.trainable[name]) for name, value in end.trainable.items()}
+        return loss, replace(end, trainable=far)
+
+
+def test_a_gradient_that_is_nothing_but_rounding_is_no_kink() -> None:
+    # A bias before batch normalisation: its gradient is rounding, which moves all the time. The rest is smooth.
+    task = toy.Toy(lambda: nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4)), 3)
+    model = initial_model(task, seed=0)
+    examples = task.train_examples()
+    report = run_gate(
+        {"fake": SlightlyFast(task, model, SETTINGS)},
+        EagerSession(task, model, SETTINGS),
+        weights=model_weights(model, examples.x[:2]),
+        examples=examples,
+        settings=SETTINGS,
+        hyper={"learning_rate": 0.05, "momentum": 0.9},
+        max_batch=MAX_BATCH,
+    )
+    assert "20 steps" in failed_checks(report)
+
+
 def test_no_number_is_an_error() -> None:
     assert "20 steps" in failed_checks(gate(Diverging()))
 
