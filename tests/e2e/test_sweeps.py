@@ -155,6 +155,8 @@ def test_a_sweep_that_was_ended_goes_on(boston_bundle: Bundle, tmp_path: Path, h
     arguments += ["--out", "sweep", *settings(boston_bundle, "rounds.interval_s=60.0")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     call = {"cwd": tmp_path, "env": environment, "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # Tests that run in the background ignore interrupts, and so would what they start.
+    call["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     midst = tmp_path / "sweep" / "count=200"
     with subprocess.Popen([*program(tmp_path), *arguments], start_new_session=True, **call) as process:
         wait_until(lambda: any(folder.name.isdigit() for folder in midst.glob("checkpoints/*")), process)
