@@ -40,7 +40,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_result_and_a_picture_are_left(written: Path) -> None:
     raw = json.loads(written.read_text())
-    assert (raw["kind"], raw["schema_version"]) == ("pocketfleet-bench", 1)
+    assert (raw["kind"], raw["schema_version"]) == ("pocketfleet-bench", 2)
     assert (written.parent / "out.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -116,7 +116,8 @@ def _operators(axes: Any, report: BenchReport) -> None:  # noqa: ANN401 - matplo
         named = [(row.name, row.seconds) for row in one.profile.operators[:_NAMED_OPERATORS]]
         others = sum(row.seconds for row in one.profile.operators[_NAMED_OPERATORS:])
         parts = [*zip(named, _SLICES, strict=False), (("others", others), "#000000")]
-        parts.append((("unaccounted", max(one.profile.unaccounted_s, 0.0)), _UNACCOUNTED))
+        outside_s = one.profile.profiler_s + max(one.profile.unaccounted_s, 0.0)
+        parts.append((("profiler and unaccounted", outside_s), _UNACCOUNTED))
         left = 0.0
         for (name, seconds), colour in parts:
             share = seconds / one.profile.step_s

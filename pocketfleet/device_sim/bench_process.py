@@ -215,6 +215,7 @@ def _profile(bundle: Bundle, request: ProcessRequest) -> Profile:
         batch=batch,
         steps=rules.least_steps,
         step_s=found.step_s,
+        profiler_s=found.profiler_s,
         unaccounted_s=found.unaccounted_s,
         operators=tuple(OperatorRow(name=row.name, calls=row.calls, seconds=row.seconds) for row in found.operators),
     )

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # Raised whenever a reader of the old form would misunderstand the new one.
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 # How a file of ours is known before its version is looked at.
 _KIND: Literal["pocketfleet-bench"] = "pocketfleet-bench"
@@ -130,7 +130,8 @@ class OperatorRow(BaseModel):
 class Profile(BaseModel):
     """One step by operator, in the runtime's own words, under its profiler and on one thread.
 
-    ``unaccounted_s`` is ``step_s`` less the operators' seconds.
+    ``profiler_s`` is what the profiler took for its own notes outside of operators, where that is known;
+    ``unaccounted_s`` is ``step_s`` less that and the operators' seconds.
     """
 
     model_config = _STRICT
@@ -138,6 +139,7 @@ class Profile(BaseModel):
     batch: int = Field(ge=1)
     steps: int = Field(ge=1)
     step_s: float = Field(gt=0.0)
+    profiler_s: float = Field(ge=0.0)
     unaccounted_s: float
     operators: tuple[OperatorRow, ...]
 
@@ -205,7 +207,7 @@ class BenchReport(BaseModel):
 
     model_config = _STRICT
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     kind: Literal["pocketfleet-bench"] = _KIND
     suite: str | None
     rules: Rules

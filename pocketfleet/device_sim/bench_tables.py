@@ -127,6 +127,8 @@ def _profile_table(result: WorkloadResult, measured: RuntimeMeasurement, profile
         rows.append(
             (f"{len(rest)} others", f"{sum(row.calls for row in rest):g}", sum(row.seconds for row in rest)),
         )
+    if profile.profiler_s:
+        rows.append(("(profiler's notes)", "", profile.profiler_s))
     rows.append(("(unaccounted)", "", profile.unaccounted_s))
     return Table(
         title=f"measured: {result.workload} on {measured.runtime} by operator, batch {profile.batch}, "

@@ -27,12 +27,16 @@ class StepProfile:
     Attributes:
         operators: the slowest first.
         step_s: seconds of one whole step, measured in the same steps as the operators.
+        profiler_s: of these, what the profiler took for its own notes outside of operators, where that is known.
     """
 
     operators: tuple[OperatorTime, ...]
     step_s: float
+    profiler_s: float = 0.0
 
     @property
     def unaccounted_s(self) -> float:
-        """Seconds of a step outside its operators: planning, binding, the profiler itself."""
-        return self.step_s - sum(operator.seconds for operator in self.operators)
+        """Seconds of a step outside its operators and the profiler's notes: planning, binding, going on to the next."""
+        rest_s = self.step_s - self.profiler_s - sum(operator.seconds for operator in self.operators)
+        # Under a picosecond it is the sum's own rounding.
+        return rest_s if abs(rest_s) > 1e-12 else 0.0

@@ -41,7 +41,8 @@ def measurement(runtime: str, *runs: ProcessRun, sustained: tuple[SustainedPoint
         batch=8,
         steps=20,
         step_s=0.010,
-        unaccounted_s=0.001,
+        profiler_s=0.0005,
+        unaccounted_s=0.0005,
         operators=(
             OperatorRow(name="Gemm", calls=3.0, seconds=0.006),
             OperatorRow(name="Add", calls=9.0, seconds=0.003),

@@ -36,9 +36,9 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     [
         ("{", "cannot be read as JSON"),
         ("[1]", "is no result of a benchmark"),
-        ('{"schema_version": 1}', "is no result of a benchmark"),
-        ('{"kind": "pocketfleet-bench", "schema_version": 2}', "schema_version must be 1, got 2; measure again"),
-        ('{"kind": "pocketfleet-bench", "schema_version": 1}', "suite: Field required"),
+        ('{"schema_version": 2}', "is no result of a benchmark"),
+        ('{"kind": "pocketfleet-bench", "schema_version": 1}', "schema_version must be 2, got 1; measure again"),
+        ('{"kind": "pocketfleet-bench", "schema_version": 2}', "suite: Field required"),
     ],
 )
 def test_what_is_no_report(tmp_path: Path, text: str, message: str) -> None:

@@ -36,7 +36,8 @@ def test_a_report_reads_from_measured_to_predicted() -> None:
     assert [(row["operator"], row["share"]) for row in operators.rows] == [
         ("Gemm", "60.0%"),
         ("Add", "30.0%"),
-        ("(unaccounted)", "10.0%"),
+        ("(profiler's notes)", "5.0%"),
+        ("(unaccounted)", "5.0%"),
     ]
     assert sustained.rows[0]["last / first"] == "1.50"
     assert [row["onnx"] for row in phones.rows] == ["10 ms, 20 mJ, fits", "50 ms, 100 mJ, DOES NOT FIT"]

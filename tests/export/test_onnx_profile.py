@@ -29,12 +29,27 @@ def test_the_quicker_half_of_the_last_steps_counts() -> None:
     # Warm-up, then three steps, of which the second was interrupted.
     events += _run(100, gemm=50, dur=60) + _run(200, gemm=4, dur=10) + _run(300, gemm=80, dur=95)
     events += _run(400, gemm=6, dur=14)
-    profile = _profile(events, steps=3)
+    profile = _profile(events, steps=3, plain_s=20e-6)
     assert [(operator.name, operator.calls) for operator in profile.operators] == [("Gemm", 1.0), ("Relu", 2.0)]
     # (4 + 6) / 2 and 2 + 1 microseconds of (10 + 14) / 2.
     assert [operator.seconds for operator in profile.operators] == [pytest.approx(5e-6), pytest.approx(3e-6)]
     assert profile.step_s == pytest.approx(12e-6)
     assert profile.unaccounted_s == pytest.approx(4e-6)
+
+
+@pytest.mark.parametrize(
+    ("plain_s", "profiler_s"),
+    [
+        (9e-6, 3e-6),  # 12 us under the profiler, 9 without
+        (2e-6, 4e-6),  # 4 us lie outside of operators: what the profiler adds within them stays theirs
+        (13e-6, 0.0),
+    ],
+)
+def test_the_profilers_notes_are_what_it_adds_outside_of_operators(plain_s: float, profiler_s: float) -> None:
+    events = _run(200, gemm=4, dur=10) + _run(300, gemm=80, dur=95) + _run(400, gemm=6, dur=14)
+    profile = _profile(events, steps=3, plain_s=plain_s)
+    assert profile.profiler_s == pytest.approx(profiler_s)
+    assert profile.unaccounted_s == pytest.approx(4e-6 - profiler_s)
 
 
 def test_a_training_step_by_operator(normalised_bundle: Bundle) -> None:
