@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.exporter import export_task
 from pocketfleet.export.model_version import with_weights
 from pocketfleet.export.session import EagerSession
+from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.training.task import load_task
 
 __all__ = ["resume", "simulate"]
@@ -73,8 +73,7 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
     path = Path(out)
     parts = Parts.of(experiment, given_path(experiment))
     RunDirectory.check_free(path, force=force)
-    staging = _staging(path)
-    try:
+    with _staged(path) as staging:
         _make_bundle(experiment, parts, staging / "bundle", observer)
         directory = RunDirectory.create(path, experiment.to_toml(), force=force)
         try:
@@ -82,26 +81,24 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
         except BaseException:
             directory.close()
             raise
-    finally:
-        shutil.rmtree(staging)
     return _run(experiment, parts, directory, observer)
 
 
-def _staging(path: Path) -> Path:
-    """An empty folder beside the run directory.
+@contextlib.contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """An empty folder beside the run directory, this process's own; removed at the end.
 
-    Exported here, a model that cannot be exported leaves no run, and an earlier one whole. What a kill left of an
-    earlier export is replaced.
+    Exported here, a model that cannot be exported leaves no run, and an earlier one whole.
     """
     path = path.absolute()
-    folder = path.with_name(f".{path.name}.export")
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as exc:
-        raise InputError(f"--out {path}: cannot write beside it: {exc}") from exc
-    return folder
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clear_stale(path)
+            folder = stack.enter_context(staged(path))
+        except OSError as exc:
+            raise InputError(f"--out {path}: cannot write beside it: {exc}") from exc
+        yield folder
 
 
 def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer = _silent) -> Run:

@@ -121,9 +121,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put finished runs into one table: where their experiments differ, and by how much the results do."""
-    from pocketfleet.device_sim.comparison_tables import csv_text, write_whole
+    from pocketfleet.device_sim.comparison_tables import csv_text
     from pocketfleet.device_sim.report import Run
     from pocketfleet.device_sim.run_comparison import changed_keys, comparison_rows, flat_experiment
+    from pocketfleet.whole_file import write_whole
 
     if len(runs) < 2:
         raise InputError("compare takes two runs or more; the differences are to the first")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pocketfleet.assembly import Parts, given_path
-from pocketfleet.device_sim.comparison_tables import write_whole
 from pocketfleet.device_sim.run_comparison import changed_keys, flattened
 from pocketfleet.device_sim.run_directory import EXPERIMENT, SUMMARY
 from pocketfleet.device_sim.sweep import Variation, bundle_group, combinations, folder_name
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment, parsed_settings
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["PlannedRun", "plan_runs"]
 

@@ -10,16 +10,13 @@ Rules:
 """
 
 import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from pocketfleet.device_sim.child_process import end_with_parent, interrupts_ignored
 from pocketfleet.errors import PocketfleetError
 from pocketfleet.simulation import resume, simulate
 from pocketfleet.sweep_plan import PlannedRun
@@ -110,24 +107,11 @@ def _started(run: PlannedRun, bundle: Path | None) -> _Running:
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_run_one, args=(run, bundle, sending), name=run.name)
-    with _interrupts_ignored():
+    with interrupts_ignored():
         process.start()
     # Held open here, it would hide the end of the process.
     sending.close()
     return _Running(run=run, process=process, pipe=receiving)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which reaches all of a terminal: this process alone decides to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _end(running: Sequence[_Running]) -> None:
@@ -140,7 +124,7 @@ def _end(running: Sequence[_Running]) -> None:
 
 def _run_one(run: PlannedRun, bundle: Path | None, pipe: Connection) -> None:
     """A run's process, whole."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         _simulated(run, bundle, told=lambda stage: pipe.send((stage, "")))
     except PocketfleetError as exc:
@@ -166,11 +150,3 @@ def _simulated(run: PlannedRun, bundle: Path | None, *, told: Callable[[str], No
         table["task"]["bundle"] = str(bundle.resolve())
         experiment = type(experiment).from_table(table)
     simulate(experiment, run.path, observer=observer)
-
-
-def _exit_with_parent() -> None:
-    """Do not outlive a killed sweep."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

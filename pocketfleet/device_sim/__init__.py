@@ -10,10 +10,12 @@ Read in this order:
    ``availability_trace``, ``trace_events``, ``trace_formats`` (``flash_trace``, ``fedscale_trace``, ``plain_pickle``).
 4. ``attempt``: a device's way through a round, ``flight`` its row; ``ledger``: what it has done so far;
    ``population``: all at work.
-5. ``device_data``, ``client``, ``device_store``, ``workers``: what a device computes, keeps, and on which process.
+5. ``device_data``, ``client``, ``device_store``, ``workers`` (``child_process``): what a device computes, keeps,
+   and on which process.
 6. ``open_round``, ``global_model`` (or ``clock_only``), ``simulator``: the walk of a round, from check-in to the next
    model.
-7. ``events``, ``run_directory``, ``tables``, ``report``: what a run leaves behind.
+7. ``events``, ``run_directory``, ``tables``, ``report``: what a run leaves behind. ``run_comparison`` puts runs side by
+   side (``comparison_tables``), ``sweep`` is a grid of them (``sweep_directory``).
 8. ``bench``: how long a bundle's steps take on this machine (``bench_process``, ``bench_inputs``), on phones
    (``bench_prediction``), and of the common ``bench_suite`` (``bench_models``); ``bench_report`` is the file,
    ``bench_comparison``, ``bench_tables`` and ``bench_plot`` are made of it.

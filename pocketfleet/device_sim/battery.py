@@ -101,11 +101,6 @@ class Battery:
         self.level_joules[devices] = np.clip(level_joules, 0.0, self.capacity_joules[devices])
         self.at_s[devices] = at_s
 
-    def ratio(self, devices: Indices) -> Floats:
-        """Level over capacity at each device's timestamp, ``float64 [n]``."""
-        ratio: Floats = self.level_joules[devices] / self.capacity_joules[devices]
-        return ratio
-
     def state(self) -> dict[str, Floats]:
         """A copy of what changes, for a checkpoint: ``level_joules`` and ``at_s``."""
         return {"level_joules": self.level_joules.copy(), "at_s": self.at_s.copy()}

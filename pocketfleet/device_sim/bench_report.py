@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import Runtime
+from pocketfleet.whole_file import write_whole
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -220,10 +221,8 @@ class BenchReport(BaseModel):
         Raises:
             InputError: ``path`` cannot be written.
         """
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, self.model_dump_json(indent=2) + "\n")
         except OSError as exc:
             raise InputError(
                 f"{path} cannot be written: {exc.strerror}; name a file in a folder that is there"

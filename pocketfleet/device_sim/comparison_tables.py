@@ -8,12 +8,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from pocketfleet.device_sim.bench_tables import Table
 from pocketfleet.device_sim.run_comparison import DIFFERENCE, LOST, Row
 
-__all__ = ["comparison_tables", "csv_text", "write_whole"]
+__all__ = ["comparison_tables", "csv_text"]
 
 _UNKNOWN = "-"
 _LEARNT = "What was learnt"
@@ -134,10 +133,3 @@ def csv_text(rows: Sequence[Row]) -> str:
             {name: _plain(value) if isinstance(value, list | dict) else value for name, value in row.items()}
         )
     return text.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

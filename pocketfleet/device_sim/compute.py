@@ -30,7 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.efficiency import ClassCost, Efficiency, Profile, load_efficiency
+from pocketfleet.device_sim.efficiency import Efficiency, Profile
 from pocketfleet.device_sim.operator_class import operator_classes
 from pocketfleet.device_sim.phone import Phone
 from pocketfleet.device_sim.threads import peak_flops as peak_of_threads
@@ -38,9 +38,6 @@ from pocketfleet.export.footprint import Operator
 
 __all__ = [
     "PARALLEL_CLASSES",
-    "ClassCost",
-    "Efficiency",
-    "load_efficiency",
     "program_seconds",
     "shared_peak_flops",
     "step_seconds",

@@ -25,7 +25,6 @@ __all__ = [
     "ClassCost",
     "Efficiency",
     "Profile",
-    "load_efficiency",
     "load_profile",
     "profile_of_rows",
     "write_profile",
@@ -125,18 +124,6 @@ def load_profile(path: str | Path = "") -> Profile:
         return _packaged()
     own = profile_of_rows(str(path), file_rows(Path(path), columns=_COLUMNS))
     return Profile(where=str(path), efficiencies={**_packaged().efficiencies, **own.efficiencies})
-
-
-def load_efficiency(runtime: str) -> Efficiency:
-    """The packaged efficiency of a runtime, for any phone.
-
-    Raises:
-        InputError: there is none; the message lists the runtimes.
-    """
-    known = tuple(name for name, phone in _packaged().efficiencies if phone == ANY_PHONE)
-    if runtime not in known:
-        raise InputError(f"fleet.program must be one of {', '.join(known)}, got {runtime!r}")
-    return _packaged().efficiency(runtime)
 
 
 def write_profile(profile: Profile, path: Path, *, confidence: str, source: str) -> None:

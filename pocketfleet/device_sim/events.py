@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-__all__ = ["COLUMNS", "KINDS", "REASONS", "EventLog", "EventsHash", "in_order", "ordered"]
+__all__ = ["COLUMNS", "KINDS", "REASONS", "EventLog", "EventsHash", "in_order"]
 
 # Column names and types of the log; ``steps`` counts training steps of the row.
 COLUMNS = {
@@ -122,13 +122,10 @@ class EventLog:
         return pd.DataFrame(table, copy=False)
 
 
-def ordered(events: pd.DataFrame) -> pd.DataFrame:
-    """Rows by (time, sequence), the sequence numbered anew."""
-    return _numbered(_sorted(events), first=0)
-
-
 def in_order(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
-    """All rows of a log that was written in parts, ``ordered``, in pieces: little more than a part is held at a time.
+    """All rows of a log that was written in parts, by (time, sequence), the sequence numbered anew; in pieces.
+
+    Little more than a part is held at a time.
 
     Args:
         parts: Parquet files of ``EventLog.take``'s tables. Only the last rows of a part may be later than the first of

@@ -88,12 +88,13 @@ class OpenRound:
         self._slots = plan.selected
         self._deadline_s = np.inf
         self._reports_s = np.empty(0)  # when the attempts so far report, sorted
-        self._flights: list[Flights] = []
-        self._looks: list[Look] = []
-        self._noted = 0  # looks that were written down before the end
-        self._turned_away: list[Look] = []
+        self._flights = [no_flights()]
         self._waiting = np.empty(0, dtype=np.int64)
         self._waiting_until_s = np.empty(0)
+        nobody = population.look(self._waiting, self._waiting_until_s)
+        self._looks = [nobody]
+        self._noted = 0  # looks that were written down before the end
+        self._turned_away = [nobody]
 
     def play(self) -> Played:
         """Let everybody come; see the module's rules."""
@@ -124,7 +125,7 @@ class OpenRound:
             at_s = self._opens_s + pace_s * place / places
             early = at_s < self._end_s()
             yield device[early], at_s[early]
-            found = self._looks[-1].eligible if self._looks else np.empty(0)
+            found = self._looks[-1].eligible
             share = max(float(found.mean()) if len(found) else share, 0.01)
             start = stop
 
@@ -184,7 +185,7 @@ class OpenRound:
             first_s = float(self._waiting_until_s.min())
             if first_s >= self._end_s():
                 return
-            if not self._flights:
+            if self._deadline_s == np.inf:
                 self._note_looks()
             before = len(self._looks)
             until_s = min(first_s + LOOK_EVERY_S, self._end_s())
@@ -237,20 +238,17 @@ class OpenRound:
         closes_s, end_s = self._closes_s(), self._end_s()
         for flights in reversed(self._flights):
             self._population.take_back(flights[flights["start_s"] >= end_s])
-        flights = np.concatenate(self._flights) if self._flights else no_flights()
+        flights = np.concatenate(self._flights)
         flights = flights[flights["start_s"] < end_s]
-        looks = _joined(self._looks) if self._looks else None
-        if looks is not None:
-            looks = looks.rows(looks.at_s < end_s)
-            self._population.remember(looks)
-        turned_away = _joined(self._turned_away) if self._turned_away else None
-        in_time = turned_away.at_s < end_s if turned_away is not None else np.empty(0, dtype=np.bool_)
+        looks, turned_away = _joined(self._looks), _joined(self._turned_away)
+        looks, turned_away = looks.rows(looks.at_s < end_s), turned_away.rows(turned_away.at_s < end_s)
+        self._population.remember(looks)
         return Played(
             flights=flights[np.argsort(flights["start_s"], kind="stable")],
-            turned_away=turned_away.device[in_time] if turned_away is not None else np.empty(0, dtype=np.int64),
-            turned_away_s=turned_away.at_s[in_time] if turned_away is not None else np.empty(0),
+            turned_away=turned_away.device,
+            turned_away_s=turned_away.at_s,
             closes_s=closes_s if closes_s <= self._horizon_s else np.inf,
-            looks=self._noted + (len(looks.device) if looks is not None else 0),
+            looks=self._noted + len(looks.device),
         )
 
 

@@ -11,7 +11,6 @@ Rules:
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -28,8 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pocketfleet.errors import InputError
+from pocketfleet.folder_lock import LOCK, try_lock
 from pocketfleet.training.update import UpdateError, tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["Checkpoint", "RunDirectory"]
 
@@ -71,7 +72,7 @@ class RunDirectory:
         # The summary first: a half-deleted run is not complete. The experiment last: it is still known for a run.
         rank = {SUMMARY: 0, EXPERIMENT: 2}
         for item in sorted(path.iterdir(), key=lambda item: rank.get(item.name, 1)):
-            if item.name != _LOCK:
+            if item.name != LOCK:
                 shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         directory.write_text(EXPERIMENT, experiment_toml)
         return directory
@@ -83,7 +84,7 @@ class RunDirectory:
             if place.exists() and not place.is_dir():
                 raise InputError(f"--out {path}: {place} is a file; name a folder")
         # A lock alone is what is left of a run that was killed before it wrote anything.
-        if not path.is_dir() or all(item.name == _LOCK for item in path.iterdir()):
+        if not path.is_dir() or all(item.name == LOCK for item in path.iterdir()):
             return
         if not (path / EXPERIMENT).is_file():
             raise InputError(f"--out {path} holds files that are no run of pocketfleet; name another folder")
@@ -146,9 +147,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        write_whole(self.path / name, text)
 
     def write_parts(self, number: int, tables: Mapping[str, pd.DataFrame]) -> None:
         """Write the rows that came since the last checkpoint."""
@@ -222,8 +221,7 @@ class RunDirectory:
 
     def finish(self, tables: Mapping[str, pd.DataFrame], model: Tensors, summary: Mapping[str, Any]) -> None:
         """Write whole tables, the last model (trainable weights and buffers) and the summary; delete the parts."""
-        (self.path / f".{MODEL}.partial").write_bytes(tensors_to_bytes(model))
-        (self.path / f".{MODEL}.partial").replace(self.path / MODEL)
+        write_whole(self.path / MODEL, tensors_to_bytes(model))
         for name, table in tables.items():
             self.write_table(name, [table])
         self.write_text(SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
@@ -236,16 +234,10 @@ class RunDirectory:
         return [folder for folder in (self.path / "checkpoints").glob("*") if folder.name.isdigit()]
 
 
-_LOCK = ".lock"
-
-
 def _locked(path: Path) -> IO[str]:
-    lock = (path / _LOCK).open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        lock.close()
-        raise InputError(f"another process is writing to {path}; wait for it, or name another folder") from exc
+    lock = try_lock(path)
+    if lock is None:
+        raise InputError(f"another process is writing to {path}; wait for it, or name another folder")
     return lock
 
 

@@ -8,21 +8,22 @@ Rules:
 3. At most one process writes to it.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pocketfleet.device_sim.comparison_tables import csv_text, write_whole
+from pocketfleet.device_sim.comparison_tables import csv_text
 from pocketfleet.device_sim.run_comparison import Row
 from pocketfleet.device_sim.run_directory import EXPERIMENT
 from pocketfleet.errors import InputError
+from pocketfleet.folder_lock import LOCK, try_lock
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["SweepDirectory"]
 
-SWEEP, TABLE, _LOCK = "sweep.json", "sweep.csv", ".lock"
+SWEEP, TABLE = "sweep.json", "sweep.csv"
 
 
 class SweepDirectory:
@@ -48,7 +49,7 @@ class SweepDirectory:
                 f"--out {path} holds a sweep already: name another folder, go on with it by --resume, or replace it by "
                 "--force"
             )
-        if not is_sweep and path.is_dir() and any(item.name != _LOCK for item in path.iterdir()):
+        if not is_sweep and path.is_dir() and any(item.name != LOCK for item in path.iterdir()):
             raise InputError(f"--out {path} holds files that are no sweep of pocketfleet; name another folder")
 
     @classmethod
@@ -65,12 +66,9 @@ class SweepDirectory:
         """
         cls.check(path, force=force, resume=resume)
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            lock.close()
-            raise InputError(f"another sweep is writing to {path}; wait for it, or name another folder") from exc
+        lock = try_lock(path)
+        if lock is None:
+            raise InputError(f"another sweep is writing to {path}; wait for it, or name another folder")
         directory = cls(path, lock)
         try:
             if force:

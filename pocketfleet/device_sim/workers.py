@@ -5,10 +5,7 @@ Every process computes with one torch thread, so that one process or many give t
 
 import io
 import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +16,7 @@ from typing import Any, Self
 
 import torch
 
+from pocketfleet.device_sim.child_process import end_with_parent, interrupts_ignored
 from pocketfleet.device_sim.client import Assignment, Client, ClientResult
 from pocketfleet.errors import PocketfleetError
 from pocketfleet.training.weights import Tensors, Weights
@@ -66,7 +64,7 @@ class Workers:
                 initargs=(make_client,),
             )
             # The pool starts a process for each call that finds none idle: all of them now, to load side by side.
-            with _interrupts_ignored():
+            with interrupts_ignored():
                 for _ in range(processes):
                     self._pool.submit(_loaded)
 
@@ -109,19 +107,6 @@ class Workers:
             ) from exc
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which reaches all of a terminal: this process alone decides to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _loaded() -> None:
     """Done once a worker process has made its client."""
 
@@ -132,17 +117,9 @@ _client: Client | None = None
 
 def _start_worker(make_client: ClientFactory) -> None:
     global _client
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     _client = make_client()
-
-
-def _exit_with_parent() -> None:
-    """Do not outlive a killed simulator."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _train_chunk(assignments: bytes, model: bytes) -> bytes:

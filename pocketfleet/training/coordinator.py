@@ -51,6 +51,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.training.checked_columns import checked_integers, checked_times, previous_occurrence, require
 from pocketfleet.training.round import (
     Bools,
     CheckInCode,
@@ -165,12 +166,12 @@ class Coordinator:
         Raises:
             ValueError: a device is out of range, a time is not finite or decreases, or lengths differ.
         """
-        times = _checked_times(now_s, floor_s=self._now_s)
-        devices = _checked_integers("device", device, size=times.size)
+        times = checked_times(now_s, floor_s=self._now_s)
+        devices = checked_integers("device", device, size=times.size)
         population = self._newest.size
-        _require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+        require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
         # A segment from `start` must stop at the first device that was already seen at `start` or after.
-        previous = _previous_occurrence(devices)
+        previous = previous_occurrence(devices)
         latest_repeat = None if previous is None else np.maximum.accumulate(previous)
         answers = _turned_away(times.size)
         start = 0
@@ -245,17 +246,17 @@ class Coordinator:
             ValueError: ``num_examples`` is below 1, a time is not finite or decreases, lengths differ, or the cohort
                 would be complete before a check-in that was answered.
         """
-        times = _checked_times(now_s, floor_s=self._reported_s)
-        ids = _checked_integers("assignment_id", assignment_id, size=times.size)
-        examples = _checked_integers("num_examples", num_examples, size=times.size)
-        _require(examples >= 1, examples, "num_examples must be 1 or more")
+        times = checked_times(now_s, floor_s=self._reported_s)
+        ids = checked_integers("assignment_id", assignment_id, size=times.size)
+        examples = checked_integers("num_examples", num_examples, size=times.size)
+        require(examples >= 1, examples, "num_examples must be 1 or more")
         answers = Reports(
             code=np.empty(times.size, np.int8),
             weight=np.zeros(times.size, np.float64),
             staleness=np.full(times.size, -1, np.int64),
         )
         # An id that came earlier in the batch is no longer live, whatever it was answered.
-        previous = _previous_occurrence(ids)
+        previous = previous_occurrence(ids)
         repeated = None if previous is None else previous >= 0
         start = 0
         while start < times.size:
@@ -313,7 +314,7 @@ class Coordinator:
         Raises:
             ValueError: ``now_s`` is not finite or decreases.
         """
-        self._move_to(float(_checked_times([now_s], floor_s=self._now_s)[0]))
+        self._move_to(float(checked_times([now_s], floor_s=self._now_s)[0]))
         self._now_s = self._reported_s = float(now_s)
         closings, self._closings = tuple(self._closings), []
         return closings
@@ -414,40 +415,3 @@ def _turned_away(size: int) -> CheckIns:
         round=np.empty(size, np.int64),
         model_version=np.empty(size, np.int64),
     )
-
-
-def _previous_occurrence(values: Int64s) -> Int64s | None:
-    """Where each value occurred last before its own place, [n] to [n], -1 for a first occurrence; None: all differ."""
-    # Nearly always nothing occurs twice, which a plain sort tells in less than half the time.
-    ordered = np.sort(values)
-    if (ordered[1:] != ordered[:-1]).all():
-        return None
-    previous = np.full(values.size, -1, np.int64)
-    order = values.argsort(kind="stable")
-    same = values[order[1:]] == values[order[:-1]]
-    previous[order[1:][same]] = order[:-1][same]
-    return previous
-
-
-def _checked_times(now_s: npt.ArrayLike, *, floor_s: float) -> Float64s:
-    times = np.asarray(now_s, np.float64)
-    if times.ndim != 1:
-        raise ValueError(f"now_s must be one column [n], got shape {times.shape}")
-    earlier = np.concatenate(([floor_s], times[:-1]))
-    _require(np.isfinite(times) & (times >= earlier), times, f"now_s must be finite and never decrease (now {floor_s})")
-    return times
-
-
-def _checked_integers(name: str, values: npt.ArrayLike, *, size: int) -> Int64s:
-    column = np.asarray(values)
-    if column.shape != (size,):
-        raise ValueError(f"{name} must have the shape of now_s, ({size},), got {column.shape}")
-    if column.size and column.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, got {column.dtype}")
-    return column.astype(np.int64)
-
-
-def _require(fulfilled: Bools, values: npt.NDArray[Any], rule: str) -> None:
-    if not fulfilled.all():
-        index = int(fulfilled.argmin())
-        raise ValueError(f"{rule}, got {values[index]} at index {index}")

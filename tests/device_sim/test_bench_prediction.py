@@ -3,7 +3,8 @@ import pytest
 
 from pocketfleet import Bundle
 from pocketfleet.device_sim.bench_prediction import chosen_phones, predict_phones
-from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.compute import step_seconds
+from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.operator_class import operator_classes
 from pocketfleet.device_sim.phone import find_phone, load_phones
 from pocketfleet.errors import InputError
@@ -31,7 +32,7 @@ def test_a_prediction_is_the_simulations_own(boston_bundle: Bundle) -> None:
         bytes=[operator.bytes for operator in step],
         peak_flops=np.array([pixel.peak_flops_one_thread]),
         memory_bytes_per_s=np.array([pixel.memory_bytes_per_s]),
-        efficiency=load_efficiency("onnx"),
+        efficiency=load_profile().efficiency("onnx"),
     )
     assert rows[3].step_s == pytest.approx(seconds)
     assert rows[3].joules == pytest.approx(seconds * pixel.compute_watts)

@@ -15,7 +15,7 @@ from pocketfleet.device_sim.calibration import (
     hold_out_halves,
     predict_held_out,
 )
-from pocketfleet.device_sim.efficiency import load_efficiency
+from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.measurement import Measurement, read_measurements
 from pocketfleet.errors import InputError
 
@@ -57,7 +57,7 @@ def test_the_packaged_profile_is_the_fit_to_all_that_was_recorded(
     recorded: tuple[Measurement, ...], runtime: str
 ) -> None:
     fitted = calibrate(recorded, start=GENERAL).profile.efficiency(runtime)
-    packaged = load_efficiency(runtime)
+    packaged = load_profile().efficiency(runtime)
     assert packaged.core_peak_flops == pytest.approx(fitted.core_peak_flops, rel=1e-3)
     # Another version of scipy may stop a little elsewhere.
     for name in ("dispatch_s", "fixed_s", "parallel_ratio"):

@@ -4,14 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketfleet.device_sim.compute import (
-    ClassCost,
-    Efficiency,
-    load_efficiency,
     program_seconds,
     shared_peak_flops,
     step_seconds,
 )
-from pocketfleet.device_sim.efficiency import Profile
+from pocketfleet.device_sim.efficiency import ClassCost, Efficiency, Profile, load_profile
 from pocketfleet.device_sim.operator_class import CLASSES
 from pocketfleet.device_sim.phone import find_phone, load_phones
 from pocketfleet.errors import InputError
@@ -109,7 +106,7 @@ def test_unknown_classes_and_unequal_lengths_are_refused() -> None:
 
 @pytest.mark.parametrize("runtime", ["executorch", "onnx"])
 def test_measured_efficiencies_are_ratios(runtime: str) -> None:
-    efficiency = load_efficiency(runtime)
+    efficiency = load_profile().efficiency(runtime)
     assert efficiency.runtime == runtime
     assert set(efficiency.classes) == set(CLASSES)
     for name in CLASSES:
@@ -121,8 +118,11 @@ def test_measured_efficiencies_are_ratios(runtime: str) -> None:
 
 
 def test_an_unknown_runtime_is_told_the_names() -> None:
-    with pytest.raises(InputError, match=r"fleet\.program must be one of executorch, onnx, got 'tflite'"):
-        load_efficiency("tflite")
+    with pytest.raises(
+        InputError,
+        match=r"fleet\.program must be one that efficiency\.csv has a profile of .*onnx on any.*, got 'tflite'",
+    ):
+        load_profile().efficiency("tflite")
 
 
 def test_a_phones_own_figures_beat_those_for_any() -> None:

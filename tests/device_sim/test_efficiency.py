@@ -8,7 +8,6 @@ from pocketfleet.device_sim.efficiency import (
     ClassCost,
     Efficiency,
     Profile,
-    load_efficiency,
     load_profile,
     write_profile,
 )
@@ -36,8 +35,8 @@ def table(folder: Path, changes: dict[str, str | None] | None = None, *, phone: 
 def test_a_phones_own_rows_beat_the_packaged_ones(tmp_path: Path) -> None:
     profile = load_profile(table(tmp_path))
     assert profile.efficiency("onnx", "Pixel 8").ratio("matmul") == 0.5
-    assert profile.efficiency("onnx", "Pixel 3") == load_efficiency("onnx")
-    assert profile.efficiency("executorch", "Pixel 8") == load_efficiency("executorch")
+    assert profile.efficiency("onnx", "Pixel 3") == load_profile().efficiency("onnx")
+    assert profile.efficiency("executorch", "Pixel 8") == load_profile().efficiency("executorch")
     assert profile.has_own("onnx", "Pixel 8")
     assert not profile.has_own("onnx", "Pixel 3")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scripted import ScriptedDay
 
-from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.compute import step_seconds
+from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.eligibility import Reason, Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
@@ -242,7 +243,7 @@ def test_halving_a_link_doubles_that_directions_payload_seconds(direction: str) 
 
 
 def test_halving_flops_or_gflops_changes_the_training_seconds_alone() -> None:
-    efficiency = load_efficiency("executorch")
+    efficiency = load_profile().efficiency("executorch")
     fleet = population()[0].fleet
 
     def work(flops: float, peak_ratio: float = 1.0) -> Workload:

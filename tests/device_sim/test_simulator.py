@@ -12,7 +12,7 @@ from tiny import ALGORITHM, TinyTask, make_client, tiny_weights
 
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
-from pocketfleet.device_sim.events import EventLog, ordered
+from pocketfleet.device_sim.events import EventLog, in_order
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population, Workload
@@ -74,7 +74,7 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
                 log=log,
                 observer=lambda row: rows.append(dict(row)),
             ).run()
-            return outcome, ordered(directory.read_parts("events")), rows
+            return outcome, pd.concat(in_order(directory.parts("events")), ignore_index=True), rows
         finally:
             directory.close()
 

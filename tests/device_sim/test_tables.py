@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pocketfleet.device_sim.events import EventLog, ordered
+from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation, server_rows
 
 
@@ -36,7 +36,7 @@ def events() -> pd.DataFrame:
     log.add(4.0, -1, 0, "close", reason="cohort")
     log.add(9.0, 2, 0, "report", reason="late")  # after its round closed
     log.add(9.5, 1, 1, "drop", reason="deadline")
-    return ordered(log.take())
+    return log.take()
 
 
 def totals(events: pd.DataFrame, *, rounds: int, pieces: int = 1) -> EventTotals:
@@ -68,7 +68,7 @@ def test_what_belongs_to_a_round_that_never_closed_counts_in_the_run_alone() -> 
 
 
 def test_a_run_without_rounds_or_events_has_empty_tables() -> None:
-    made = totals(ordered(EventLog().take()), rounds=0)
+    made = totals(EventLog().take(), rounds=0)
     table = made.round_table(server_rows([]))
     assert len(table) == 0
     assert {"round", "outcome", "downlink_bytes", "energy_joules"} <= set(table.columns)

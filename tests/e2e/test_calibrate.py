@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pocketfleet import Bundle
-from pocketfleet.device_sim.efficiency import load_efficiency, load_profile
+from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.measurement import read_measurements
 
 RECORDED = Path(__file__).parents[1] / "device_sim" / "data" / "host.csv"
@@ -36,7 +36,7 @@ def test_a_fit_prints_errors_by_row_beside_fedscales_rule(pocketfleet, monkeypat
     for _, median, _, rule_median, _ in found:
         assert float(median) <= 0.5 * float(rule_median)
     profile = load_profile("host.csv")
-    assert profile.efficiency("onnx").fixed_s == pytest.approx(load_efficiency("onnx").fixed_s, rel=0.1)
+    assert profile.efficiency("onnx").fixed_s == pytest.approx(load_profile().efficiency("onnx").fixed_s, rel=0.1)
 
 
 def test_an_experiment_names_a_profile(pocketfleet, boston_bundle: Bundle) -> None:
@@ -44,7 +44,7 @@ def test_an_experiment_names_a_profile(pocketfleet, boston_bundle: Bundle) -> No
     with Path("slow.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("runtime", "phone", "parameter", "value", "confidence", "source"))
-        efficiency = load_efficiency("executorch")
+        efficiency = load_profile().efficiency("executorch")
         for name, cost in efficiency.classes.items():
             rows.writerow(("executorch", "any", f"{name}.efficiency", cost.efficiency, "assumed", "test"))
             rows.writerow(("executorch", "any", f"{name}.byte_s", cost.byte_s, "assumed", "test"))

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch.nn.utils import clip_grad_norm_
 
 from pocketfleet import Bundle, Experiment, Run, simulate
-from pocketfleet.device_sim.compute import load_efficiency, step_seconds
+from pocketfleet.device_sim.compute import step_seconds
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.fleet import build_fleet
 from pocketfleet.device_sim.memory import HEADROOM_RATIO, RUNTIME_BYTES
 from pocketfleet.device_sim.operator_class import operator_classes
@@ -131,7 +132,7 @@ def test_training_takes_the_seconds_of_the_programs_operators(program: Program, 
         bytes=[operator.bytes for operator in operators],
         peak_flops=fleet.peak_flops,
         memory_bytes_per_s=fleet.memory_bytes_per_s,
-        efficiency=load_efficiency(program),
+        efficiency=load_profile().efficiency(program),
     )
     for device in (0, 1):
         trained = rows(run, "train", device=device)

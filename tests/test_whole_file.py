@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from pocketfleet.whole_file import write_whole
+
+
+def test_text_and_bytes_are_written_and_nothing_is_left_beside(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.txt", "größer\n")
+    write_whole(tmp_path / "b.bin", b"\x00\xff")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "größer\n"
+    assert (tmp_path / "b.bin").read_bytes() == b"\x00\xff"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "b.bin"]
+
+
+def test_what_cannot_be_put_in_its_place_leaves_the_place_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_whole(tmp_path / "taken", "text")
+    assert (tmp_path / "taken").is_dir()
