@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pocketfleet.device_sim.availability_trace import Repeat, TraceAvailability
 from pocketfleet.device_sim.day_changes import DayChanges, DayState, walked_changes
 from pocketfleet.device_sim.flash_day import FlashDay
+from pocketfleet.device_sim.place import always_home
 from pocketfleet.device_sim.trace_events import TRACE_SUFFIXES, read_trace
 from pocketfleet.errors import InputError
 
@@ -38,6 +39,14 @@ class Availability(Protocol):
         """Every change after ``from_s`` and before ``until_s``; ``day_changes.walked_changes`` does for a start."""
         ...
 
+    def place(self, devices: npt.ArrayLike, now_s: float | Floats) -> npt.NDArray[np.int8]:
+        """Where each device is, a ``Place``; ``int8 [n]``."""
+        ...
+
+    def local_s(self, devices: npt.ArrayLike, now_s: float | Floats) -> Floats:
+        """The time on each device's own clock: seconds since a midnight of its time zone; ``float64 [n]``."""
+        ...
+
 
 class AlwaysAvailable:
     """Every device is idle, charging and on Wi-Fi at all times."""
@@ -58,6 +67,15 @@ class AlwaysAvailable:
         device = np.atleast_1d(np.asarray(devices, dtype=np.int64))
         start_s, end_s = (np.broadcast_to(np.asarray(at_s, np.float64), device.shape) for at_s in (from_s, until_s))
         return walked_changes(self, device, start_s, end_s)
+
+    def place(self, devices: npt.ArrayLike, now_s: float | Floats) -> npt.NDArray[np.int8]:
+        """At home, all the time."""
+        del now_s
+        return always_home(devices)
+
+    def local_s(self, devices: npt.ArrayLike, now_s: float | Floats) -> Floats:
+        """``now_s``: all are in one time zone."""
+        return np.broadcast_to(np.asarray(now_s, dtype=np.float64), np.atleast_1d(devices).shape)
 
 
 def _always(seed: int) -> Availability:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.day_changes import CHARGING, IDLE, WIFI, DayChanges, DayState
+from pocketfleet.device_sim.place import always_home
 from pocketfleet.device_sim.trace_events import EVENTS, TraceEvents
 from pocketfleet.training.draws import draw_key, permutation
 
@@ -95,6 +96,15 @@ class TraceAvailability:
         edge = np.where(last[:, np.newaxis] > first[:, np.newaxis], edge, seen.edge[:, np.newaxis])
         code = self._edges.code[np.concatenate([seen.edge[:, np.newaxis], edge], axis=1)]
         return DayChanges(from_s=start_s, until_s=end_s, time_s=np.where(within, time_s, np.inf), code=code)
+
+    def place(self, devices: npt.ArrayLike, now_s: float | Floats) -> npt.NDArray[np.int8]:
+        """At home: a recording tells no places."""
+        del now_s
+        return always_home(devices)
+
+    def local_s(self, devices: npt.ArrayLike, now_s: float | Floats) -> Floats:
+        """``now_s``: a recording's clock is everyone's."""
+        return np.broadcast_to(np.asarray(now_s, dtype=np.float64), np.atleast_1d(devices).shape)
 
     def recorded(self, devices: npt.ArrayLike) -> npt.NDArray[np.object_]:
         """Which recorded device's days each device lives, by name, ``[n]``."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.day_changes import DayChanges, DayState, next_change_by_changes
+from pocketfleet.device_sim.place import always_home
 from pocketfleet.device_sim.recurring import Bools, Drawn, Floats, Indices, Recurring, Spans
 from pocketfleet.training.draws import draw_key, uniform
 
@@ -96,6 +97,15 @@ class FlashDay:
             idle=idle == 0, charging=charges > 0, wifi=self._has_wifi(device)[:, np.newaxis] & (away_now == 0)
         )
         return DayChanges.of_events(start_s, end_s, np.take_along_axis(event_s, order, axis=1), state.code)
+
+    def place(self, devices: npt.ArrayLike, now_s: float | Floats) -> npt.NDArray[np.int8]:
+        """At home: this day tells no places."""
+        del now_s
+        return always_home(devices)
+
+    def local_s(self, devices: npt.ArrayLike, now_s: float | Floats) -> Floats:
+        """``now_s``: virtual time 0 is everyone's midnight."""
+        return np.broadcast_to(np.asarray(now_s, dtype=np.float64), np.atleast_1d(devices).shape)
 
     def _traits(self, device: Indices) -> Floats:
         return uniform(draw_key(self._seed, "day.traits", device), len(_TRAITS))

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.day_changes import DayChanges, DayState, walked_changes
+from pocketfleet.device_sim.place import always_home
 
 __all__ = ["ScriptedDay"]
 
@@ -40,3 +41,12 @@ class ScriptedDay:
     ) -> DayChanges:
         start_s, end_s = (np.broadcast_to(np.asarray(at_s, np.float64), devices.shape) for at_s in (from_s, until_s))
         return walked_changes(self, devices, start_s, end_s)
+
+    def place(self, devices: npt.NDArray[np.int64], now_s: float | npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+        del now_s
+        return always_home(devices)
+
+    def local_s(
+        self, devices: npt.NDArray[np.int64], now_s: float | npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        return np.broadcast_to(np.asarray(now_s, np.float64), devices.shape)
