@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pocketfleet.export.exporter import export_task
 from pocketfleet.export.model_version import with_weights
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
+from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
 from pocketfleet.training.task import load_task
 
 __all__ = ["resume", "simulate"]
@@ -77,6 +79,7 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
         _make_bundle(experiment, parts, staging / "bundle", observer)
         directory = RunDirectory.create(path, experiment.to_toml(), force=force)
         try:
+            directory.write_text(INPUTS, json.dumps(input_hashes(experiment)))
             (staging / "bundle").rename(path / "bundle")
         except BaseException:
             directory.close()
@@ -124,6 +127,8 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
             directory.close()
             return ended
         experiment = Experiment.from_toml((path / EXPERIMENT).read_text(), settings, name=str(path / EXPERIMENT))
+        if (path / INPUTS).exists():
+            check_unchanged(experiment, (path / INPUTS).read_text())
         bundled = (path / "bundle").exists()
         parts = Parts.of(experiment, path / "bundle" if bundled else given_path(experiment))
         directory.write_text(EXPERIMENT, experiment.to_toml())

@@ -2,13 +2,16 @@
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pocketfleet import Bundle, Experiment, Run, simulate
+from pocketfleet import Bundle, Experiment, Run, resume, simulate
 from pocketfleet.device_sim.trace_events import EVENTS, read_trace
+from pocketfleet.errors import InputError
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 # Two recorded phones: one charges from 2 to 3 in the night and from 20 to 21 h, the other never.
@@ -74,6 +77,29 @@ def test_a_shift_a_period_and_the_rules_switches_reach_the_run(boston_bundle: Bu
 def test_the_same_trace_replays_to_the_same_events(boston_bundle: Bundle, trace: Path) -> None:
     first, second = (run(boston_bundle, trace.parent / name, "rounds.count=2") for name in ("first", "second"))
     assert first.summary["events_sha256"] == second.summary["events_sha256"]
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_run_goes_on_only_with_the_trace_that_it_began_with(boston_bundle: Bundle, trace: Path) -> None:
+    def kill(stage: str, row: Mapping[str, Any]) -> None:
+        if stage == "round" and row["round"] == 1:
+            raise KilledError
+
+    out = trace.parent / "run"
+    settings = [*SETTINGS, f"task.bundle={boston_bundle.path}", "eligibility.min_battery_ratio=0.0"]
+    with pytest.raises(KilledError):
+        simulate(Experiment.load("boston-fleet", settings), out, observer=kill)
+    trace.write_text(TRACE.replace("7200", "7201"))
+    with pytest.raises(InputError, match=r"fleet\.availability: my_trace\.csv was edited since the run started"):
+        resume(out)
+    trace.unlink()
+    with pytest.raises(InputError, match=r"fleet\.availability"):
+        resume(out)
+    trace.write_text(TRACE)
+    assert resume(out).summary["rounds"] == 6
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
