@@ -9,13 +9,17 @@ import torch
 from torch import nn
 
 from pocketfleet.device_sim.availability import Availability, make_availability
+from pocketfleet.device_sim.buffered_rounds import BufferedRounds
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.compute import program_seconds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
+from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
-from pocketfleet.device_sim.population import Workload
+from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.rounds import Rounds
 from pocketfleet.device_sim.simulator import Schedule
+from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
@@ -26,14 +30,14 @@ from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
 from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.examples import Examples
-from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.round import BufferedPlan, RoundPlan
 from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
 from pocketfleet.training.step_settings import chosen_terms
 from pocketfleet.training.task import Task, check_task, initial_model, load_factory, load_task
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights
 
-__all__ = ["Parts", "adaptation", "bundle_hyper", "given_path", "make_client", "round_plan", "schedule", "workload"]
+__all__ = ["Parts", "adaptation", "bundle_hyper", "given_path", "make_client", "make_rounds", "schedule", "workload"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,20 +210,21 @@ def _algorithm(experiment: Experiment) -> Algorithm:
 
 def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
     """What a round asks of each device, and what that costs it, by the bundle's footprint."""
-    program = experiment.fleet.program
+    program, fleet = experiment.fleet.program, parts.fleet
     footprint = bundle.footprint(program)
+    predicted_s = program_seconds(
+        # Every step is charged as a full one, at the largest batch.
+        footprint.train_step,
+        profile=parts.profile,
+        runtime=program,
+        phones=fleet.phone_name,
+        peak_flops=fleet.peak_flops,
+        memory_bytes_per_s=fleet.memory_bytes_per_s,
+    )
     return Workload(
         num_training=parts.data.num_training,
         steps=_steps_wanted(experiment, parts.data.num_training),
-        step_s=program_seconds(
-            # Every step is charged as a full one, at the largest batch.
-            footprint.train_step,
-            profile=parts.profile,
-            runtime=program,
-            phones=parts.fleet.phone_name,
-            peak_flops=parts.fleet.peak_flops,
-            memory_bytes_per_s=parts.fleet.memory_bytes_per_s,
-        ),
+        step_s=np.where(np.isnan(fleet.measured_step_s), predicted_s, fleet.measured_step_s),
         batch_size=experiment.training.batch_size,
         training_memory_bytes=footprint.training_memory_bytes,
         bundle_bytes=bundle.download_bytes(program),
@@ -236,10 +241,10 @@ def _steps_wanted(experiment: Experiment, num_training: np.ndarray[Any, Any]) ->
     return steps_of_epochs(num_training, epochs=training.epochs, batch_size=training.batch_size)
 
 
-def round_plan(experiment: Experiment) -> RoundPlan:
-    """The coordinator's plan."""
+def make_rounds(experiment: Experiment, population: Population, log: EventLog) -> Rounds:
+    """The rounds of the experiment's policy."""
     rounds = experiment.rounds
-    return RoundPlan(
+    plan = RoundPlan(
         cohort=rounds.cohort,
         over_selection=rounds.over_selection,
         minimum_ratio=rounds.minimum_ratio,
@@ -247,6 +252,15 @@ def round_plan(experiment: Experiment) -> RoundPlan:
         interval_s=rounds.interval_s,
         pace_s=rounds.pace_s,
     )
+    if rounds.policy == "synchronous":
+        return SynchronousRounds(plan, population, log)
+    buffered = BufferedPlan(
+        buffer=rounds.cohort,
+        concurrency=rounds.concurrency or plan.selected,
+        max_staleness=rounds.max_staleness,
+        deadline_s=rounds.deadline_s,
+    )
+    return BufferedRounds(buffered, population, log)
 
 
 def schedule(experiment: Experiment) -> Schedule:

@@ -58,6 +58,7 @@ class OverrideSection(_Section):
 
     devices: list[Annotated[int, Field(ge=0)]] | Literal["all"]
     peak_flops_ratio: Positive | None = None
+    step_s: Positive | None = None  # seconds of a training step, measured: beats the model
     free_memory_bytes: NotNegative | None = None
     down_bits_per_s: Positive | None = None
     up_bits_per_s: Positive | None = None
@@ -132,18 +133,38 @@ class TrainingSection(_Section):
 class RoundsSection(_Section):
     """When a round opens, closes, counts; and when the run ends."""
 
-    policy: Literal["synchronous"] = "synchronous"
+    policy: Literal["synchronous", "buffered"] = "synchronous"
     count: Count = 100  # model versions to publish
     horizon_s: Positive = 2_592_000.0  # 30 days: a fleet that fills no round ends
-    cohort: Count = 10  # reports wanted
+    cohort: Count = 10  # reports that make a version; buffered: the buffer, of FedBuff's usual size
     # Bonawitz et al. 2019 (arXiv:1902.01046), section 9: 130 % of the devices wanted are asked.
     over_selection: float = Field(default=1.3, ge=1, allow_inf_nan=False)
     minimum_ratio: Ratio = 0.6
+    concurrency: int = Field(default=0, ge=0)  # buffered: devices at work; 0: cohort * over_selection, rounded up
+    # Assumed: beyond it an update counts less than a fifth by FedBuff's discount.
+    max_staleness: int = Field(default=20, ge=0)  # buffered: versions
+    # Nguyen et al. 2022 (arXiv:2106.06639) discount an update by (1 + staleness) ** -0.5.
+    staleness_exponent: NotNegative = 0.5
     deadline_s: Positive = 600.0
     interval_s: NotNegative = 0.0  # from one round's first assignment to the next one's, at least
     pace_s: NotNegative = 0.0  # a round's devices come spread over so long; 0: all when it opens
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
+
+    @model_validator(mode="after")
+    def _of_the_policy(self) -> Self:
+        of_policy = {
+            "synchronous": ("interval_s", "pace_s"),
+            "buffered": ("concurrency", "max_staleness", "staleness_exponent"),
+        }
+        other = "buffered" if self.policy == "synchronous" else "synchronous"
+        for key in of_policy[other]:
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f'rounds.{key} is for rounds.policy "{other}", which is "{self.policy}": leave it at {default}'
+                )
+        return self
 
 
 class AlgorithmSection(_Section):

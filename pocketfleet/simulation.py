@@ -15,7 +15,7 @@ from pocketfleet.assembly import (
     bundle_hyper,
     given_path,
     make_client,
-    round_plan,
+    make_rounds,
     schedule,
     workload,
 )
@@ -164,7 +164,7 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
         with contextlib.ExitStack() as stack:
             model = _learner(experiment, parts, bundle, DeviceStore(directory.path / "device_store"), stack)
             simulator = Simulator(
-                plan=round_plan(experiment),
+                rounds=make_rounds(experiment, population, log),
                 schedule=schedule(experiment),
                 population=population,
                 model=model,
@@ -195,6 +195,7 @@ def _learner(
         headline=parts.headline,
         workers=stack.enter_context(Workers(start_client, processes=experiment.engine.processes)),
         store=store,
+        staleness_exponent=experiment.rounds.staleness_exponent,
     )
 
 

@@ -28,6 +28,10 @@ class ClockOnly:
         del accepted, round_index, ledger
         return Learning(train_loss=math.nan, non_finite=0)
 
+    def keep(self, versions: set[int]) -> None:
+        """There is one version, whatever its number."""
+        del versions
+
     def evaluate(self, *, round_index: int) -> dict[str, float]:
         """No metrics."""
         del round_index

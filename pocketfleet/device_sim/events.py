@@ -6,7 +6,7 @@ Kinds of rows (``seconds``, ``bytes`` and ``joules`` are what this row alone spe
 2. ``download``, ``train``, ``upload``: a stage of an attempt ended; ``reason`` says what cut it short, if anything.
 3. ``report``: an update arrived; ``reason`` is ``accepted``, or why it was rejected.
 4. ``drop``: an attempt ended without a report, ``reason`` says why.
-5. ``close``: a round ended; ``reason`` is ``cohort``, ``deadline`` or ``abandoned``.
+5. ``close``: a round ended; ``reason`` is ``cohort``, ``deadline``, ``abandoned`` or ``buffer``.
 
 Rows are ordered by time; of equal times the one logged first comes first. Words are kept as numbers of a list.
 """
@@ -42,8 +42,8 @@ KINDS = ("assign", "download", "train", "upload", "report", "drop", "close")
 # closed a round.
 REASONS = (
     *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline"),
-    *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown"),
-    *("cohort", "abandoned"),
+    *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
+    *("cohort", "abandoned", "buffer"),
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

@@ -52,6 +52,7 @@ class Fleet:
         thermal_class: indexes ``load_thermal_classes()``.
         latency_s: a round trip.
         link_losses_per_s: the rate at which an open link is lost.
+        measured_step_s: seconds of a training step, where they are known and not to be predicted; else nan.
         down_variation_ratio: standard deviation over mean of a device's rate between transfers.
         metered: the link's bytes cost money.
     """
@@ -61,6 +62,7 @@ class Fleet:
     phone_name: tuple[str, ...]
     phone: npt.NDArray[np.int64]
     peak_flops: Floats
+    measured_step_s: Floats
     memory_bytes_per_s: Floats
     free_memory_bytes: Floats
     battery_capacity_joules: Floats
@@ -91,6 +93,7 @@ class DeviceOverride:
 
     devices: tuple[int, ...] | Literal["all"]
     peak_flops_ratio: float | None = None
+    step_s: float | None = None
     free_memory_bytes: float | None = None
     down_bits_per_s: float | None = None
     up_bits_per_s: float | None = None
@@ -140,6 +143,7 @@ def build_fleet(
         phone_name=tuple(models[index].name for index in phone),
         phone=phone,
         peak_flops=_column(models, phone, "peak_flops_one_thread") * _unit_factor(seed, device),
+        measured_step_s=np.full(devices, np.nan),
         memory_bytes_per_s=_column(models, phone, "memory_bytes_per_s"),
         free_memory_bytes=_column(models, phone, "free_memory_bytes"),
         battery_capacity_joules=_column(models, phone, "battery_joules"),
@@ -214,6 +218,7 @@ def _names(names: Sequence[str], devices: int) -> tuple[str, ...]:
 
 # field of an override: its column, the factor to the column's unit, the lowest and the highest value allowed.
 _REPLACED: dict[str, tuple[str, float, float, float]] = {
+    "step_s": ("measured_step_s", 1.0, 1e-9, np.inf),
     "free_memory_bytes": ("free_memory_bytes", 1.0, 0.0, np.inf),
     "down_bits_per_s": ("down_bits_per_s", 1.0, 1.0, np.inf),
     "up_bits_per_s": ("up_bits_per_s", 1.0, 1.0, np.inf),

@@ -1,6 +1,7 @@
 """The global model: how a closed round's accepted work becomes the next version."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,10 @@ from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
-__all__ = ["GlobalModel", "Learning"]
+__all__ = ["GlobalModel", "Learning", "staleness_discount"]
 
 # Test examples a call; any number gives the same means up to rounding.
 _EVALUATION_BATCH = 500
@@ -45,9 +47,15 @@ class GlobalModel:
         headline: str,
         workers: Workers,
         store: DeviceStore,
+        staleness_exponent: float = 0.0,
     ) -> None:
+        """Take the parts; ``staleness_exponent`` is of ``staleness_discount``."""
         self.weights = weights
         self.server_state = algorithm.init(weights)
+        self.version = 0
+        # Versions that devices train from, by number; the newest is among them.
+        self._versions = {0: (self.weights, self.server_state)}
+        self._staleness_exponent = staleness_exponent
         self.store = store
         self._algorithm = algorithm
         self._session = session
@@ -72,20 +80,16 @@ class GlobalModel:
             TrainingDivergedError: no update is finite, or the next model is not. The model is as it was; what devices
                 keep may have moved on, which a checkpoint undoes.
         """
-        work = [accepted[name].tolist() for name in ("device", "steps", "batch_seed")]
-        assignments = [
-            Assignment(device=device, steps=steps, batch_seed=seed, device_state=self.store.state(device))
-            for device, steps, seed in zip(*work, strict=True)
-        ]
         aggregator, losses = MeanAggregator(), 0.0
         total, non_finite = 0, 0
-        results = self._workers.train(assignments, self.weights, self.server_state)
         versions = accepted["model_version"].tolist()
+        results = self._train(accepted)
         for num_examples, version, result in zip(accepted["num_examples"].tolist(), versions, results, strict=True):
             if not result.finite:
                 non_finite += 1
                 continue
-            aggregator.add(result.update, device=result.device, weight=num_examples)
+            discount = staleness_discount(self.version - version, exponent=self._staleness_exponent)
+            aggregator.add(_scaled(result.update, discount), device=result.device, weight=num_examples)
             losses += result.train_loss * num_examples
             total += num_examples
             self._remember(result, model_version=version, round_index=round_index, ledger=ledger)
@@ -95,7 +99,34 @@ class GlobalModel:
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
         self.weights, self.server_state = weights, server_state
+        self.version += 1
+        self._versions[self.version] = (weights, server_state)
         return Learning(train_loss=losses / total, non_finite=non_finite)
+
+    def _train(self, accepted: Flights) -> Iterator[ClientResult]:
+        """Results in the order of the devices, each from the version that its device downloaded."""
+        work = [accepted[name].tolist() for name in ("device", "steps", "batch_seed")]
+        assignments = [
+            Assignment(device=device, steps=steps, batch_seed=seed, device_state=self.store.state(device))
+            for device, steps, seed in zip(*work, strict=True)
+        ]
+        versions = np.unique(accepted["model_version"]).tolist()
+        if len(versions) == 1:
+            # Of one version they come one at a time: memory holds one update whatever the cohort.
+            yield from self._workers.train(assignments, *self._versions[versions[0]])
+            return
+        found: dict[int, ClientResult] = {}
+        for version in versions:
+            rows = np.flatnonzero(accepted["model_version"] == version)
+            of_version = self._workers.train([assignments[row] for row in rows], *self._versions[version])
+            found |= dict(zip(rows.tolist(), of_version, strict=True))
+        yield from (found[row] for row in range(len(assignments)))
+
+    def keep(self, versions: set[int]) -> None:
+        """Forget all versions but these and the newest."""
+        self._versions = {
+            number: kept for number, kept in self._versions.items() if number in versions | {self.version}
+        }
 
     def evaluate(self, *, round_index: int) -> dict[str, float]:
         """Loss and metrics on the examples that no device holds, names beginning with ``test_``.
@@ -111,9 +142,13 @@ class GlobalModel:
 
     def state(self) -> Tensors:
         """Tensors for a checkpoint."""
-        parts = {"trainable": self.weights.trainable, "buffers": self.weights.buffers, "frozen": self.weights.frozen}
-        named = {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
-        return named | {f"server/{name}": value for name, value in self.server_state.items()}
+        tensors = {"version": torch.tensor(self.version)}
+        tensors |= {f"frozen/{name}": value for name, value in self.weights.frozen.items()}
+        for number, (weights, server_state) in self._versions.items():
+            parts = {"trainable": weights.trainable, "buffers": weights.buffers, "server": server_state}
+            for part, values in parts.items():
+                tensors |= {f"{number}/{part}/{name}": value for name, value in values.items()}
+        return tensors
 
     def restore(self, state: Tensors) -> None:
         """Continue from what ``state`` returned."""
@@ -121,8 +156,16 @@ class GlobalModel:
         def part(prefix: str) -> Tensors:
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
-        self.weights = Weights(trainable=part("trainable/"), buffers=part("buffers/"), frozen=part("frozen/"))
-        self.server_state = part("server/")
+        frozen, self.version = part("frozen/"), int(state["version"])
+        numbers = {int(name.partition("/")[0]) for name in state if name[0].isdigit()}
+        self._versions = {
+            number: (
+                Weights(trainable=part(f"{number}/trainable/"), buffers=part(f"{number}/buffers/"), frozen=frozen),
+                part(f"{number}/server/"),
+            )
+            for number in sorted(numbers | {self.version})
+        }
+        self.weights, self.server_state = self._versions[self.version]
 
     def _remember(self, result: ClientResult, *, model_version: int, round_index: int, ledger: Ledger) -> None:
         device = result.device
@@ -130,6 +173,21 @@ class GlobalModel:
         ledger.column["trained_version"][device] = model_version
         ledger.column["metric_global"][device] = result.metrics_before.get(self._headline, np.nan)
         ledger.column["metric_personalised"][device] = result.metrics_after.get(self._headline, np.nan)
+
+
+def staleness_discount(staleness: int, *, exponent: float) -> float:
+    """What an update counts whose version was ``staleness`` versions old: ``(1 + staleness) ** -exponent``.
+
+    The polynomial of Xie et al. 2019, arXiv:1903.03934; FedBuff takes 0.5 (Nguyen et al. 2022, arXiv:2106.06639). It
+    scales the update, not its weight in the mean: alone in a buffer, a stale update moves the model less.
+    """
+    return float((1.0 + staleness) ** -exponent)
+
+
+def _scaled(update: Update, factor: float) -> Update:
+    if factor == 1.0:
+        return update
+    return Update({name: value * factor for name, value in update.delta.items()}, update.buffers)
 
 
 def _divergence(round_index: int, what: str) -> str:

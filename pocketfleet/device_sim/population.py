@@ -150,8 +150,15 @@ class Population:
         """When the day of each device next changes, ``[n]``."""
         return self._day.next_change_s(device, at_s)
 
-    def start(self, look: Look, *, round_index: int, model_version: int, deadline_s: float) -> Flights:
-        """Let eligible devices start an attempt, each at the time of its look; a device comes once."""
+    def start(self, look: Look, *, round_index: int, model_version: int, deadline_s: float | Floats) -> Flights:
+        """Let eligible devices start an attempt, each at the time of its look; a device comes once.
+
+        Args:
+            look: of the devices, ``[n]``.
+            round_index: of the round that they start in.
+            model_version: that they train from.
+            deadline_s: when they stop, one for all or ``[n]``.
+        """
         device, column = look.device, self.ledger.column
         journey = self._journey(look, deadline_s=deadline_s)
         attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
@@ -255,7 +262,7 @@ class Population:
                 reason=_DROP_REASON[cut[reached]],
             )
 
-    def _journey(self, look: Look, *, deadline_s: float) -> Journey:
+    def _journey(self, look: Look, *, deadline_s: float | Floats) -> Journey:
         fleet, work, device = self.fleet, self._workload, look.device
         # Each attempt of a device draws its links anew; how often it tried before is the running number.
         attempt = self.ledger.column["assigned"][device]
@@ -265,7 +272,7 @@ class Population:
         return Journey(
             device=device,
             start_s=look.at_s,
-            deadline_s=np.full(len(device), deadline_s),
+            deadline_s=np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape),
             steps=work.steps[device],
             download_s=transfer_seconds(
                 payload_bytes=self._download_bytes(device),

@@ -35,6 +35,8 @@ ROUND_COLUMNS = {
     "turned_away": "int64",
     "num_examples": "int64",
     "steps": "int64",
+    "staleness_mean": "float64",
+    "staleness_max": "int64",
     "train_loss": "float64",
     "non_finite": "int64",
 }

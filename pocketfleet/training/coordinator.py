@@ -72,8 +72,9 @@ _ASSIGNMENT = np.dtype(
     [("device", np.int64), ("model_version", np.int64), ("num_examples", np.int64), ("answer", np.int8)], align=True
 )
 _SPARE_ROWS = 64
-# The states as plain integers, which numpy compares several times faster than members of an IntEnum.
-_LIVE, _COUNTED, _LATE, _DEADLINE_PASSED, _WITHDRAWN, _UNKNOWN = (int(code) for code in ReportCode)
+# The states as plain integers, which numpy compares several times faster than members of an IntEnum. (STALE is a
+# buffer's.)
+_LIVE, _COUNTED, _LATE, _DEADLINE_PASSED, _WITHDRAWN, _UNKNOWN = (int(code) for code in list(ReportCode)[:6])
 # A saved closing; its accepted reports are read back from its round's assignments.
 _CLOSING = np.dtype(
     [

@@ -1,6 +1,7 @@
 """What a round is planned to be, what devices are told in it, and how it ended: plain data.
 
-The rules that produce these answers are in ``pocketfleet.training.coordinator``.
+The rules that produce these answers are in ``pocketfleet.training.coordinator``, of a buffer's in
+``pocketfleet.training.buffered_coordinator``.
 """
 
 import enum
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CheckInCode", "CheckIns", "ReportCode", "Reports", "RoundClosed", "RoundPlan"]
+__all__ = ["BufferedPlan", "CheckInCode", "CheckIns", "ReportCode", "Reports", "RoundClosed", "RoundPlan"]
 
 Bools = npt.NDArray[np.bool_]
 Int8s = npt.NDArray[np.int8]
@@ -73,6 +74,31 @@ class RoundPlan:
         return max(1, _ceil_product(self.cohort, self.minimum_ratio))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferedPlan:
+    """How many devices train at any time, how many reports make a model version, and how old they may be.
+
+    Attributes:
+        buffer: accepted reports that make a version, 1 or more; FedBuff's K.
+        concurrency: devices at work at most, 1 or more.
+        max_staleness: versions published since an assignment, beyond which its report is rejected; 0 or more.
+        deadline_s: seconds after which an assignment is given up.
+    """
+
+    buffer: int
+    concurrency: int
+    max_staleness: int
+    deadline_s: float
+
+    def __post_init__(self) -> None:
+        for name, least in (("buffer", 1), ("concurrency", 1), ("max_staleness", 0)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
+        if not 0 < self.deadline_s < math.inf:
+            raise ValueError(f"deadline_s must be more than 0 seconds (and finite), got {self.deadline_s!r}")
+
+
 class CheckInCode(enum.IntEnum):
     """What a device that checks in is told."""
 
@@ -91,6 +117,7 @@ class ReportCode(enum.IntEnum):
     DEADLINE_PASSED = 3
     WITHDRAWN = 4
     UNKNOWN = 5
+    STALE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +166,7 @@ class RoundClosed:
         opened_s: the time of its first assignment, from which its deadline and the interval to the next
             round count.
         succeeded: whether its reports make the next model version; False: abandoned.
-        reason: what closed it, "cohort" (enough reports) or "deadline".
+        reason: what closed it: "cohort" (enough reports), "deadline", or "buffer" (a full one).
         assignment_id: the accepted reports' assignments [k], in order of device index.
         device: their devices [k], increasing.
         num_examples: the examples each processed [k].
@@ -152,7 +179,7 @@ class RoundClosed:
     time_s: float
     opened_s: float
     succeeded: bool
-    reason: Literal["cohort", "deadline"]
+    reason: Literal["cohort", "deadline", "buffer"]
     assignment_id: Int64s
     device: Int64s
     num_examples: Int64s

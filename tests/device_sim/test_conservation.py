@@ -19,6 +19,7 @@ from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.population import Population, Workload
 from pocketfleet.device_sim.run_directory import RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
+from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.tables import EventTotals
 from pocketfleet.training.round import RoundPlan
 
@@ -63,7 +64,7 @@ def simulated(
     directory = RunDirectory.create(folder / "run", "", force=False)
     try:
         outcome = Simulator(
-            plan=plan,
+            rounds=SynchronousRounds(plan, population, log),
             schedule=Schedule(count=12, horizon_s=3 * 3600.0, evaluate_every=1, checkpoint_every=4),
             population=population,
             model=ClockOnly(weights=tiny_weights(), store=DeviceStore(folder / "run" / "device_store")),

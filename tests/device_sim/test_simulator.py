@@ -18,6 +18,7 @@ from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population, Workload
 from pocketfleet.device_sim.run_directory import RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
+from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.workers import Workers
 from pocketfleet.export.session import EagerSession
 from pocketfleet.training.round import RoundPlan
@@ -66,7 +67,7 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
                 store=DeviceStore(tmp_path / "run" / "device_store"),
             )
             outcome = Simulator(
-                plan=plan,
+                rounds=SynchronousRounds(plan, population, log),
                 schedule=Schedule(count=count, horizon_s=horizon_s, evaluate_every=2, checkpoint_every=3),
                 population=population,
                 model=model,

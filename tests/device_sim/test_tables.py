@@ -21,6 +21,8 @@ def row(index: int, **changed: object) -> dict[str, object]:
         "num_examples": 8,
         "steps": 1,
         "train_loss": 0.5,
+        "staleness_mean": 0.0,
+        "staleness_max": 0,
         "non_finite": 0,
     }
     return values | changed

@@ -1,0 +1,65 @@
+"""What a simulator asks of a policy of rounds, and what it gets of a round that closed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from pocketfleet.device_sim.flight import Flights
+from pocketfleet.training.round import RoundClosed
+
+__all__ = ["ClosedRound", "Rounds", "of_prefix"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClosedRound:
+    """A round that made a model version, or was abandoned.
+
+    Attributes:
+        closing: the coordinator's word on it.
+        accepted: attempts whose reports it accepted, in rising order of device.
+        looks: how often devices looked whether they may train.
+        turned_away: check-ins that found no free slot.
+    """
+
+    closing: RoundClosed
+    accepted: Flights
+    looks: int
+    turned_away: int
+
+
+class Rounds(Protocol):
+    """Rounds of one policy on the virtual clock: ``SynchronousRounds`` or ``BufferedRounds``."""
+
+    under_way: Flights
+
+    @property
+    def model_version(self) -> int:
+        """The newest version that was published."""
+        ...
+
+    def play(self, now_s: float, *, horizon_s: float) -> tuple[float, ClosedRound | None]:
+        """Go on from ``now_s`` until a round closes: when it did, and it; at the horizon, that and nothing."""
+        ...
+
+    def versions_in_use(self) -> set[int]:
+        """Older versions that an attempt still trains from, or has trained from without having been used."""
+        ...
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays for a checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Continue from what ``state`` returned.
+
+        Raises:
+            ValueError: the plan is not the one that the state was saved under.
+        """
+        ...
+
+
+def of_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): column for name, column in state.items() if name.startswith(prefix)}

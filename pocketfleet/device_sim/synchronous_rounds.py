@@ -1,0 +1,114 @@
+"""Synchronous rounds on the virtual clock: each one is played, then told to the coordinator.
+
+The walk of a round:
+
+1. ``OpenRound`` plays it: devices come, those that may train start attempts, whose ends are settled at once.
+2. ``_check_in``: those that came check in with the ``Coordinator``, which assigns or turns away.
+3. ``_finish``: attempts that end by the time the round closes report (accepted or rejected) or have dropped out;
+   the others go on, and will be late.
+
+Events are ordered by (time, order of logging). At one time, attempts end first, then a deadline closes, then devices
+come.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.events import EventLog
+from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.open_round import OpenRound, Played
+from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
+
+__all__ = ["SynchronousRounds"]
+
+
+class SynchronousRounds:
+    """Rounds that close with the cohort's last report or at their deadline."""
+
+    def __init__(self, plan: RoundPlan, population: Population, log: EventLog) -> None:
+        self.under_way = no_flights()
+        self._plan = plan
+        self._population = population
+        self._log = log
+        self._coordinator = Coordinator(plan, population=len(population.fleet))
+
+    @property
+    def model_version(self) -> int:
+        """The newest version that was published."""
+        return self._coordinator.model_version
+
+    def versions_in_use(self) -> set[int]:
+        """None: what comes late is not used."""
+        return set()
+
+    def play(self, now_s: float, *, horizon_s: float) -> tuple[float, ClosedRound | None]:
+        """Play one round, or as much of it as there is before the horizon."""
+        played = OpenRound(
+            self._population,
+            self._plan,
+            round_index=self._coordinator.round,
+            model_version=self._coordinator.model_version,
+            opens_s=max(now_s, self._coordinator.opens_s),
+            horizon_s=horizon_s,
+        ).play()
+        # A horizon that was moved before a resumed run does not set the clock back.
+        end_s = max(now_s, min(played.closes_s, horizon_s))
+        flights = self._check_in(played)
+        self.under_way = np.concatenate([self.under_way, flights])
+        accepted = self._finish(end_s)
+        # After the ends: a device may start again at the very time at which its late report came.
+        self._log.add(flights["start_s"], flights["device"], flights["round"], "assign")
+        closings = self._coordinator.advance(end_s)
+        if not closings:
+            return end_s, None
+        accepted = accepted[np.argsort(accepted["device"], kind="stable")]
+        closed = ClosedRound(
+            closing=closings[0], accepted=accepted, looks=played.looks, turned_away=len(played.turned_away)
+        )
+        return end_s, closed
+
+    def _check_in(self, played: Played) -> Flights:
+        """Bring those that came to the coordinator; the flights with their assignments."""
+        flights = played.flights
+        device = np.concatenate([flights["device"], played.turned_away])
+        at_s = np.concatenate([flights["start_s"], played.turned_away_s])
+        order = np.argsort(at_s, kind="stable")
+        answer = self._coordinator.check_in_many(device[order], at_s[order])
+        starts = order < len(flights)
+        if not np.array_equal(answer.code == CheckInCode.ASSIGNED, starts):
+            raise AssertionError(f"round {self._coordinator.round}: others were assigned than started")
+        flights["assignment_id"][order[starts]] = answer.assignment_id[starts]
+        return flights
+
+    def _finish(self, end_s: float) -> Flights:
+        """Attempts that end by ``end_s`` report or have dropped out; returns those whose reports were accepted."""
+        flights = self.under_way[np.argsort(self.under_way["end_s"], kind="stable")]
+        over = flights["end_s"] <= end_s
+        self.under_way, flights = flights[~over], flights[over]
+        code = np.full(len(flights), ReportCode.UNKNOWN, dtype=np.int8)
+        reports = np.flatnonzero(flights["drop"] == Drop.NONE)
+        reporting = flights[reports]
+        answer = self._coordinator.report_many(
+            reporting["assignment_id"], reporting["num_examples"], reporting["end_s"]
+        )
+        code[reports] = answer.code
+        self._population.end(flights, code)
+        accepted: Flights = flights[code == ReportCode.ACCEPTED]
+        return accepted
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays for a checkpoint."""
+        coordinator = {f"coordinator.{name}": column for name, column in self._coordinator.state().items()}
+        return {"under_way": self.under_way, **coordinator}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Continue from what ``state`` returned."""
+        self.under_way = state["under_way"]
+        self._coordinator = Coordinator.restore(self._plan, of_prefix("coordinator.", state))
