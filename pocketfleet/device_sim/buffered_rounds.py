@@ -39,6 +39,8 @@ Int64s = npt.NDArray[np.int64]
 # How many devices there must be beside those at work for each slot that is filled together with others: so that no two
 # slots want one device.
 _DEVICES_A_SLOT = 64
+# How many devices look for one slot at once at most.
+_MOST_A_SLOT = 64
 _NOBODY = -1
 # ``free_s``: when a slot is next offered; ``device``: to whom alone, or to all; ``expires_s``: when to all, if that one
 # may not train.
@@ -133,19 +135,21 @@ class BufferedRounds:
         held = np.concatenate([self._buffered["device"], self.under_way["device"][self._counts(self.under_way)]])
         first = reserved != _NOBODY
         asked, device = empty[first], reserved[first]
+        a_slot = 1  # devices that a slot is offered to at once: the first of them that may train takes it
         while True:
-            busy = (population.ledger.column["free_s"][device] > free_s[asked]) | np.isin(device, held)
-            look = population.look(device[~busy], free_s[asked[~busy]])
-            looks.append(look)
-            winners = asked[~busy][look.eligible]
-            flights.append(self._start(look.rows(look.eligible)))
-            taken.append(winners)
-            empty = np.setdiff1d(empty, winners)
+            free = (population.ledger.column["free_s"][device] <= free_s[asked]) & ~np.isin(device, held)
+            look = population.look(device[free], free_s[asked[free]])
+            winner, seen = _first_of_each(asked[free], look.eligible)
+            looks.append(look.rows(seen))
+            flights.append(self._start(look.rows(winner)))
+            taken.append(asked[free][winner])
+            empty = np.setdiff1d(empty, taken[-1])
             offered = np.concatenate([offered, device])
             # A slot that is kept for one device is offered to nobody else.
             open_slots = empty[reserved[empty] == _NOBODY]
-            device = self._next_devices(len(open_slots), offered)
-            asked = open_slots[: len(device)]
+            device = self._next_devices(len(open_slots) * a_slot, offered)
+            asked = np.repeat(open_slots, a_slot)[: len(device)]
+            a_slot = min(2 * a_slot, _MOST_A_SLOT)
             if len(asked) == 0:
                 break
         joined, which = np.concatenate(flights), np.concatenate(taken)
@@ -180,12 +184,13 @@ class BufferedRounds:
         kept = self._slots["device"][slots] != _NOBODY
         self._slots["free_s"][slots[kept]] = self._slots["expires_s"][slots[kept]]
         self._slots["device"][slots] = _NOBODY
-        left = slots[~kept]
-        freed_s = np.sort(self._population.ledger.column["free_s"]) if len(left) else np.empty(0)
-        for slot in left:
-            now_s = self._slots["free_s"][slot]
-            later = freed_s[np.searchsorted(freed_s, now_s, side="right") :][:1]
-            self._slots["free_s"][slot] = min(now_s + LOOK_EVERY_S, *later)
+        moments_s = np.unique(self._slots["free_s"][slots[~kept]])
+        freed_s = np.sort(self._population.ledger.column["free_s"]) if len(moments_s) else np.empty(0)
+        for now_s in moments_s:
+            later_s = freed_s[np.searchsorted(freed_s, now_s, side="right") :][:1]
+            # What nobody takes now is left by all: further slots of this moment need not ask.
+            free_now = (self._slots["free_s"] == now_s) & (self._slots["device"] == _NOBODY)
+            self._slots["free_s"][free_now] = np.min([now_s + LOOK_EVERY_S, *later_s])
 
     def _ready(self, flights: Flights) -> npt.NDArray[np.void]:
         """Rule 2: when the slots of attempts are offered again, and to whom."""
@@ -255,6 +260,16 @@ class BufferedRounds:
         self._coordinator = BufferedCoordinator.restore(self._plan, of_prefix("coordinator.", state))
         self.under_way, self._buffered, self._slots = state["under_way"], state["buffered"], state["slots"].copy()
         self._walk = _Walk(*(int(number) for number in state["walk"]))
+
+
+def _first_of_each(slot: Int64s, eligible: npt.NDArray[np.bool_]) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """Of looks in groups by slot: the first eligible one of each, and which looks were up to it."""
+    found = np.flatnonzero(eligible)
+    of_slot, first = np.unique(slot[found], return_index=True)
+    winner = found[first]
+    last = np.full(int(slot.max(initial=0)) + 1, len(slot))
+    last[of_slot] = winner
+    return winner, np.arange(len(slot)) <= last[slot]
 
 
 def _joined(looks: list[Look]) -> Look:

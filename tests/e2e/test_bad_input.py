@@ -52,7 +52,7 @@ def test_a_malformed_experiment(pocketfleet) -> None:
         ("fleeet.devices=3", [r"unknown key fleeet", r"did you mean 'fleet'"]),
         ("fleet.devices=0", [r"fleet.devices should be greater than or equal to 1, got 0"]),
         ("rounds.cohort=300", [r"rounds.cohort must be 1\.\.200 \(the fleet's size\), got 300"]),
-        ("rounds.policy=buffered", [r"rounds.policy should be 'synchronous', got 'buffered'"]),
+        ("rounds.policy=eager", [r"rounds.policy should be 'synchronous' or 'buffered', got 'eager'"]),
         ("engine.plan=auto", [r"unknown key engine.plan"]),
         ("training.optimizer=lion", [r"training.optimizer should be 'sgd', 'adam' or 'adamw', got 'lion'"]),
         ("training.learning_rate=fast", [r"training.learning_rate should be a valid number, got 'fast'"]),
