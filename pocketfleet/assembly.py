@@ -20,6 +20,7 @@ from pocketfleet.device_sim.population import Population, Workload
 from pocketfleet.device_sim.rounds import Rounds
 from pocketfleet.device_sim.simulator import Schedule
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
+from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
@@ -162,6 +163,7 @@ def _fleet(experiment: Experiment) -> Fleet:
         phones=section.phones,
         names=section.names,
         network=section.network,
+        outage=Outage(mean_s=section.outage_mean_s, limit_s=section.outage_limit_s),
         overrides=overrides,
     )
 

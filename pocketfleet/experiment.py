@@ -79,7 +79,9 @@ class FleetSection(_Section):
     names: list[str] = []  # one name a device
     program: Literal["executorch", "onnx"] = "executorch"  # what the phone runs: drives bytes, memory, seconds
     profile: str = ""  # the packaged efficiencies, or a table that pocketfleet calibrate wrote
-    network: str = "home-wifi"
+    network: str = "home-wifi"  # a packaged network or network plan, or a CSV of your own plan
+    outage_mean_s: Positive = 20.0  # a lost link is away for so long, see device_sim.transfer.Outage
+    outage_limit_s: NotNegative = 60.0  # the longest outage that a transfer survives; 0: none
     availability: str = "always"  # flash-2020 | always | a recorded trace: a .csv or .parquet file
     trace_repeat: Literal["days", "recording", "never"] = "days"  # what follows a recorded trace's end
     # By how much later all that a trace says happens; its own times reach to 1e11 s.

@@ -57,8 +57,9 @@ def _mixes() -> Rows:
 
 def _networks() -> Rows:
     from pocketfleet.device_sim.network import load_scenario, scenario_names
+    from pocketfleet.device_sim.network_plan import plan_names
 
-    rows = []
+    rows: Rows = []
     for scenario in map(load_scenario, scenario_names()):
         down, up, latency = (
             quantity.median for quantity in (scenario.down_bits_per_s, scenario.up_bits_per_s, scenario.latency_s)
@@ -72,7 +73,8 @@ def _networks() -> Rows:
                 "metered": "yes" if scenario.metered else "no",
             }
         )
-    return rows
+    blank = dict.fromkeys(rows[0], "by place")
+    return [*rows, *({**blank, "network": name, "metered": "off Wi-Fi"} for name in plan_names())]
 
 
 _LISTS: dict[str, Callable[[], Rows]] = {

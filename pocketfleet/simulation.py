@@ -232,6 +232,7 @@ def _finish(
         "wall_seconds": outcome.wall_s,
         "downlink_bytes": totals.downlink_bytes,
         "uplink_bytes": totals.uplink_bytes,
+        "metered_bytes": totals.metered_bytes,
         "energy_joules": totals.energy_joules,
         "headline_metric": parts.headline,
         "metrics": {"initial": outcome.metrics_initial, **last_metrics(rounds)},

@@ -1,6 +1,7 @@
 """What happened to which device when: a log of rows, its hash, and their order.
 
-Kinds of rows (``seconds``, ``bytes`` and ``joules`` are what this row alone spent; ``device`` is -1 for the server's):
+Kinds of rows (``seconds``, ``bytes`` and ``joules`` are what this row alone spent, ``metered_bytes`` those of the
+bytes that cost money; ``device`` is -1 for the server's):
 
 1. ``assign``: a device was given work.
 2. ``download``, ``train``, ``upload``: a stage of an attempt ended; ``reason`` says what cut it short, if anything.
@@ -32,6 +33,7 @@ COLUMNS = {
     "kind": "category",
     "seconds": "float64",
     "bytes": "int64",
+    "metered_bytes": "int64",
     "joules": "float64",
     "steps": "int64",
     "reason": "category",
@@ -68,6 +70,7 @@ class EventLog:
         *,
         seconds: npt.ArrayLike = 0.0,
         bytes: npt.ArrayLike = 0,
+        metered_bytes: npt.ArrayLike = 0,
         joules: npt.ArrayLike = 0.0,
         steps: npt.ArrayLike = 0,
         reason: str | npt.NDArray[np.int8] = "",
@@ -81,6 +84,7 @@ class EventLog:
             kind: one of ``KINDS``.
             seconds: that the row alone spent.
             bytes: likewise.
+            metered_bytes: those of ``bytes`` that cost money.
             joules: likewise.
             steps: training steps of the row.
             reason: one of ``REASONS``, or indices of it.
@@ -97,6 +101,7 @@ class EventLog:
             "kind": KINDS.index(kind),
             "seconds": seconds,
             "bytes": bytes,
+            "metered_bytes": metered_bytes,
             "joules": joules,
             "steps": steps,
             "reason": REASONS.index(reason) if isinstance(reason, str) else reason,

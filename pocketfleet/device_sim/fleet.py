@@ -6,26 +6,29 @@ Rules:
 2. Units of one phone differ a little in compute: a lognormal factor of mean 1 on the peak. Phones of one SoC
    differ up to twofold between models, and that is in the catalogue, not here.
 3. Every draw is keyed by (seed, device): adding a device changes no other device's row.
-4. Overrides come last, in the order given; a later one wins.
+4. Overrides come last, in the order given; a later one wins. Those of a link hold for both links of a device.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.mix import load_mix
 from pocketfleet.device_sim.network import Links, draw_links
+from pocketfleet.device_sim.network_plan import NetworkPlan, load_network_plan
 from pocketfleet.device_sim.phone import Phone, find_phone, load_catalogue
+from pocketfleet.device_sim.radio import WIFI
 from pocketfleet.device_sim.thermal_class import load_thermal_classes
+from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
 
-__all__ = ["DeviceOverride", "Fleet", "build_fleet"]
+__all__ = ["CellularLinks", "DeviceOverride", "Fleet", "build_fleet"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -40,14 +43,32 @@ _S_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellularLinks:
+    """The second link of every device under a network plan; columns ``[devices]``, named as ``Fleet``'s."""
+
+    down_bits_per_s: Floats
+    up_bits_per_s: Floats
+    latency_s: Floats
+    link_losses_per_s: Floats
+    down_variation_ratio: Floats
+    up_variation_ratio: Floats
+    metered: Bools
+    radio: npt.NDArray[np.int8]
+    receive_watts: Floats
+    transmit_watts: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fleet:
     """The devices' columns, all ``[devices]``; ``phone`` indexes ``load_catalogue()`` of the fleet's own table, if any.
+
+    Columns of a link are those of a device's one link, or of its Wi-Fi link where there is a cellular one beside it.
 
     Attributes:
         peak_flops: one-thread FP32 operations a second.
         free_memory_bytes: what a training app can hope for.
         compute_watts: drawn above idle while training on one thread.
-        receive_watts: drawn above idle while receiving over the fleet's network, Wi-Fi or cellular; ``transmit_watts``
+        receive_watts: drawn above idle while the link's radio, Wi-Fi or the modem, receives; ``transmit_watts``
             likewise.
         thermal_class: indexes ``load_thermal_classes()``.
         latency_s: a round trip.
@@ -55,6 +76,10 @@ class Fleet:
         measured_step_s: seconds of a training step, where they are known and not to be predicted; else nan.
         down_variation_ratio: standard deviation over mean of a device's rate between transfers.
         metered: the link's bytes cost money.
+        radio: of the link, indexes ``radio.radio_names``.
+        network: which links there are, and their ratios by place and hour.
+        cellular: the second link, if there is one.
+        outage: how long lost links stay away.
     """
 
     seed: int
@@ -81,7 +106,11 @@ class Fleet:
     down_variation_ratio: Floats
     up_variation_ratio: Floats
     metered: Bools
+    radio: npt.NDArray[np.int8]
     has_charger: Bools
+    network: NetworkPlan
+    cellular: CellularLinks | None
+    outage: Outage
 
     def __len__(self) -> int:
         return len(self.name)
@@ -113,6 +142,7 @@ def build_fleet(
     phones: Sequence[str] = (),
     names: Sequence[str] = (),
     network: str = "home-wifi",
+    outage: Outage | None = None,
     overrides: Sequence[DeviceOverride] = (),
 ) -> Fleet:
     """Draw a fleet.
@@ -124,7 +154,8 @@ def build_fleet(
         catalogue: a table of phones with the columns of ``catalog/phones.csv``, which replace or extend it.
         phones: one catalogue phone a device, instead of a mix.
         names: one name a device; ``device-0``, ``device-1``, ... without.
-        network: a scenario of ``catalog/networks.csv``.
+        network: a scenario of ``catalog/networks.csv``, a packaged network plan, or the path of a plan's CSV.
+        outage: how long lost links stay away; ``Outage()`` without.
         overrides: applied in order.
 
     Raises:
@@ -134,7 +165,8 @@ def build_fleet(
         raise InputError(f"fleet.devices must be 1 or more, got {devices}")
     models = load_catalogue(catalogue)
     phone = _named_phones(phones, devices, models) if phones else _drawn_phones(mix, seed, devices, models)
-    links = draw_links(network, seed, devices)
+    plan = load_network_plan(network)
+    links = draw_links(plan.wifi, seed=seed, devices=devices)
     device = np.arange(devices)
     low, high = INITIAL_BATTERY_RATIO
     fleet = Fleet(
@@ -151,18 +183,14 @@ def build_fleet(
         compute_watts=_column(models, phone, "compute_watts"),
         idle_watts=_column(models, phone, "idle_watts"),
         screen_watts=_column(models, phone, "screen_watts"),
-        receive_watts=_radio_watts(models, phone, links, "receive_watts"),
-        transmit_watts=_radio_watts(models, phone, links, "transmit_watts"),
+        **_radio_watts(models, phone, links),
         charger_watts=_column(models, phone, "charger_watts"),
         thermal_class=_thermal_class(models)[phone],
-        down_bits_per_s=links.down_bits_per_s,
-        up_bits_per_s=links.up_bits_per_s,
-        latency_s=links.latency_s,
-        link_losses_per_s=links.link_losses_per_s,
-        down_variation_ratio=links.down_variation_ratio,
-        up_variation_ratio=links.up_variation_ratio,
-        metered=links.metered,
+        **_columns_of(links),
         has_charger=np.ones(devices, dtype=np.bool_),
+        network=plan,
+        cellular=_cellular_links(plan, seed, phone, models),
+        outage=outage or Outage(),
     )
     for number, override in enumerate(overrides):
         _apply(fleet, override, key=f"fleet.overrides[{number}]")
@@ -173,8 +201,26 @@ def _column(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], figure: 
     return np.array([getattr(model, figure) for model in catalogue], dtype=np.float64)[phone]
 
 
-def _radio_watts(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], links: Links, figure: str) -> Floats:
-    return np.where(links.cellular, _column(catalogue, phone, f"modem_{figure}"), _column(catalogue, phone, figure))
+def _columns_of(links: Links) -> dict[str, Any]:
+    return {name: getattr(links, name) for name in Links.__slots__}
+
+
+def _radio_watts(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], links: Links) -> dict[str, Any]:
+    """``receive_watts`` and ``transmit_watts`` of each device's link, Wi-Fi or the modem."""
+    wifi = links.radio == WIFI
+    return {
+        figure: np.where(wifi, _column(catalogue, phone, figure), _column(catalogue, phone, f"modem_{figure}"))
+        for figure in ("receive_watts", "transmit_watts")
+    }
+
+
+def _cellular_links(
+    plan: NetworkPlan, seed: int, phone: npt.NDArray[np.int64], catalogue: tuple[Phone, ...]
+) -> CellularLinks | None:
+    if plan.one_network:
+        return None
+    links = draw_links(plan.cellular, seed=seed, devices=len(phone), purpose="network.cellular")
+    return CellularLinks(**_columns_of(links), **_radio_watts(catalogue, phone, links))
 
 
 def _thermal_class(catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
@@ -237,8 +283,12 @@ def _apply(fleet: Fleet, override: DeviceOverride, *, key: str) -> None:
     rows = _rows(override, len(fleet), key=key)
     given = {field.name: getattr(override, field.name) for field in dataclasses.fields(override)}
     for field, (column, factor, lowest, highest) in _REPLACED.items():
-        if given[field] is not None:
-            getattr(fleet, column)[rows] = factor * _checked(given[field], lowest, highest, key=f"{key}.{field}")
+        if given[field] is None:
+            continue
+        value = factor * _checked(given[field], lowest, highest, key=f"{key}.{field}")
+        getattr(fleet, column)[rows] = value
+        if fleet.cellular is not None and column in CellularLinks.__slots__:
+            getattr(fleet.cellular, column)[rows] = value
     if override.peak_flops_ratio is not None:
         ratio = _checked(override.peak_flops_ratio, _LEAST_PEAK_RATIO, np.inf, key=f"{key}.peak_flops_ratio")
         fleet.peak_flops[rows] *= ratio

@@ -26,6 +26,8 @@ FLIGHT = np.dtype(
         ("upload_s", np.float64),
         ("downlink_bytes", np.int64),
         ("uplink_bytes", np.int64),
+        ("metered_downlink_bytes", np.int64),  # those of the bytes that cost money
+        ("metered_uplink_bytes", np.int64),
         ("download_joules", np.float64),
         ("train_joules", np.float64),
         ("upload_joules", np.float64),

@@ -32,6 +32,7 @@ _COLUMNS: dict[str, tuple[Any, Any]] = {
     "train_s": (np.float64, 0.0),
     "downlink_bytes": (np.int64, 0),
     "uplink_bytes": (np.int64, 0),
+    "metered_bytes": (np.int64, 0),  # both directions, over links that cost money
     "energy_joules": (np.float64, 0.0),
     "trained_version": (np.int64, -1),  # the model version it last trained from
     "metric_global": (np.float64, np.nan),  # that version on its held-out examples

@@ -22,11 +22,11 @@ from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import CHARGING_EFFICIENCY_RATIO, Battery
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
 from pocketfleet.device_sim.events import REASONS, EventLog
+from pocketfleet.device_sim.exchange import Exchange, draw_exchange, exchange_joules
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.memory import fits
-from pocketfleet.device_sim.network import link_lost_after_s, transfer_rate_factor, transfer_seconds
 from pocketfleet.training.batches import examples_processed
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import ReportCode
@@ -160,8 +160,14 @@ class Population:
             deadline_s: when they stop, one for all or ``[n]``.
         """
         device, column = look.device, self.ledger.column
-        journey = self._journey(look, deadline_s=deadline_s)
+        exchange = self._exchange(look, deadline_s=deadline_s)
+        journey = self._journey(look, exchange, deadline_s=deadline_s)
         attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
+        downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
+        uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
+        download_joules, upload_joules = exchange_joules(
+            exchange, attempts, downlink_bytes=downlink_bytes, uplink_bytes=uplink_bytes
+        )
         flights = no_flights(
             len(device),
             device=device,
@@ -170,11 +176,13 @@ class Population:
             batch_seed=(draw_key(self.seed, "batch_seed", round_index, device) >> np.uint64(1)).astype(np.int64),
             start_s=look.at_s,
             num_examples=self._examples(device, attempts.steps),
-            downlink_bytes=(attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64),
-            uplink_bytes=(attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64),
-            download_joules=attempts.download_s * self.fleet.receive_watts[device],
+            downlink_bytes=downlink_bytes,
+            uplink_bytes=uplink_bytes,
+            metered_downlink_bytes=np.where(exchange.down_link.metered, downlink_bytes, 0),
+            metered_uplink_bytes=np.where(exchange.up_link.metered, uplink_bytes, 0),
+            download_joules=download_joules,
             train_joules=attempts.train_s * self.fleet.compute_watts[device],
-            upload_joules=attempts.upload_s * self.fleet.transmit_watts[device],
+            upload_joules=upload_joules,
             before_free_s=column["free_s"][device],
             before_level_joules=self._battery.level_joules[device],
             before_level_s=self._battery.at_s[device],
@@ -229,6 +237,7 @@ class Population:
             ledger.add(name, device[mask])
         for name in ("steps", "train_s", "downlink_bytes", "uplink_bytes"):
             ledger.add(name, device, flights[name])
+        ledger.add("metered_bytes", device, flights["metered_downlink_bytes"] + flights["metered_uplink_bytes"])
         ledger.add("energy_joules", device, _joules(flights))
         for kind, mask, reason in (
             ("drop", dropped, _DROP_REASON[flights["drop"]]),
@@ -239,10 +248,10 @@ class Population:
 
     def _log_stages(self, flights: Flights) -> None:
         time_s = flights["start_s"]
-        for stage, name, moved in (
-            (Stage.DOWNLOAD, "download", flights["downlink_bytes"]),
-            (Stage.TRAIN, "train", 0),
-            (Stage.UPLOAD, "upload", flights["uplink_bytes"]),
+        for stage, name, moved, metered in (
+            (Stage.DOWNLOAD, "download", flights["downlink_bytes"], flights["metered_downlink_bytes"]),
+            (Stage.TRAIN, "train", 0, 0),
+            (Stage.UPLOAD, "upload", flights["uplink_bytes"], flights["metered_uplink_bytes"]),
         ):
             seconds = flights[f"{name}_s"]
             time_s = time_s + seconds
@@ -257,36 +266,40 @@ class Population:
                 name,
                 seconds=seconds[reached],
                 bytes=np.broadcast_to(moved, reached.shape)[reached],
+                metered_bytes=np.broadcast_to(metered, reached.shape)[reached],
                 joules=flights[f"{name}_joules"][reached],
                 steps=flights["steps"][reached] if stage == Stage.TRAIN else 0,
                 reason=_DROP_REASON[cut[reached]],
             )
 
-    def _journey(self, look: Look, *, deadline_s: float | Floats) -> Journey:
-        fleet, work, device = self.fleet, self._workload, look.device
-        # Each attempt of a device draws its links anew; how often it tried before is the running number.
-        attempt = self.ledger.column["assigned"][device]
-        down = transfer_rate_factor(self.seed, "download", attempt, device, fleet.down_variation_ratio[device])
-        up = transfer_rate_factor(self.seed, "upload", attempt, device, fleet.up_variation_ratio[device])
-        losses_per_s = fleet.link_losses_per_s[device]
+    def _exchange(self, look: Look, *, deadline_s: float | Floats) -> Exchange:
+        work, device = self._workload, look.device
+        return draw_exchange(
+            self.fleet,
+            self._day,
+            device,
+            # Each attempt of a device draws its transfers anew; how often it tried before is the running number.
+            self.ledger.column["assigned"][device],
+            seed=self.seed,
+            start_s=look.at_s,
+            training_s=work.steps[device] * work.step_s[device],
+            deadline_s=deadline_s,
+            download_bytes=self._download_bytes(device),
+            upload_bytes=np.full(len(device), float(work.update_bytes)),
+        )
+
+    def _journey(self, look: Look, exchange: Exchange, *, deadline_s: float | Floats) -> Journey:
+        work, device = self._workload, look.device
         return Journey(
             device=device,
             start_s=look.at_s,
             deadline_s=np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape),
             steps=work.steps[device],
-            download_s=transfer_seconds(
-                payload_bytes=self._download_bytes(device),
-                bits_per_s=fleet.down_bits_per_s[device] * down,
-                latency_s=fleet.latency_s[device],
-            ),
+            download_s=exchange.download.seconds,
             step_s=work.step_s[device],
-            upload_s=transfer_seconds(
-                payload_bytes=float(work.update_bytes),
-                bits_per_s=fleet.up_bits_per_s[device] * up,
-                latency_s=fleet.latency_s[device],
-            ),
-            download_lost_after_s=link_lost_after_s(self.seed, "download", attempt, device, losses_per_s),
-            upload_lost_after_s=link_lost_after_s(self.seed, "upload", attempt, device, losses_per_s),
+            upload_s=exchange.upload.seconds,
+            download_lost_after_s=exchange.download.lost_after_s,
+            upload_lost_after_s=exchange.upload.lost_after_s,
             battery_lasts_s=self._battery_lasts_s(look),
         )
 

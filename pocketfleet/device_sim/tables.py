@@ -70,9 +70,10 @@ class EventTotals:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        self._of_round = {name: np.zeros(rounds) for name in ("downlink_bytes", "uplink_bytes", "energy_joules")}
+        names = ("downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
+        self._of_round = {name: np.zeros(rounds) for name in names}
         self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason; the last place is of rounds that never closed
-        self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = 0
+        self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = self.metered_bytes = 0
         self.energy_joules = 0.0
 
     def add(self, events: pd.DataFrame) -> None:
@@ -87,6 +88,8 @@ class EventTotals:
             chosen = (kind == of_kind).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
             self._of_round[name] += self._sums(place[chosen], events["bytes"].to_numpy()[chosen])
+        self.metered_bytes += int(events["metered_bytes"].sum())
+        self._of_round["metered_bytes"] += self._sums(place[of_devices], events["metered_bytes"].to_numpy()[of_devices])
         self.energy_joules += float(events["joules"].sum())
         self._of_round["energy_joules"] += self._sums(place[of_devices], events["joules"].to_numpy()[of_devices])
         lost = ((kind == "drop") | (kind == "report")).to_numpy() & ~accepted.to_numpy()
@@ -110,7 +113,8 @@ class EventTotals:
         """The server's rows, row ``r`` of round ``r``, and the sums over all events of each round's assignments.
 
         Returns:
-            ``rounds`` with ``downlink_bytes``, ``uplink_bytes``, ``energy_joules`` and ``dropouts_<reason>`` added.
+            ``rounds`` with ``downlink_bytes``, ``uplink_bytes``, ``metered_bytes``, ``energy_joules`` and
+            ``dropouts_<reason>`` added.
         """
         table = rounds.copy()
         for name, sums in self._of_round.items():
@@ -136,6 +140,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
         "train_s",
         "downlink_bytes",
         "uplink_bytes",
+        "metered_bytes",
         "energy_joules",
         "trained_version",
         "metric_global",

@@ -11,7 +11,11 @@ def row(**cells: str) -> Row:
 
 
 @pytest.mark.parametrize(
-    "table", ["networks.csv", "efficiency.csv", "mixes.csv", "phones.csv", "cores.csv", "thermal_classes.csv"]
+    "table",
+    [
+        *("networks.csv", "network_plans.csv", "radios.csv", "efficiency.csv"),
+        *("mixes.csv", "phones.csv", "cores.csv", "thermal_classes.csv"),
+    ],
 )
 def test_every_packaged_figure_names_its_source(table: str) -> None:
     rows = packaged_rows(table)
@@ -28,6 +32,12 @@ def test_confidence_is_measured_or_assumed(table: str) -> None:
         "measured",
         "assumed",
     }
+
+
+@pytest.mark.parametrize("table", ["radios.csv", "network_plans.csv"])
+def test_figures_of_radios_and_plans_say_how_they_are_known(table: str) -> None:
+    for each in packaged_rows(table):
+        each.choice("confidence", ("measured", "read", "computed", "assumed"))
 
 
 @pytest.mark.parametrize("cell", ["", "fast", "nan", "inf", "-1", "0"])

@@ -22,11 +22,16 @@ from pocketfleet.device_sim.run_directory import RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.tables import EventTotals
+from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 
 DEVICES = 80
 FLEET = build_fleet(
-    devices=DEVICES, seed=9, overrides=[DeviceOverride(devices="all", link_losses_per_hour=30.0, battery_ratio=0.6)]
+    devices=DEVICES,
+    seed=9,
+    # Links are lost about once a second; one outage in seven is fatal.
+    outage=Outage(mean_s=5.0, limit_s=10.0),
+    overrides=[DeviceOverride(devices="all", link_losses_per_hour=3000.0, battery_ratio=0.6)],
 )
 PLANS = st.builds(
     RoundPlan,
@@ -112,6 +117,7 @@ def test_joules_bytes_seconds_batteries_devices_and_time(
         assert row.energy_joules == pytest.approx(own["joules"].sum())
         assert row.downlink_bytes == own.loc[own["kind"] == "download", "bytes"].sum()
         assert row.uplink_bytes == own.loc[own["kind"] == "upload", "bytes"].sum()
+        assert row.metered_bytes == own["metered_bytes"].sum() <= own["bytes"].sum()
         assert row.assigned == (own["kind"] == "assign").sum()
         # In a buffer are reports of assignments of earlier rounds too.
         accepted = ((own["kind"] == "report") & (own["reason"] == "accepted")).sum()
@@ -123,6 +129,7 @@ def test_joules_bytes_seconds_batteries_devices_and_time(
         "energy_joules": by_device["joules"].sum(),
         "steps": by_device["steps"].sum(),
         "train_s": of_devices[of_devices["kind"] == "train"].groupby("device")["seconds"].sum(),
+        "metered_bytes": by_device["metered_bytes"].sum(),
         "downlink_bytes": of_devices[of_devices["kind"] == "download"].groupby("device")["bytes"].sum(),
     }.items():
         np.testing.assert_allclose(column[name], sums.reindex(range(DEVICES), fill_value=0), err_msg=name)

@@ -20,7 +20,7 @@ def ordered(events: pd.DataFrame) -> pd.DataFrame:
 
 def log_of_two() -> EventLog:
     log = EventLog()
-    log.add(2.0, 7, 0, "upload", seconds=0.5, bytes=12, joules=1.5, reason="link_lost")
+    log.add(2.0, 7, 0, "upload", seconds=0.5, bytes=12, metered_bytes=5, joules=1.5, reason="link_lost")
     log.add(1.0, 3, 0, "train", steps=4)
     return log
 
@@ -67,6 +67,7 @@ def test_the_hash_is_over_names_and_values() -> None:
         ("kind", b"train\nupload\n"),
         ("seconds", struct.pack("<2d", 0.0, 0.5)),
         ("bytes", struct.pack("<2q", 0, 12)),
+        ("metered_bytes", struct.pack("<2q", 0, 5)),
         ("joules", struct.pack("<2d", 0.0, 1.5)),
         ("steps", struct.pack("<2q", 4, 0)),
         ("reason", b"\nlink_lost\n"),

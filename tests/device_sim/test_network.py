@@ -3,14 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pocketfleet.device_sim.catalog import Row
 from pocketfleet.device_sim.network import (
     Links,
     draw_links,
-    link_lost_after_s,
     load_scenario,
-    transfer_rate_factor,
-    transfer_seconds,
+    read_scenario,
+    scenario_names,
 )
+from pocketfleet.device_sim.radio import radio_names
 from pocketfleet.errors import InputError
 
 DEVICES = 20_000
@@ -20,8 +21,12 @@ def quantiles(values: np.ndarray, probabilities: list[float]) -> list[float]:
     return [float(value) for value in np.quantile(values, probabilities)]
 
 
+def drawn(scenario: str, *, seed: int = 1, devices: int = DEVICES) -> Links:
+    return draw_links({load_scenario(scenario): 1.0}, seed=seed, devices=devices)
+
+
 def test_home_wifi_has_the_published_quantiles() -> None:
-    links = draw_links("home-wifi", 1, DEVICES)
+    links = drawn("home-wifi")
     # PKU-Chengxu/FLASH models/speed_distri.json, 19 users, p10, p50, p90 in KB/s; a KB/s is 8,000 bit/s.
     down = [3274 * 8000, 4318 * 8000, 9091 * 8000]
     up = [2002 * 8000, 3286 * 8000, 5850 * 8000]
@@ -60,20 +65,44 @@ def test_home_wifi_has_the_published_quantiles() -> None:
 def test_cellular_has_the_published_quantiles(
     scenario: str, down: list[float], up: list[float], latency: list[float]
 ) -> None:
-    links = draw_links(scenario, 1, DEVICES)
+    links = drawn(scenario)
     at = [0.05, 0.25, 0.5, 0.75, 0.95]
     assert quantiles(links.down_bits_per_s / 1e6, at) == pytest.approx(down, rel=0.1)
     assert quantiles(links.up_bits_per_s / 1e6, at) == pytest.approx(up, rel=0.1)
     assert quantiles(links.latency_s * 1e3, at) == pytest.approx(latency, rel=0.1)
     assert links.metered.all()
-    assert links.cellular.all()
+    assert set(links.radio) == {load_scenario(scenario).radio}
+    assert load_scenario(scenario).cellular
 
 
-@pytest.mark.parametrize("scenario", ["home-wifi", "lte-2021", "5g-low-2021", "5g-mmwave-2021"])
+def test_commuting_over_3g_has_the_quantiles_of_its_104_logs() -> None:
+    links = drawn("3g-commute-2011")
+    at = [0.05, 0.25, 0.5, 0.75, 0.95]
+    # Riiser et al. 2013, mean Mbit/s of each log of confiwent/Real-world-bandwidth-traces@d28c4fd.
+    assert quantiles(links.down_bits_per_s / 1e6, at) == pytest.approx([0.632, 0.872, 1.167, 1.660, 2.456], rel=0.1)
+    # Up at 1.6 / 6.1 of it, Ofcom's averages of 2014.
+    assert np.median(links.up_bits_per_s) / np.median(links.down_bits_per_s) == pytest.approx(1.6 / 6.1, rel=0.05)
+    assert radio_names()[links.radio[0]] == "3g"
+
+
+@pytest.mark.parametrize("scenario", scenario_names())
 def test_a_further_device_changes_no_other_link(scenario: str) -> None:
-    few, more = draw_links(scenario, 5, 50), draw_links(scenario, 5, 51)
+    few, more = drawn(scenario, seed=5, devices=50), drawn(scenario, seed=5, devices=51)
     for field in dataclasses.fields(Links):
         np.testing.assert_array_equal(getattr(few, field.name), getattr(more, field.name)[:50], err_msg=field.name)
+
+
+def test_shares_between_scenarios_are_kept_and_a_device_keeps_its_scenario() -> None:
+    shares = {load_scenario("lte-2021"): 3.0, load_scenario("3g-commute-2011"): 1.0}
+    links = draw_links(shares, seed=2, devices=DEVICES, purpose="network.cellular")
+    third = radio_names().index("3g")
+    # A quarter; five standard deviations of sqrt(0.25 x 0.75 / 20000) = 0.003.
+    assert np.mean(links.radio == third) == pytest.approx(0.25, abs=5 * 0.0031)
+    assert np.median(links.down_bits_per_s[links.radio == third]) == pytest.approx(1.167e6, rel=0.1)
+    assert np.median(links.down_bits_per_s[links.radio != third]) == pytest.approx(117.2e6, rel=0.1)
+    fewer = draw_links(shares, seed=2, devices=100, purpose="network.cellular")
+    np.testing.assert_array_equal(fewer.radio, links.radio[:100])
+    np.testing.assert_array_equal(fewer.down_bits_per_s, links.down_bits_per_s[:100])
 
 
 def test_two_quantiles_make_a_lognormal() -> None:
@@ -84,47 +113,60 @@ def test_two_quantiles_make_a_lognormal() -> None:
     )
 
 
-def test_a_transfer_is_round_trips_and_bits() -> None:
-    # 1 MB = 8e6 bits at 8 Mbit/s is 1 s, at 80 Mbit/s 0.1 s; three round trips of 50 ms are 0.15 s.
-    seconds = transfer_seconds(
-        payload_bytes=1_000_000, bits_per_s=np.array([8e6, 80e6]), latency_s=np.array([0.05, 0.05])
-    )
-    np.testing.assert_allclose(seconds, [1.15, 0.25])
-    empty = transfer_seconds(payload_bytes=0, bits_per_s=np.array([8e6]), latency_s=np.array([0.05]))
-    np.testing.assert_allclose(empty, [0.15])
-
-
-def test_rates_vary_around_their_mean() -> None:
-    devices = np.arange(DEVICES)
-    factor = transfer_rate_factor(1, "download", 3, devices, 0.368)
-    assert factor.shape == (DEVICES,)
-    # Standard deviation 0.368; the mean's error is 0.368 / sqrt(20000) = 0.0026, the deviation's about as much.
-    assert factor.mean() == pytest.approx(1.0, abs=5 * 0.0026)
-    assert factor.std() == pytest.approx(0.368, abs=5 * 0.0035)
-    assert not np.array_equal(factor, transfer_rate_factor(1, "download", 4, devices, 0.368))
-    assert not np.array_equal(factor, transfer_rate_factor(1, "upload", 3, devices, 0.368))
-    np.testing.assert_array_equal(factor[:7], transfer_rate_factor(1, "download", 3, devices[:7], 0.368))
-
-
-def test_no_variation_is_a_factor_of_one() -> None:
-    np.testing.assert_array_equal(transfer_rate_factor(1, "download", 0, np.arange(3), 0.0), [1.0, 1.0, 1.0])
-
-
-def test_losses_are_exponential_and_never_without_a_rate() -> None:
-    devices = np.arange(DEVICES)
-    after_s = link_lost_after_s(1, "upload", 2, devices, np.full(DEVICES, 0.01))
-    # Mean and standard deviation 1 / 0.01 = 100 s; the mean's error is 100 / sqrt(20000) = 0.7 s.
-    assert after_s.mean() == pytest.approx(100.0, abs=5 * 0.7)
-    # Half are lost by ln 2 x 100 s.
-    assert np.mean(after_s < 69.315) == pytest.approx(0.5, abs=0.02)
-    some = link_lost_after_s(1, "upload", 2, devices[:2], np.array([0.0, 0.01]))
-    assert some[0] == np.inf
-    assert some[1] == after_s[1]
-
-
 def test_an_unknown_scenario_is_told_the_names() -> None:
-    with pytest.raises(
-        InputError,
-        match=r"fleet\.network must be one of home-wifi, lte-2021, 5g-low-2021, 5g-mmwave-2021, got 'dial-up'",
-    ):
-        draw_links("dial-up", 1, 1)
+    with pytest.raises(InputError, match=r"a network must be one of home-wifi, .*, 3g-commute-2011, got 'dial-up'"):
+        load_scenario("dial-up")
+
+
+OWN = {
+    "down_bits_per_s.p10": "1e6",
+    "down_bits_per_s.p90": "4e6",
+    "up_bits_per_s.p10": "1e5",
+    "up_bits_per_s.p90": "2e5",
+    "latency_s.p10": "0.1",
+    "latency_s.p90": "0.2",
+    "rate_correlation": "0.5",
+    "down_variation_ratio": "0.3",
+    "up_variation_ratio": "0.3",
+    "link_losses_per_hour": "7200",
+    "metered": "0",
+    "radio": "lte",
+}
+
+
+def own(**changed: str | None):
+    cells = {name: value for name, value in (OWN | changed).items() if value is not None}
+    rows = {
+        name: Row(where=f"own.csv, row {at}", cells={"value": value})
+        for at, (name, value) in enumerate(cells.items(), 2)
+    }
+    return read_scenario("village", rows)
+
+
+def test_a_scenario_of_ones_own() -> None:
+    village = own()
+    assert (village.link_losses_per_s, village.metered, village.cellular) == (2.0, False, True)
+    # The geometric mean of 1 and 4 Mbit/s.
+    assert village.down_bits_per_s.median == pytest.approx(2e6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"radio": None}, "the network 'village' lacks radio: add a row for each"),
+        ({"radio": "6g"}, r"own\.csv, row 13, column value: must be one of wifi, 3g, lte, 5g-low, 5g-mmwave, got '6g'"),
+        ({"metered": "yes"}, "row 12, column value: must be one of 0, 1, got 'yes'"),
+        (
+            {"latency_s.p90": None},
+            r"the network 'village' needs two or more quantiles of latency_s, rising, got \[0.1\]",
+        ),
+        ({"latency_s.p90": "0.05"}, "needs two or more quantiles of latency_s, rising"),
+        ({"latency_s.p100": "1"}, r"latency_s\.p100 must end in \.p01 to \.p99"),
+        ({"colour": "1"}, r"own\.csv, row 14: unknown parameter colour of a network; it takes down_bits_per_s\.p50, "),
+        ({"rate_correlation": "1.5"}, "rate_correlation must be 0 to 1"),
+        ({"up_bits_per_s.p10": "0"}, "must be a number more than 0, got '0'"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_scenario_is_named(changed: dict[str, str | None], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        own(**changed)

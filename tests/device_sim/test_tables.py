@@ -30,8 +30,8 @@ def row(index: int, **changed: object) -> dict[str, object]:
 
 def events() -> pd.DataFrame:
     log = EventLog()
-    log.add(1.0, 0, 0, "download", bytes=100, joules=1.0)
-    log.add(2.0, 0, 0, "upload", bytes=10, joules=2.0)
+    log.add(1.0, 0, 0, "download", bytes=100, metered_bytes=100, joules=1.0)
+    log.add(2.0, 0, 0, "upload", bytes=10, metered_bytes=7, joules=2.0)
     log.add(2.0, 0, 0, "report", reason="accepted")
     log.add(3.0, 1, 0, "download", bytes=50, joules=4.0, reason="link_lost")
     log.add(3.0, 1, 0, "drop", reason="link_lost")
@@ -54,12 +54,13 @@ def test_a_rounds_figures_are_the_sums_over_its_events(pieces: int) -> None:
     table = made.round_table(server_rows([row(0), row(1)]))
     assert table["downlink_bytes"].tolist() == [150, 0]
     assert table["uplink_bytes"].tolist() == [10, 0]
+    assert table["metered_bytes"].tolist() == [107, 0]
     assert table["energy_joules"].tolist() == [7.0, 0.0]
     assert table["dropouts_link_lost"].tolist() == [1, 0]
     assert table["dropouts_late"].tolist() == [1, 0]
     assert table["dropouts_deadline"].tolist() == [0, 1]
     assert (made.assigned, made.accepted, made.downlink_bytes, made.uplink_bytes) == (0, 1, 150, 10)
-    assert made.energy_joules == 7.0
+    assert (made.energy_joules, made.metered_bytes) == (7.0, 107)
 
 
 def test_what_belongs_to_a_round_that_never_closed_counts_in_the_run_alone() -> None:

@@ -26,6 +26,7 @@ SUMMARY_KEYS = {
     "wall_seconds",
     "uplink_bytes",
     "downlink_bytes",
+    "metered_bytes",
     "energy_joules",
     "metrics",
     "model_sha256",
@@ -45,6 +46,7 @@ def test_lists(pocketfleet) -> None:
     networks = {row["network"]: row for row in json.loads(pocketfleet("list", "networks", "--json").out)}
     # Medians of SIGCOMM21-5G/artifact, 4G-LTE: 117.2 and 31.2 Mbit/s, 89 ms.
     assert list(networks["lte-2021"].values()) == ["lte-2021", "117.2", "31.2", "89", "yes"]
+    assert networks["places-2021"]["metered"] == "off Wi-Fi"
     mixes = {row["mix"]: row for row in json.loads(pocketfleet("list", "mixes", "--json").out)}
     assert {"global-2024", "europe-2020", "india-2024"} <= set(mixes)
     refused = pocketfleet("list", "cars")

@@ -80,8 +80,9 @@ def test_a_weak_link_misses_the_deadline_in_its_own_stage(
 
 
 def test_a_link_that_is_lost_drops_its_phones(boston_bundle: Bundle, tmp_path: Path) -> None:
-    # 36 million losses an hour are 10,000 a second; a transfer takes at least a round trip of some milliseconds.
-    found = run(boston_bundle, tmp_path / "run", override="link_losses_per_hour = 36_000_000.0")
+    # 36 million losses an hour are 10,000 a second, each the end of its transfer; the bundle's bits take milliseconds.
+    lossy = "link_losses_per_hour = 36_000_000.0"
+    found = run(boston_bundle, tmp_path / "run", "fleet.outage_limit_s=0", override=lossy)
     assert devices_with(found, "drop", "link_lost") == LACKING
     assert devices_with(found, "report", "accepted") == ALL - LACKING
 
@@ -145,7 +146,8 @@ def test_partial_work_is_reported_or_discarded(boston_bundle: Bundle, tmp_path: 
 
 
 def test_every_assignment_has_one_end(boston_bundle: Bundle, tmp_path: Path) -> None:
-    found = run(boston_bundle, tmp_path / "run", override="link_losses_per_hour = 3_000_000.0")
+    lossy = "link_losses_per_hour = 3_000_000.0"
+    found = run(boston_bundle, tmp_path / "run", "fleet.outage_limit_s=0", override=lossy)
     events = found.events
     ends = events[events["kind"].isin(["report", "drop"])]
     assert len(ends) + found.summary["in_flight"] == found.summary["device_rounds"]
