@@ -10,8 +10,11 @@ Rules:
 4. While uploading only the network and the deadline matter: the work is done.
 5. A device stops at its deadline; being done at the very moment is too late.
 6. A transfer cut short has moved its share of the bytes.
+7. Where the rule does not ask for unmetered Wi-Fi, a device that leaves it goes on: a transfer on the link that it
+   began on, the next one on the link of its own beginning.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -64,8 +67,10 @@ class Journey:
         start_s: virtual time of the assignment.
         deadline_s: virtual time of the round's deadline.
         steps: training steps wanted, at least 1.
-        download_s, step_s, upload_s: seconds of the download, one step, the upload.
-        download_lost_after_s, upload_lost_after_s: seconds of transfer until the link is lost; inf: never.
+        download_s, step_s: seconds of the download and of one step.
+        download_lost_after_s: seconds of transfer until the link is lost for good; inf: never.
+        upload: called once with the virtual times at which uploads would begin, ``[n]``; the seconds they then take,
+            and those until the link is lost for good.
         battery_lasts_s: seconds of training until the battery is at its floor; inf: never.
     """
 
@@ -75,9 +80,8 @@ class Journey:
     steps: Int64s
     download_s: Floats
     step_s: Floats
-    upload_s: Floats
     download_lost_after_s: Floats
-    upload_lost_after_s: Floats
+    upload: Callable[[Floats], tuple[Floats, Floats]]
     battery_lasts_s: Floats
 
 
@@ -167,14 +171,13 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
 
     # Upload: only the network and the deadline matter.
     upload_from = downloaded + train_s
+    whole_s, lost_after_s = journey.upload(upload_from)
     off_wifi = Rule(idle=False, charging=False, unmetered=rule.unmetered, min_battery_ratio=0.0)
     lost_s, lost = first_violation(day, off_wifi, upload_from)
-    break_s, break_ = _earliest(
-        (lost_s, lost), (upload_from + journey.upload_lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE)
-    )
+    break_s, break_ = _earliest((lost_s, lost), (upload_from + lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE))
     reached_3 = ~fell_1 & ~fell_2
-    fell_3 = reached_3 & (break_s <= upload_from + journey.upload_s)
-    upload_s = np.where(reached_3, np.where(fell_3, break_s - upload_from, journey.upload_s), 0.0)
+    fell_3 = reached_3 & (break_s <= upload_from + whole_s)
+    upload_s = np.where(reached_3, np.where(fell_3, break_s - upload_from, whole_s), 0.0)
 
     none = np.full(n, Drop.NONE, dtype=np.int8)
     return Attempts(
@@ -183,7 +186,7 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
         train_s=train_s,
         upload_s=upload_s,
         downloaded_ratio=_ratio(download_s, journey.download_s),
-        uploaded_ratio=_ratio(upload_s, journey.upload_s),
+        uploaded_ratio=_ratio(upload_s, whole_s),
         end_s=start + download_s + train_s + upload_s,
         stage=np.select([fell_1, fell_2, fell_3], [Stage.DOWNLOAD, Stage.TRAIN, Stage.UPLOAD], Stage.DONE).astype(
             np.int8

@@ -22,7 +22,7 @@ from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import CHARGING_EFFICIENCY_RATIO, Battery
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
 from pocketfleet.device_sim.events import REASONS, EventLog
-from pocketfleet.device_sim.exchange import Exchange, draw_exchange, exchange_joules
+from pocketfleet.device_sim.exchange import Exchange
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
@@ -165,8 +165,8 @@ class Population:
         attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
         downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
         uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
-        download_joules, upload_joules = exchange_joules(
-            exchange, attempts, downlink_bytes=downlink_bytes, uplink_bytes=uplink_bytes
+        download_joules, upload_joules = exchange.joules(
+            attempts, downlink_bytes=downlink_bytes, uplink_bytes=uplink_bytes
         )
         flights = no_flights(
             len(device),
@@ -274,7 +274,7 @@ class Population:
 
     def _exchange(self, look: Look, *, deadline_s: float | Floats) -> Exchange:
         work, device = self._workload, look.device
-        return draw_exchange(
+        return Exchange(
             self.fleet,
             self._day,
             device,
@@ -282,7 +282,6 @@ class Population:
             self.ledger.column["assigned"][device],
             seed=self.seed,
             start_s=look.at_s,
-            training_s=work.steps[device] * work.step_s[device],
             deadline_s=deadline_s,
             download_bytes=self._download_bytes(device),
             upload_bytes=np.full(len(device), float(work.update_bytes)),
@@ -297,9 +296,8 @@ class Population:
             steps=work.steps[device],
             download_s=exchange.download.seconds,
             step_s=work.step_s[device],
-            upload_s=exchange.upload.seconds,
             download_lost_after_s=exchange.download.lost_after_s,
-            upload_lost_after_s=exchange.upload.lost_after_s,
+            upload=exchange.begin_upload,
             battery_lasts_s=self._battery_lasts_s(look),
         )
 

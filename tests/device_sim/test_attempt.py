@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scripted import ScriptedDay
@@ -22,8 +24,12 @@ def journey(devices: int = 1, **changed: float) -> Journey:
         "battery_lasts_s": np.inf,
     } | changed
     columns = {name: np.full(devices, value) for name, value in values.items() if name != "steps"}
+    upload = columns.pop("upload_s"), columns.pop("upload_lost_after_s")
     return Journey(
-        device=np.arange(devices), steps=np.full(devices, int(changed.get("steps", 5)), dtype=np.int64), **columns
+        device=np.arange(devices),
+        steps=np.full(devices, int(changed.get("steps", 5)), dtype=np.int64),
+        upload=lambda _from_s: upload,
+        **columns,
     )
 
 
@@ -184,3 +190,13 @@ def test_devices_do_not_touch_each_other() -> None:
     assert many.drop.tolist() == [Drop.IN_USE, Drop.NONE, Drop.NONE, Drop.NONE]
     assert many.steps.tolist() == [0, 5, 2, 5]
     assert many.end_s.tolist() == [104.0, 150.0, 139.0, 150.0]
+
+
+def test_an_upload_is_told_when_it_begins() -> None:
+    # Picked up at 119 s: the upload begins there, not at 130 s.
+    told = []
+    upload = np.full(1, 20.0), np.full(1, np.inf)
+    planned = dataclasses.replace(journey(), upload=lambda from_s: (told.append(from_s.tolist()), upload)[1])
+    carry_out(planned, availability=ScriptedDay((0, "idle", 119.0, 500.0)), rule=ALL, partial_work=True)
+    carry_out(planned, availability=ScriptedDay(), rule=ALL, partial_work=True)
+    assert told == [[119.0], [130.0]]

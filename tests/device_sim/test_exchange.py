@@ -9,11 +9,10 @@ from scripted import ScriptedDay
 from pocketfleet.device_sim.attempt import Journey, carry_out
 from pocketfleet.device_sim.connection import connect
 from pocketfleet.device_sim.eligibility import Rule
-from pocketfleet.device_sim.exchange import Exchange, draw_exchange, exchange_joules
+from pocketfleet.device_sim.exchange import Exchange
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.place import Place
 from pocketfleet.device_sim.radio import load_radios, radio_names
-from pocketfleet.device_sim.transfer import Outage
 
 HOUR_S = 3600.0
 NOTHING = Rule(idle=False, charging=False, unmetered=False, min_battery_ratio=0.0)
@@ -104,38 +103,40 @@ def test_a_device_more_changes_no_other_devices_links() -> None:
         np.testing.assert_array_equal(column, getattr(more.cellular, name)[:40], err_msg=name)
 
 
-def drawn(made: Fleet, day: ScriptedDay, *, training_s: float = 100.0, number: int = 0, **values) -> Exchange:
+def drawn(made: Fleet, day: ScriptedDay, *, number: int = 0, **values) -> Exchange:
     n = len(made)
     given = {"deadline_s": 1e6, "download_bytes": np.full(n, 4e6), "upload_bytes": np.full(n, 1e6)} | values
-    return draw_exchange(
-        made,
-        day,
-        everyone(made),
-        np.full(n, number),
-        seed=4,
-        start_s=np.zeros(n),
-        training_s=np.full(n, training_s),
-        **given,
-    )
+    return Exchange(made, day, everyone(made), np.full(n, number), seed=4, start_s=np.zeros(n), **given)
 
 
-def test_the_upload_uses_the_link_of_its_own_time() -> None:
-    # Off Wi-Fi from 50 s on: the download is over, training is not.
+@pytest.mark.parametrize(
+    ("from_s", "deadline_s", "cellular"), [(49.0, 1e6, False), (51.0, 1e6, True), (51.0, 49.0, False)]
+)
+def test_the_upload_uses_the_link_of_its_own_beginning(from_s: float, deadline_s: float, cellular: bool) -> None:
+    # Off Wi-Fi from 50 s on; with a deadline before that, nothing is known of later.
     leaving = [(device, "wifi", 50.0, 1e9) for device in range(300)]
-    found = drawn(fleet(), PlacedDay(*leaving))
+    found = drawn(fleet(), PlacedDay(*leaving), deadline_s=deadline_s)
+    seconds, _ = found.begin_upload(np.full(300, from_s))
     assert not found.down_link.metered.any()
-    assert found.up_link.metered.all()
-    # With a deadline before it leaves, nothing is known of later.
-    assert not drawn(fleet(), PlacedDay(*leaving), deadline_s=49.0).up_link.metered.any()
+    assert found.up_link.metered.all() == found.up_link.metered.any() == cellular
+    np.testing.assert_array_equal(seconds, found.upload.seconds)
 
 
 @pytest.mark.parametrize(("training_s", "slept"), [(9.0, False), (11.0, True)])
 def test_a_radio_within_its_tail_needs_no_waking_up(training_s: float, slept: bool) -> None:
     # LTE's tail is 10 s.
-    found = drawn(fleet("lte-2021", outage=Outage()), PlacedDay(), training_s=training_s)
+    found = drawn(fleet("lte-2021"), PlacedDay())
+    found.begin_upload(found.download.seconds + training_s)
     lte = load_radios().wake_s[radio_names().index("lte")]
     np.testing.assert_array_equal(found.download.wake_s, lte)
     np.testing.assert_array_equal(found.upload.wake_s, lte if slept else 0.0)
+
+
+def test_another_radio_than_before_sleeps() -> None:
+    # 9 s after the download over Wi-Fi, cellular radios with tails of 10 s and more have not been awake.
+    found = drawn(fleet(), PlacedDay(*[(device, "wifi", 1e-9, 1e9) for device in range(300)]))
+    found.begin_upload(found.download.seconds + 9.0)
+    assert found.upload.wake_s.min() >= 0.24
 
 
 def test_rates_vary_within_a_device_as_its_scenario_says() -> None:
@@ -161,9 +162,8 @@ def carried(made: Fleet, exchange: Exchange, *, steps: int, deadline_s: float = 
             steps=np.full(n, steps),
             download_s=exchange.download.seconds,
             step_s=np.ones(n),
-            upload_s=exchange.upload.seconds,
             download_lost_after_s=exchange.download.lost_after_s,
-            upload_lost_after_s=exchange.upload.lost_after_s,
+            upload=exchange.begin_upload,
             battery_lasts_s=np.full(n, np.inf),
         ),
         availability=PlacedDay(),
@@ -176,10 +176,10 @@ def carried(made: Fleet, exchange: Exchange, *, steps: int, deadline_s: float = 
 def test_joules_of_an_exchange_by_hand(steps: int) -> None:
     lossless = [DeviceOverride(devices="all", link_losses_per_hour=0.0)]
     made = fleet("lte-2021", devices=5, overrides=lossless)
-    exchange = drawn(made, PlacedDay(), training_s=float(steps))
+    exchange = drawn(made, PlacedDay())
     attempts = carried(made, exchange, steps=steps)
     down_bytes, up_bytes = np.full(5, 4_000_000), np.full(5, 1_000_000)
-    download, upload = exchange_joules(exchange, attempts, downlink_bytes=down_bytes, uplink_bytes=up_bytes)
+    download, upload = exchange.joules(attempts, downlink_bytes=down_bytes, uplink_bytes=up_bytes)
     # Waking up 0.27 s at 1.2 W, modem on, 0.0923 J a MB; a tail of 0.178 W, 10 s of it or until training is over.
     expected = 0.324 + (attempts.download_s - 0.27) * made.receive_watts + 4 * 0.0923 + 0.178 * min(steps, 10)
     np.testing.assert_allclose(download, expected)
@@ -194,7 +194,7 @@ def test_one_that_never_uploads_pays_its_tail_in_full_and_no_upload() -> None:
     exchange = drawn(made, PlacedDay())
     attempts = carried(made, exchange, steps=100, deadline_s=50.0)
     nothing = np.zeros(5, dtype=np.int64)
-    download, upload = exchange_joules(exchange, attempts, downlink_bytes=nothing, uplink_bytes=nothing)
+    download, upload = exchange.joules(attempts, downlink_bytes=nothing, uplink_bytes=nothing)
     np.testing.assert_allclose(download, 0.324 + (attempts.download_s - 0.27) * made.receive_watts + 1.78)
     np.testing.assert_array_equal(upload, 0.0)
 
