@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import poisson
+from scipy.special import pdtr, pdtrik
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
@@ -206,7 +206,7 @@ def survived_losses(
     some = np.flatnonzero(chance >= np.exp(-expected))
     if len(some) == 0:
         return losses, outages_s
-    losses[some] = poisson.ppf(chance[some], expected[some])
+    losses[some] = _poisson_at(chance[some], expected[some])
     drawn = int(min(losses[some].max(), _MOST_DRAWN))
     key = draw_key(seed, f"network.outage.{purpose}", number[some], device[some])
     each_s = outage.survived_s(uniform(key, drawn))
@@ -214,3 +214,11 @@ def survived_losses(
     beyond = np.maximum(losses[some] - drawn, 0.0)
     outages_s[some] = np.where(counted, each_s, 0.0).sum(axis=1) + beyond * outage.survived_mean_s
     return losses, outages_s
+
+
+def _poisson_at(chance: Floats, mean: Floats) -> Floats:
+    """The least count whose Poisson distribution function is ``chance`` or more, 1 at least; ``[n]``."""
+    count = np.maximum(np.ceil(pdtrik(chance, mean)), 1.0)
+    # The inverse is of a function between the counts: rounding may leave it one too high.
+    lower: Floats = np.maximum(count - 1.0, 1.0)
+    return np.where(pdtr(lower, mean) >= chance, lower, count)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scripted import ScriptedDay
 
+from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.compute import step_seconds
 from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.eligibility import Reason, Rule
@@ -11,7 +12,7 @@ from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.population import Look, Population, Workload
-from pocketfleet.device_sim.transfer import ROUND_TRIPS
+from pocketfleet.device_sim.transfer import ROUND_TRIPS, Outage
 from pocketfleet.training.round import ReportCode
 
 DEVICES = 6
@@ -303,3 +304,71 @@ def test_a_device_more_changes_no_other_devices_attempt() -> None:
         log=EventLog(),
     )
     np.testing.assert_array_equal(start(small, 0, 1, 2), start(large, 0, 1, 2))
+
+
+def away(network: str, *, rule: Rule) -> tuple[Population, EventLog]:
+    """Device 1 leaves Wi-Fi for good before it looks, device 2 while it trains, the others stay."""
+    log = EventLog()
+    lossless = DeviceOverride(devices="all", battery_ratio=1.0, link_losses_per_hour=0.0)
+    made = Population(
+        fleet=build_fleet(devices=DEVICES, seed=3, network=network, overrides=[lossless]),
+        availability=ScriptedDay((1, "wifi", 0.0, 1e9), (2, "wifi", 10.0, 1e9)),
+        rule=rule,
+        workload=workload(),
+        seed=3,
+        log=log,
+    )
+    return made, log
+
+
+def test_off_wifi_a_phone_trains_over_its_cellular_link_if_the_rule_lets_it() -> None:
+    made, log = away("places-2021", rule=Rule(unmetered=False))
+    flights = start(made, 0, 1, 2)
+    assert flights["drop"].tolist() == [0, 0, 0]
+    # Bytes cost money over a cellular link: none of device 0, all of device 1, and of device 2 the upload.
+    assert flights["metered_downlink_bytes"].tolist() == [0, 3 * MEGABYTE, 0]
+    assert flights["metered_uplink_bytes"].tolist() == [0, MEGABYTE // 2, MEGABYTE // 2]
+    made.end(flights, np.full(3, ReportCode.ACCEPTED, dtype=np.int8))
+    assert made.ledger.column["metered_bytes"][:3].tolist() == [0, 3_500_000, 500_000]
+    events = log.take()
+    assert events.groupby("device")["metered_bytes"].sum().tolist() == [0, 3_500_000, 500_000]
+    assert events.loc[events["kind"] == "train", "metered_bytes"].tolist() == [0, 0, 0]
+
+
+def test_off_wifi_a_phone_does_not_train_where_the_rule_asks_for_unmetered() -> None:
+    made, _ = away("places-2021", rule=Rule())
+    assert words(look(made, 0.0, 0, 1, 2)) == ["eligible", "metered", "eligible"]
+    flights = start(made, 0, 2)
+    assert flights["drop"].tolist() == [0, Drop.METERED]
+    assert flights["metered_downlink_bytes"].tolist() == flights["metered_uplink_bytes"].tolist() == [0, 0]
+
+
+def test_one_network_is_used_off_wifi_too_and_its_bytes_cost_money_there() -> None:
+    made, _ = away("home-wifi", rule=Rule(unmetered=False))
+    assert start(made, 0, 1)["metered_downlink_bytes"].tolist() == [0, 3 * MEGABYTE]
+
+
+def test_a_lost_link_that_comes_back_makes_an_attempt_longer_and_moves_no_byte_twice() -> None:
+    # Some 100 losses within each megabyte or so, and hardly an outage beyond the limit.
+    calm, lossy = (
+        Population(
+            fleet=build_fleet(
+                devices=DEVICES,
+                seed=3,
+                outage=Outage(mean_s=1.0, limit_s=60.0),
+                overrides=[DeviceOverride(devices="all", battery_ratio=1.0, link_losses_per_hour=rate)],
+            ),
+            availability=ScriptedDay(),
+            rule=Rule(),
+            workload=workload(),
+            seed=3,
+            log=EventLog(),
+        )
+        for rate in (0.0, 360_000.0)
+    )
+    before, after = start(calm, 0, 1, 2), start(lossy, 0, 1, 2)
+    assert after["drop"].tolist() == [0, 0, 0]
+    assert np.all(after["download_s"] > before["download_s"] + 10.0)
+    assert after["downlink_bytes"].tolist() == before["downlink_bytes"].tolist() == [3 * MEGABYTE] * 3
+    # The radio is on all the while.
+    assert np.all(after["download_joules"] > before["download_joules"])

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -173,6 +175,10 @@ def test_losses_that_are_survived_are_counted_by_a_poisson_process() -> None:
     assert losses.mean() == pytest.approx(3.0, abs=5 * 0.0123)
     assert losses.var() == pytest.approx(3.0, abs=0.2)
     np.testing.assert_array_equal(outages_s > 0.0, losses > 0.0)
+    # exp(-3) 3 ** k / k! of devices have k losses; five standard deviations of at most 0.003.
+    for count in range(6):
+        share = np.exp(-3.0) * 3.0**count / math.factorial(count)
+        assert np.mean(losses == count) == pytest.approx(share, abs=5 * 0.003)
 
 
 @pytest.mark.parametrize(
