@@ -36,7 +36,7 @@ class Exchange:
         number: a running number of the device's attempts: each draws anew.
         seed: the experiment's.
         start_s: virtual time of the attempt's start.
-        deadline_s: virtual time of the round's deadline; what begins later uses the link of then.
+        deadline_s: virtual time of the deadline, one for all or ``[n]``; what begins later uses the link of then.
         download_bytes: to move down.
         upload_bytes: to move up.
 
@@ -56,7 +56,7 @@ class Exchange:
         *,
         seed: int,
         start_s: Floats,
-        deadline_s: float,
+        deadline_s: float | Floats,
         download_bytes: Floats,
         upload_bytes: Floats,
     ) -> None:
