@@ -157,3 +157,31 @@ def test_every_assignment_has_one_end(boston_bundle: Bundle, tmp_path: Path) -> 
     assert found.rounds["energy_joules"].sum() == pytest.approx(events["joules"].sum())
     assert found.rounds["downlink_bytes"].sum() == events.query("kind == 'download'")["bytes"].sum()
     assert found.devices["energy_joules"].sum() == pytest.approx(events["joules"].sum())
+
+
+def test_phones_off_wifi_train_over_their_cellular_links_and_their_bytes_are_told_apart(
+    boston_bundle: Bundle, tmp_path: Path
+) -> None:
+    # A fleet at night, some of it never on Wi-Fi; nothing but the network is asked for.
+    settings = (
+        *("fleet.network=places-2021", "fleet.availability=flash-2020", "fleet.devices=60", "rounds.cohort=30"),
+        *("eligibility.idle=false", "eligibility.charging=false", "eligibility.min_battery_ratio=0.0"),
+    )
+    with_wifi = run(boston_bundle, tmp_path / "wifi", *settings)
+    anywhere = run(boston_bundle, tmp_path / "anywhere", *settings, "eligibility.unmetered=false")
+    assert with_wifi.summary["metered_bytes"] == 0
+    assert "metered" in with_wifi.summary["ineligible"]
+    assert "metered" not in anywhere.summary["ineligible"]
+    metered = anywhere.summary["metered_bytes"]
+    assert 0 < metered < anywhere.summary["downlink_bytes"] + anywhere.summary["uplink_bytes"]
+    for table in (anywhere.rounds, anywhere.events, anywhere.devices):
+        assert table["metered_bytes"].sum() == metered
+
+
+def test_a_limit_on_outages_decides_between_a_longer_transfer_and_none(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # Hundreds of losses within the milliseconds of a bundle's bits, each over after a millisecond.
+    lossy = "link_losses_per_hour = 36_000_000.0"
+    found = run(boston_bundle, tmp_path / "run", "fleet.outage_mean_s=0.001", override=lossy)
+    assert found.summary["dropouts"] == {}
+    seconds = found.events.query("kind == 'download'").groupby("device")["seconds"].sum()
+    assert seconds[sorted(LACKING)].min() > seconds[sorted(ALL - LACKING)].max()
