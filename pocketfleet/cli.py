@@ -195,7 +195,8 @@ def _print_run(run: "Run", picture: Path | None) -> None:
         **_ineligible_fact(summary),
         "virtual time": _duration(summary["virtual_seconds"]),
         "wall time": f"{summary['wall_seconds']:.1f} s (export and loading apart)",
-        "downloaded, uploaded": f"{summary['downlink_bytes'] / 1e6:.1f} MB, {summary['uplink_bytes'] / 1e6:.1f} MB",
+        "downloaded, uploaded": f"{summary['downlink_bytes'] / 1e6:.1f} MB, {summary['uplink_bytes'] / 1e6:.1f} MB; "
+        f"{summary['metered_bytes'] / 1e6:.1f} MB metered",
         "energy": f"{summary['energy_joules']:.0f} J",
         **_personalisation_fact(summary["personalisation"]),
         "run directory": str(run.path),

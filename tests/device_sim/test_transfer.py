@@ -96,6 +96,19 @@ def test_an_outage_longer_than_the_limit_is_fatal() -> None:
     assert ratio.mean() == pytest.approx(mean_s / 10.0, abs=0.02)
 
 
+def test_outages_before_a_fatal_loss_are_those_of_the_time_until_it() -> None:
+    outage = Outage(mean_s=20.0, limit_s=20.0)
+    found = carried(outage=outage, losses_per_s=0.1)
+    lost = np.isfinite(found.lost_after_s)
+    number, rates = np.zeros(DEVICES, dtype=np.int64), np.full(DEVICES, 0.1)
+    fatal_s = fatal_loss_after_s(1, "download", number, np.arange(DEVICES), rates, outage=outage)[lost]
+    added_s = found.lost_after_s[lost] - 0.45 - fatal_s - 20.0
+    # Losses that are not fatal come 0.1 x (1 - exp(-1)) times a second, each with a new start of 0.45 s. Some 6,000
+    # transfers have about 0.3 of them, of 8.9 s: their mean is known to about sqrt(0.3 x 110 / 6000) = 0.07 of 2.7 s.
+    expected_s = 0.1 * (1.0 - np.exp(-1.0)) * fatal_s.mean() * (outage.survived_mean_s + 0.45)
+    assert added_s.mean() == pytest.approx(expected_s, rel=0.12)
+
+
 def test_without_a_limit_every_loss_ends_the_transfer_at_once() -> None:
     found = carried(outage=Outage(limit_s=0.0), losses_per_s=0.1)
     lost = np.isfinite(found.lost_after_s)
