@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# The first line of a program that the reader saves under that name.
-SAVED = re.compile(r"# (\w+\.py)\n")
+# The first line of a program or an experiment that the reader saves under that name.
+SAVED = re.compile(r"# (\w+\.(?:py|toml))\n")
 # Set-up and the test command itself, which runs this test: continuous integration runs them.
 MAKE_TARGETS = {"demo", "test", "test-all", "bench"}
 
@@ -44,7 +44,7 @@ def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFac
     place = tmp_path_factory.mktemp("reader")
     ran = 0
     for language, text in blocks(page):
-        if language == "python" and (saved := SAVED.match(text)):
+        if language in {"python", "toml"} and (saved := SAVED.match(text)):
             (place / saved[1]).write_text(text)
             continue
         if language == "python":
