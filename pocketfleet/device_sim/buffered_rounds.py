@@ -135,7 +135,8 @@ class BufferedRounds:
         held = np.concatenate([self._buffered["device"], self.under_way["device"][self._counts(self.under_way)]])
         first = reserved != _NOBODY
         asked, device = empty[first], reserved[first]
-        a_slot = 1  # devices that a slot is offered to at once: the first of them that may train takes it
+        # Devices that a slot is offered to at once, the first of them that may train takes it: few of a small fleet.
+        a_slot = min(max(1, len(population.fleet) // (_DEVICES_A_SLOT * len(due))), _MOST_A_SLOT)
         while True:
             free = (population.ledger.column["free_s"][device] <= free_s[asked]) & ~np.isin(device, held)
             look = population.look(device[free], free_s[asked[free]])
