@@ -1,5 +1,6 @@
 """From an experiment's sections to the objects that they name, made and checked before anything is written."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pocketfleet.device_sim.arrival import Arrival, with_use
 from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
 from pocketfleet.device_sim.client import Client
@@ -34,11 +36,21 @@ from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
 from pocketfleet.training.step_settings import chosen_terms
-from pocketfleet.training.task import Task, check_task, initial_model, load_factory, load_task
+from pocketfleet.training.task import (
+    ArrivingTask,
+    Task,
+    arrived_examples,
+    check_task,
+    initial_model,
+    load_factory,
+    load_task,
+)
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights
 
 __all__ = ["Parts", "adaptation", "bundle_hyper", "given_path", "make_client", "make_rounds", "schedule", "workload"]
+
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +65,7 @@ class Parts:
     settings: StepSettings
     fleet: Fleet
     availability: Availability
+    arrival: Arrival | None
     profile: Profile
     given_bundle: Bundle | None
     headline: str
@@ -78,6 +91,12 @@ class Parts:
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
         algorithm = _algorithm(experiment)
         settings = algorithm.step_settings(_terms(experiment)[0])
+        availability = make_availability(
+            experiment.fleet.availability,
+            seed=experiment.seed,
+            trace_repeat=experiment.fleet.trace_repeat,
+            trace_shift_s=experiment.fleet.trace_shift_s,
+        )
         return cls(
             task=task,
             model=model,
@@ -86,12 +105,8 @@ class Parts:
             algorithm=algorithm,
             settings=settings,
             fleet=_fleet(experiment),
-            availability=make_availability(
-                experiment.fleet.availability,
-                seed=experiment.seed,
-                trace_repeat=experiment.fleet.trace_repeat,
-                trace_shift_s=experiment.fleet.trace_shift_s,
-            ),
+            availability=availability,
+            arrival=_arrival(experiment, task, data, availability),
             profile=load_profile(experiment.fleet.profile),
             given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
             headline=_headline(task, model, sample),
@@ -143,7 +158,33 @@ def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSetti
 
 
 def _device_data(experiment: Experiment, task: Task) -> DeviceData:
-    return DeviceData(task, devices=experiment.fleet.devices, seed=experiment.seed, **experiment.partition.model_dump())
+    return DeviceData(
+        task,
+        devices=experiment.fleet.devices,
+        seed=experiment.seed,
+        arrives=experiment.data.arrival != "at_start",
+        **experiment.partition.model_dump(),
+    )
+
+
+def _arrival(experiment: Experiment, task: Task, data: DeviceData, availability: Availability) -> Arrival | None:
+    """What says which examples a device holds at a time; none where all are there from the start."""
+    section = experiment.data
+    if section.arrival == "at_start":
+        return None
+    schedule = with_use(section.examples_per_hour)
+    if section.arrival == "task":
+        if not isinstance(task, ArrivingTask):
+            raise InputError(f'data.arrival "task" needs a task with a method arrivals, {task.name!r} has none')
+        schedule = functools.partial(arrived_examples, task)
+        # Tried once, before anything is written.
+        schedule(np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1))
+    return Arrival(
+        num_examples=data.num_training + data.num_held_out,
+        schedule=schedule,
+        day=availability,
+        retention_s=section.retention_days * _DAY_S,
+    )
 
 
 def _fleet(experiment: Experiment) -> Fleet:
@@ -226,6 +267,9 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
     return Workload(
         num_training=parts.data.num_training,
         steps=_steps_wanted(experiment, parts.data.num_training),
+        num_examples=parts.data.num_training + parts.data.num_held_out,
+        arrival=parts.arrival,
+        epochs=0 if experiment.training.steps else experiment.training.epochs,
         step_s=np.where(np.isnan(fleet.measured_step_s), predicted_s, fleet.measured_step_s),
         batch_size=experiment.training.batch_size,
         training_memory_bytes=footprint.training_memory_bytes,

@@ -53,6 +53,30 @@ class PartitionSection(_Section):
     examples_per_device: int = Field(default=0, ge=0)  # 0: split what there is; n: draw n with replacement
 
 
+class DataSection(_Section):
+    """When a device's examples arrive, and for how long it keeps them."""
+
+    # at_start: all are there; use: so many an hour of use; task: as the task's method arrivals says.
+    arrival: Literal["at_start", "use", "task"] = "at_start"
+    examples_per_hour: NotNegative = 0.0  # of use, for arrival "use"
+    retention_days: NotNegative = 0.0  # the age at which an example is dropped; 0: kept
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.arrival == "use" and self.examples_per_hour == 0.0:
+            raise ValueError('data.arrival "use" needs data.examples_per_hour above 0, got 0: set it')
+        if self.arrival != "use" and self.examples_per_hour > 0.0:
+            raise ValueError(
+                f'data.examples_per_hour is for data.arrival "use", which is "{self.arrival}": leave one out'
+            )
+        if self.arrival == "at_start" and self.retention_days > 0.0:
+            raise ValueError(
+                'data.retention_days is for data that arrives, and data.arrival is "at_start": nothing would be left '
+                'after that time; set data.arrival to "use" or "task", or leave it out'
+            )
+        return self
+
+
 class OverrideSection(_Section):
     """What differs for some devices from what the fleet drew; unset keys stay as drawn."""
 
@@ -106,6 +130,7 @@ class EligibilitySection(_Section):
     charging: bool = True
     unmetered: bool = True
     min_battery_ratio: Ratio = 0.3  # see device_sim.eligibility.Rule
+    min_examples: Count = 1  # that it holds at that moment
 
 
 class TrainingSection(_Section):
@@ -204,6 +229,7 @@ class Experiment(_Section):
     seed: int = Field(default=1, ge=0, lt=2**63)  # as torch takes it
     task: TaskSection
     partition: PartitionSection = PartitionSection()
+    data: DataSection = DataSection()
     fleet: FleetSection = FleetSection()
     eligibility: EligibilitySection = EligibilitySection()
     training: TrainingSection
@@ -218,6 +244,15 @@ class Experiment(_Section):
             raise ValueError(
                 f"rounds.cohort must be 1..{self.fleet.devices} (the fleet's size), got {self.rounds.cohort}: lower it "
                 "or raise fleet.devices"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _used_phones(self) -> Self:
+        if self.data.arrival == "use" and self.fleet.availability == "always":
+            raise ValueError(
+                'data.arrival "use" needs phones that are used, and those of fleet.availability "always" never are: '
+                'set it to "flash-2020" or a recorded trace'
             )
         return self
 

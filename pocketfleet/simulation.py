@@ -210,6 +210,7 @@ def _finish(
     rounds = directory.read_parts("rounds")
     totals, digest = EventTotals(len(rounds)), EventsHash()
     directory.write_table("events", _counted(in_order(directory.parts("events")), totals, digest))
+    directory.write_table("updates", map(pd.read_parquet, directory.parts("updates")))
     rounds = totals.round_table(rounds)
     devices = device_table(parts.fleet, population.ledger, parts.data)
     summary = {

@@ -25,12 +25,16 @@ __all__ = ["Assignment", "Client", "ClientResult", "mean_evaluation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The work that one device completed: ``steps`` batches drawn from ``batch_seed``."""
+    """The work that one device completed: ``steps`` batches drawn from ``batch_seed``.
+
+    ``present``: places of the examples that it held, in order of arrival; ``None``: all of its own.
+    """
 
     device: int
     steps: int
     batch_seed: int
     device_state: Tensors
+    present: range | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class ClientResult:
     """What training on one device gave.
 
     ``personalised`` is the locally trained model (trainable weights and buffers); ``metrics_before`` and
-    ``metrics_after`` are means over the device's held-out examples, empty where it has none.
+    ``metrics_after`` are means over the device's ``num_held_out`` held-out examples, empty where it has none.
     """
 
     device: int
@@ -48,6 +52,7 @@ class ClientResult:
     personalised: Tensors
     metrics_before: dict[str, float]
     metrics_after: dict[str, float]
+    num_held_out: int
 
     @property
     def finite(self) -> bool:
@@ -97,7 +102,7 @@ class Client:
             server_state=server_state,
             device_state=assignment.device_state,
         )
-        held_out = self.data.held_out(assignment.device)
+        held_out = self.data.held_out(assignment.device, assignment.present)
         trained = Weights(trainable=end.trainable, buffers=end.buffers, frozen=weights.frozen)
         return ClientResult(
             device=assignment.device,
@@ -107,10 +112,11 @@ class Client:
             personalised=end.trainable | end.buffers,
             metrics_before=mean_evaluation(self.session, weights, held_out, batch_size=self.batch_size),
             metrics_after=mean_evaluation(self.session, trained, held_out, batch_size=self.batch_size),
+            num_held_out=len(held_out),
         )
 
     def _steps(self, assignment: Assignment, state: TrainState, hyper: Tensors) -> tuple[TrainState, float]:
-        examples = self.data.training(assignment.device)
+        examples = self.data.training(assignment.device, assignment.present)
         losses = []
         batches = batch_indices(
             len(examples),

@@ -1,6 +1,7 @@
 """Rounds without the arithmetic: the clock, the phones and the coordinator run, the model stays as it was."""
 
 import math
+from typing import Any
 
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
@@ -36,6 +37,10 @@ class ClockOnly:
         """No metrics."""
         del round_index
         return {}
+
+    def take_updates(self) -> list[dict[str, Any]]:
+        """None."""
+        return []
 
     def state(self) -> Tensors:
         """Nothing that changes."""

@@ -1,6 +1,12 @@
-"""Which examples each device of a fleet holds: those it trains on and those it holds out."""
+"""Which examples each device of a fleet holds: those it trains on and those it holds out.
+
+Where data arrives with use (``arrival``), a device's examples arrive in the order in which they are listed here, and
+what it holds at a time is a run of that order; every fifth of the order is held out. Where all is there from the start,
+which fifth is held out is drawn.
+"""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +28,28 @@ class DeviceData:
 
     Attributes:
         test: examples that no device holds.
-        num_training: how many examples each device trains on, ``int64 [devices]``.
+        num_training: how many examples each device trains on once all are there, ``int64 [devices]``.
         num_held_out: how many it measures its models on, likewise.
     """
 
     def __init__(
-        self, task: Task, *, kind: str, devices: int, seed: int, alpha: float, examples_per_device: int
+        self,
+        task: Task,
+        *,
+        kind: str,
+        devices: int,
+        seed: int,
+        alpha: float,
+        examples_per_device: int,
+        arrives: bool = False,
     ) -> None:
-        """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples."""
+        """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples.
+
+        ``arrives``: the examples come one after another, and a device may hold a part of them.
+        """
         self.test = task_examples(task, "test")
         self._seed = seed
+        self._arrives = arrives
         self._rows: Sequence[npt.NDArray[np.int64]]
         self._own: list[Examples] = []
         if kind == "natural":
@@ -54,13 +72,31 @@ class DeviceData:
         self.num_held_out = count // HELD_OUT_ONE_IN
         self.num_training = count - self.num_held_out
 
-    def training(self, device: int) -> Examples:
-        """The examples that a device trains on."""
-        return self._take(device, held_out_split(self._rows[device], seed=self._seed, device=device)[0])
+    def training(self, device: int, present: range | None = None) -> Examples:
+        """The examples that a device trains on.
 
-    def held_out(self, device: int) -> Examples:
-        """The examples that a device measures its models on; none where it has fewer than five."""
-        return self._take(device, held_out_split(self._rows[device], seed=self._seed, device=device)[1])
+        Args:
+            device: dense index.
+            present: places of those it holds, in order of arrival; ``None``: all. Unused where all are there from the
+                start.
+        """
+        return self._take(device, self._split(device, present, "training"))
+
+    def held_out(self, device: int, present: range | None = None) -> Examples:
+        """The examples that a device measures its models on, none of fewer than five; ``present`` as above."""
+        return self._take(device, self._split(device, present, "held_out"))
+
+    def _split(
+        self, device: int, present: range | None, part: Literal["training", "held_out"]
+    ) -> npt.NDArray[np.int64]:
+        rows = self._rows[device]
+        if not self._arrives:
+            training, held_out = held_out_split(rows, seed=self._seed, device=device)
+            return training if part == "training" else held_out
+        place = np.arange(len(rows)) if present is None else np.arange(present.start, present.stop)
+        wanted = (place % HELD_OUT_ONE_IN == HELD_OUT_ONE_IN - 1) == (part == "held_out")
+        chosen: npt.NDArray[np.int64] = rows[place[wanted]]
+        return chosen
 
     def scaling(self, model: nn.Module) -> Tensors:
         """Mean and scale for the model's ``FeatureScaling`` layers from per-device sums; empty without such layers."""

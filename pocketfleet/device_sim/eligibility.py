@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A device without examples never trains.
+1. A device with fewer than ``min_examples`` examples does not train.
 2. The training program must fit into the free memory.
 3. Idle, charging, unmetered: each asked only if the rule says so.
 4. The battery is at ``min_battery_ratio`` or above, also while it charges.
@@ -50,10 +50,13 @@ class Rule:
     charging: bool = True
     unmetered: bool = True
     min_battery_ratio: float = 0.3
+    min_examples: int = 1
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_battery_ratio <= 1.0:
             raise ValueError(f"min_battery_ratio must be 0 to 1, got {self.min_battery_ratio}")
+        if self.min_examples < 1:
+            raise ValueError(f"min_examples must be 1 or more, got {self.min_examples}")
 
 
 def judge(
@@ -66,7 +69,10 @@ def judge(
     fits_memory: Bools,
     has_examples: Bools,
 ) -> npt.NDArray[np.int8]:
-    """The first failing reason of each device, ``int8 [n]``; all arguments are ``[n]``."""
+    """The first failing reason of each device, ``int8 [n]``; all arguments are ``[n]``.
+
+    ``has_examples``: it holds ``rule.min_examples`` or more.
+    """
     always = np.zeros(len(idle), dtype=np.bool_)
     failing = [
         ~has_examples,

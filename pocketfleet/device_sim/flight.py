@@ -10,7 +10,8 @@ __all__ = ["FLIGHT", "Flights", "no_flights"]
 Flights = npt.NDArray[np.void]
 
 # Seconds, bytes and joules are those spent; ``stage``, ``interrupted`` and ``drop`` as in ``attempt.Attempts``.
-# ``free_s``: when the device may look again. The last five are what the device had before, to take an attempt back.
+# ``first_example`` and ``num_present``: what the device held at its start, see ``arrival.Held``. ``free_s``: when the
+# device may look again. The last five are what the device had before, to take an attempt back.
 FLIGHT = np.dtype(
     [
         ("assignment_id", np.int64),
@@ -21,6 +22,8 @@ FLIGHT = np.dtype(
         ("start_s", np.float64),
         ("steps", np.int64),
         ("num_examples", np.int64),
+        ("first_example", np.int64),
+        ("num_present", np.int64),
         ("download_s", np.float64),
         ("train_s", np.float64),
         ("upload_s", np.float64),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,7 @@ class GlobalModel:
         self._test = test
         self._headline = headline
         self._workers = workers
+        self._updates: list[dict[str, Any]] = []
 
     @property
     def sha256(self) -> str:
@@ -82,17 +84,18 @@ class GlobalModel:
         """
         aggregator, losses = MeanAggregator(), 0.0
         total, non_finite = 0, 0
-        versions = accepted["model_version"].tolist()
         results = self._train(accepted)
-        for num_examples, version, result in zip(accepted["num_examples"].tolist(), versions, results, strict=True):
+        for flight, num_examples, result in zip(accepted, accepted["num_examples"].tolist(), results, strict=True):
             if not result.finite:
                 non_finite += 1
                 continue
-            discount = staleness_discount(self.version - version, exponent=self._staleness_exponent)
+            discount = staleness_discount(
+                self.version - int(flight["model_version"]), exponent=self._staleness_exponent
+            )
             aggregator.add(_scaled(result.update, discount), device=result.device, weight=num_examples)
             losses += result.train_loss * num_examples
             total += num_examples
-            self._remember(result, model_version=version, round_index=round_index, ledger=ledger)
+            self._remember(result, flight, round_index=round_index, ledger=ledger)
         if total == 0:
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
         weights, server_state = self._algorithm.server_update(self.weights, aggregator.result(), self.server_state)
@@ -105,11 +108,7 @@ class GlobalModel:
 
     def _train(self, accepted: Flights) -> Iterator[ClientResult]:
         """Results in the order of the devices, each from the version that its device downloaded."""
-        work = [accepted[name].tolist() for name in ("device", "steps", "batch_seed")]
-        assignments = [
-            Assignment(device=device, steps=steps, batch_seed=seed, device_state=self.store.state(device))
-            for device, steps, seed in zip(*work, strict=True)
-        ]
+        assignments = [self._assignment(flight) for flight in accepted]
         versions = np.unique(accepted["model_version"]).tolist()
         if len(versions) == 1:
             # Of one version they come one at a time: memory holds one update whatever the cohort.
@@ -167,12 +166,34 @@ class GlobalModel:
         }
         self.weights, self.server_state = self._versions[self.version]
 
-    def _remember(self, result: ClientResult, *, model_version: int, round_index: int, ledger: Ledger) -> None:
-        device = result.device
+    def take_updates(self) -> list[dict[str, Any]]:
+        """One row an update that was taken into a model since the last call; ``tables.update_rows``."""
+        rows, self._updates = self._updates, []
+        return rows
+
+    def _assignment(self, flight: np.void) -> Assignment:
+        device, first = int(flight["device"]), int(flight["first_example"])
+        return Assignment(
+            device=device,
+            steps=int(flight["steps"]),
+            batch_seed=int(flight["batch_seed"]),
+            device_state=self.store.state(device),
+            present=range(first, first + int(flight["num_present"])),
+        )
+
+    def _remember(self, result: ClientResult, flight: np.void, *, round_index: int, ledger: Ledger) -> None:
+        device, headline = result.device, self._headline
         self.store.write(device, round_index=round_index, model=result.personalised, state=result.device_state)
-        ledger.column["trained_version"][device] = model_version
-        ledger.column["metric_global"][device] = result.metrics_before.get(self._headline, np.nan)
-        ledger.column["metric_personalised"][device] = result.metrics_after.get(self._headline, np.nan)
+        metrics = {
+            "metric_global": result.metrics_before.get(headline, np.nan),
+            "metric_personalised": result.metrics_after.get(headline, np.nan),
+        }
+        row = {name: flight[name] for name in ("start_s", "end_s", "device", "model_version", "num_present")}
+        row |= {"round": round_index, "num_held_out": result.num_held_out, "train_loss": result.train_loss, **metrics}
+        self._updates.append(row)
+        ledger.column["trained_version"][device] = flight["model_version"]
+        for name, value in metrics.items():
+            ledger.column[name][device] = value
 
 
 def staleness_discount(staleness: int, *, exponent: float) -> float:

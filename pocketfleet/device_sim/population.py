@@ -8,6 +8,8 @@ Rules:
 3. A device in an attempt is not free before the attempt's end; one that dropped out backs off from there.
 4. A look writes nothing down, and an attempt can be taken back: a round is played to its end before it is known who of
    those that would have come was early enough.
+5. Where data arrives with use, how many examples a device holds is found out when nothing else but its battery stands
+   in the way: one that is in use and holds too few counts as in use.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.device_sim.arrival import Arrival, Held
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import CHARGING_EFFICIENCY_RATIO, Battery
@@ -27,7 +30,7 @@ from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.memory import fits
-from pocketfleet.training.batches import examples_processed
+from pocketfleet.training.batches import examples_processed, steps_of_epochs
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import ReportCode
 
@@ -50,6 +53,9 @@ class Workload:
     Attributes:
         num_training: examples each device trains on, ``[devices]``.
         steps: steps each device is asked for, ``[devices]``.
+        num_examples: all that each device holds, ``[devices]``; ``None``: those it trains on.
+        arrival: says what each device holds at a time; ``None``: all, from the start.
+        epochs: with an arrival, passes over the training examples present, in place of ``steps``; 0: ``steps``.
         step_s: seconds a step takes on each device, ``[devices]``.
         batch_size: examples a step.
         training_memory_bytes: planned by the program.
@@ -68,6 +74,38 @@ class Workload:
     weights_bytes: int
     update_bytes: int
     partial_work: bool
+    num_examples: Int64s | None = None
+    arrival: Arrival | None = None
+    epochs: int = 0
+
+    def may_hold(self, device: Int64s, num_examples: int) -> Bools:
+        """Whether devices hold so many examples at all, some day, ``[n]``."""
+        may: Bools = (self._all_of(device) >= num_examples) & (self.num_training[device] > 0)
+        return may
+
+    def hold(self, device: Int64s, at_s: Floats, num_examples: int) -> Bools:
+        """Whether devices hold so many examples at ``at_s``, and some to train on, ``[n]``."""
+        if self.arrival is None:
+            return self.may_hold(device, num_examples)
+        held = self.arrival.held(device, at_s)
+        hold: Bools = (held.num_present >= num_examples) & (held.num_training > 0)
+        return hold
+
+    def wanted(self, device: Int64s, at_s: Floats) -> tuple[Held, Int64s, Int64s]:
+        """What devices hold at ``at_s``, how many of these examples train, and for how many steps, ``[n]`` each."""
+        if self.arrival is None:
+            everything = Held(first_example=np.zeros_like(device), num_present=self._all_of(device))
+            return everything, self.num_training[device], self.steps[device]
+        held = self.arrival.held(device, at_s)
+        if not self.epochs:
+            return held, held.num_training, self.steps[device]
+        steps = steps_of_epochs(held.num_training, epochs=self.epochs, batch_size=self.batch_size)
+        return held, held.num_training, steps
+
+    def _all_of(self, device: Int64s) -> Int64s:
+        column = self.num_training if self.num_examples is None else self.num_examples
+        held: Int64s = column[device]
+        return held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +157,19 @@ class Population:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Columns for a checkpoint."""
         battery = {f"battery.{name}": column for name, column in self._battery.state().items()}
-        return battery | {f"ledger.{name}": column for name, column in self.ledger.state().items()}
+        arrival = self._workload.arrival.state() if self._workload.arrival is not None else {}
+        return (
+            battery
+            | {f"ledger.{name}": column for name, column in self.ledger.state().items()}
+            | {f"arrival.{name}": column for name, column in arrival.items()}
+        )
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from what ``state`` returned."""
-        for prefix, restore in (("battery.", self._battery.restore), ("ledger.", self.ledger.restore)):
+        parts = [("battery.", self._battery.restore), ("ledger.", self.ledger.restore)]
+        if self._workload.arrival is not None:
+            parts.append(("arrival.", self._workload.arrival.restore))
+        for prefix, restore in parts:
             restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
     def look(self, device: Int64s, at_s: Floats) -> Look:
@@ -134,16 +180,16 @@ class Population:
             "charging": day.charging & self.fleet.has_charger[device],
             "unmetered": day.wifi & ~self.fleet.metered[device],
             "fits_memory": self._fits_memory[device],
-            "has_examples": self._workload.num_training[device] > 0,
+            "has_examples": self._workload.may_hold(device, self._rule.min_examples),
         }
         reason = judge(self._rule, battery_ratio=np.ones(len(device)), **conditions)
         level = np.full(len(device), np.nan)
         able = np.flatnonzero(reason == Reason.ELIGIBLE)
         level[able] = self._battery.level_joules_at(device[able], at_s[able], day=self._day)
         ratio = level[able] / self.fleet.battery_capacity_joules[device[able]]
-        reason[able] = judge(
-            self._rule, battery_ratio=ratio, **{name: values[able] for name, values in conditions.items()}
-        )
+        known = {name: values[able] for name, values in conditions.items()}
+        known["has_examples"] = self._workload.hold(device[able], at_s[able], self._rule.min_examples)
+        reason[able] = judge(self._rule, battery_ratio=ratio, **known)
         return Look(device=device, at_s=at_s, reason=reason, level_joules=level)
 
     def next_change_s(self, device: Int64s, at_s: Floats) -> Floats:
@@ -160,8 +206,9 @@ class Population:
             deadline_s: when they stop, one for all or ``[n]``.
         """
         device, column = look.device, self.ledger.column
+        held, num_training, steps = self._workload.wanted(device, look.at_s)
         exchange = self._exchange(look, deadline_s=deadline_s)
-        journey = self._journey(look, exchange, deadline_s=deadline_s)
+        journey = self._journey(look, exchange, steps=steps, deadline_s=deadline_s)
         attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
         downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
         uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
@@ -175,7 +222,9 @@ class Population:
             model_version=model_version,
             batch_seed=(draw_key(self.seed, "batch_seed", round_index, device) >> np.uint64(1)).astype(np.int64),
             start_s=look.at_s,
-            num_examples=self._examples(device, attempts.steps),
+            num_examples=examples_processed(num_training, steps=attempts.steps, batch_size=self._workload.batch_size),
+            first_example=held.first_example,
+            num_present=held.num_present,
             downlink_bytes=downlink_bytes,
             uplink_bytes=uplink_bytes,
             metered_downlink_bytes=np.where(exchange.down_link.metered, downlink_bytes, 0),
@@ -287,13 +336,13 @@ class Population:
             upload_bytes=np.full(len(device), float(work.update_bytes)),
         )
 
-    def _journey(self, look: Look, exchange: Exchange, *, deadline_s: float | Floats) -> Journey:
+    def _journey(self, look: Look, exchange: Exchange, *, steps: Int64s, deadline_s: float | Floats) -> Journey:
         work, device = self._workload, look.device
         return Journey(
             device=device,
             start_s=look.at_s,
             deadline_s=np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape),
-            steps=work.steps[device],
+            steps=steps,
             download_s=exchange.download.seconds,
             step_s=work.step_s[device],
             download_lost_after_s=exchange.download.lost_after_s,
@@ -316,11 +365,6 @@ class Population:
         above_joules = np.maximum(look.level_joules - floor_joules, 0.0)
         np.divide(above_joules, drawn_watts, out=lasts, where=drawn_watts > 0.0)
         return lasts
-
-    def _examples(self, device: Int64s, steps: Int64s) -> Int64s:
-        return examples_processed(
-            self._workload.num_training[device], steps=steps, batch_size=self._workload.batch_size
-        )
 
 
 def _joules(flights: Flights) -> Floats:

@@ -123,7 +123,7 @@ class RunDirectory:
     def check_parts(self) -> None:
         """Raise ``InputError`` if a part that the latest checkpoint counts on is missing or cannot be read."""
         for number in range(self.latest_number() + 1):
-            for name in ("events", "rounds"):
+            for name in ("events", "rounds", "updates"):
                 part = self._part(name, number)
                 try:
                     pq.read_metadata(part)

@@ -19,7 +19,7 @@ from pocketfleet.device_sim.ledger import Ledger
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
-from pocketfleet.device_sim.tables import server_rows
+from pocketfleet.device_sim.tables import server_rows, update_rows
 from pocketfleet.errors import InputError
 from pocketfleet.training.weights import Tensors
 
@@ -43,6 +43,10 @@ class Learner(Protocol):
 
     def evaluate(self, *, round_index: int) -> dict[str, float]:
         """Metrics by name, each beginning with ``test_``."""
+        ...
+
+    def take_updates(self) -> list[dict[str, Any]]:
+        """One row an update that was taken into a model since the last call; ``tables.update_rows``."""
         ...
 
     def state(self) -> Tensors:
@@ -177,7 +181,8 @@ class Simulator:
         """Write the rows since the last checkpoint, then the checkpoint that counts on them."""
         previous = dict(self._kept_index)
         self._checkpoint += 1
-        self._directory.write_parts(self._checkpoint, {"events": self._log.take(), "rounds": server_rows(self._rows)})
+        parts = {"rounds": server_rows(self._rows), "updates": update_rows(self._model.take_updates())}
+        self._directory.write_parts(self._checkpoint, {"events": self._log.take(), **parts})
         self._rows = []
         values = {
             "now_s": self._now_s,

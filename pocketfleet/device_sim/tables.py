@@ -19,6 +19,7 @@ __all__ = [
     "last_metrics",
     "personalisation",
     "server_rows",
+    "update_rows",
 ]
 
 # What the server sees of a closed round; evaluations add ``test_`` columns.
@@ -40,14 +41,36 @@ ROUND_COLUMNS = {
     "train_loss": "float64",
     "non_finite": "int64",
 }
+# One update that became part of a model: what the device held when it started, and its models on what it then held out.
+UPDATE_COLUMNS = {
+    "start_s": "float64",
+    "end_s": "float64",
+    "round": "int64",
+    "device": "int64",
+    "model_version": "int64",
+    "num_present": "int64",
+    "num_held_out": "int64",
+    "train_loss": "float64",
+    "metric_global": "float64",
+    "metric_personalised": "float64",
+}
 # Evaluations whose mean a summary gives beside the last one.
 _LAST_EVALUATIONS = 5
 
 
 def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none too, and whatever ``test_`` columns they have."""
-    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROUND_COLUMNS.items()})
-    return pd.DataFrame(rows).astype(ROUND_COLUMNS) if rows else empty
+    return _typed(rows, ROUND_COLUMNS)
+
+
+def update_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of updates that became part of a model as a table of ``UPDATE_COLUMNS``, none too."""
+    return _typed(rows, UPDATE_COLUMNS)
+
+
+def _typed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    return pd.DataFrame(rows).astype(columns) if rows else empty
 
 
 def ineligible(ledger: Ledger) -> dict[str, int]:

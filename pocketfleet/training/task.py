@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -22,8 +24,10 @@ from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights, model_weights
 
 __all__ = [
+    "ArrivingTask",
     "NaturalTask",
     "Task",
+    "arrived_examples",
     "check_task",
     "initial_model",
     "load_factory",
@@ -76,6 +80,31 @@ class NaturalTask(Task, Protocol):
 
     def device_examples(self, device: int) -> Examples | ExampleDataset:
         """The examples of user ``device`` (0, 1, ...)."""
+        ...
+
+
+@runtime_checkable
+class ArrivingTask(Task, Protocol):
+    """A task that knows when its devices' examples arrive: ``data.arrival = "task"``."""
+
+    def arrivals(
+        self,
+        devices: npt.NDArray[np.int64],
+        *,
+        at_s: npt.NDArray[np.float64],
+        use_s: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.int64]:
+        """How many examples have arrived by ``at_s`` on each device; columns ``[n]``, an entry by itself.
+
+        Args:
+            devices: users 0, 1, ...; one may come more than once.
+            at_s: virtual seconds since the run began.
+            use_s: for how many of them the device was in use.
+
+        Returns:
+            ``int64 [n]``, 0 or more, which never falls as ``at_s`` and ``use_s`` rise. More than the device has is all
+            of them.
+        """
         ...
 
 
@@ -158,6 +187,32 @@ def user_examples(task: NaturalTask, device: int) -> Examples:
     except Exception as exc:
         raise InputError(f"{what} failed: {_said(exc)}") from exc
     return as_examples(given, what=what)
+
+
+def arrived_examples(
+    task: ArrivingTask,
+    devices: npt.NDArray[np.int64],
+    at_s: npt.NDArray[np.float64],
+    use_s: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int64]:
+    """``arrivals`` of a task, ``int64 [n]``.
+
+    Raises:
+        InputError: the task fails to tell, or what it tells is no count for each device.
+    """
+    what = f"arrivals of task {task.name!r}"
+    try:
+        given = np.asarray(task.arrivals(devices, at_s=at_s, use_s=use_s))
+    except Exception as exc:
+        raise InputError(f"{what} failed: {_said(exc)}") from exc
+    if given.shape != devices.shape or not np.issubdtype(given.dtype, np.integer):
+        raise InputError(
+            f"{what} must return whole numbers of shape {devices.shape}, one for each device, got {given.dtype} of "
+            f"shape {given.shape}"
+        )
+    if bool((given < 0).any()):
+        raise InputError(f"{what} must return counts of 0 or more, got {int(given.min())}")
+    return given.astype(np.int64)
 
 
 def _said(error: Exception) -> str:

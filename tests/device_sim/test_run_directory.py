@@ -45,7 +45,7 @@ def test_the_last_two_checkpoints_are_kept(directory, tmp_path) -> None:
 
 def test_reopening_drops_what_the_latest_checkpoint_does_not_count_on(directory, tmp_path) -> None:
     for number in range(2):
-        directory.write_parts(number, {"events": table(number), "rounds": table()})
+        directory.write_parts(number, {"events": table(number), "rounds": table(), "updates": table()})
         directory.write_checkpoint(number, checkpoint(number))
     directory.write_parts(2, {"events": table(2), "rounds": table()})  # killed before its checkpoint
     (tmp_path / "run" / "parts" / "events-000003.partial").write_bytes(b"half")
@@ -58,7 +58,7 @@ def test_reopening_drops_what_the_latest_checkpoint_does_not_count_on(directory,
     assert again.read_parts("events")["value"].tolist() == [0, 1]
     again.close()
     assert not half.exists()
-    assert len(list((tmp_path / "run" / "parts").iterdir())) == 4
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 6
 
 
 def reopened_and_read(path: Path) -> None:
@@ -74,7 +74,7 @@ def broken(tmp_path: Path, name: str, content: bytes | None) -> str:
     path = tmp_path / "run"
     directory = RunDirectory.create(path, "", force=False)
     for number in range(2):
-        directory.write_parts(number, {"events": table(number), "rounds": table()})
+        directory.write_parts(number, {"events": table(number), "rounds": table(), "updates": table()})
         directory.write_checkpoint(number, checkpoint(number))
     directory.close()
     (path / name).unlink() if content is None else (path / name).write_bytes(content)
