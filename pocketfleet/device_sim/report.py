@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pocketfleet.device_sim.days_of_use import days_of_use, plot_days
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
 from pocketfleet.errors import InputError
@@ -60,6 +61,35 @@ class Run:
     def devices(self) -> pd.DataFrame:
         """One row a device."""
         return pd.read_parquet(self.path / "devices.parquet")
+
+    @cached_property
+    def updates(self) -> pd.DataFrame:
+        """One row an update that became part of a model; none of a timing-only run. See ``tables.UPDATE_COLUMNS``."""
+        return pd.read_parquet(self.path / "updates.parquet")
+
+    def personalisation_by_day(self) -> pd.DataFrame:
+        """The global and the phones' own models on their held-out examples, a row a day; see ``days_of_use``.
+
+        Raises:
+            InputError: the run was timing only.
+        """
+        self._check_trained()
+        return days_of_use(self.updates)
+
+    def plot_days(self, file: Path | str | None = None) -> Path:
+        """Draw ``personalisation_by_day``.
+
+        Args:
+            file: where to; ``days.png`` in the run directory by default.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            InputError: the run was timing only, no update was measured, or ``file`` cannot be written.
+        """
+        target = Path(file) if file is not None else self.path / "days.png"
+        return plot_days(self.personalisation_by_day(), target, metric=self.summary["headline_metric"])
 
     def weights(self) -> Weights:
         """The trained global model: trainable weights, batch-norm statistics and frozen weights by name.

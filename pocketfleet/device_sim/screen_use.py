@@ -43,12 +43,12 @@ class ScreenUse:
         reached, use_s = np.where(back, 0, self._days[device]), np.where(back, 0.0, self._use_s[device])
         left = np.flatnonzero(reached < today)
         while len(left):
-            midnight_s: Floats = _DAY_S * reached[left].astype(np.float64)
+            midnight_s = _midnight_s(reached[left])
             use_s[left] += self._between(device[left], midnight_s, midnight_s + _DAY_S)
             reached[left] += 1
             left = left[reached[left] < today[left]]
         self._days[device[~back]], self._use_s[device[~back]] = reached[~back], use_s[~back]
-        return use_s + self._between(device, _DAY_S * today, at_s)
+        return use_s + self._between(device, _midnight_s(today), at_s)
 
     def _between(self, device: Int64s, from_s: Floats, until_s: Floats) -> Floats:
         changes = self._day.changes(device, from_s, until_s)
@@ -66,3 +66,8 @@ class ScreenUse:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from what ``state`` returned."""
         self._days, self._use_s = state["days"].copy(), state["use_s"].copy()
+
+
+def _midnight_s(days: npt.NDArray[np.int32]) -> Floats:
+    midnight_s: Floats = days.astype(np.float64) * np.float64(_DAY_S)
+    return midnight_s

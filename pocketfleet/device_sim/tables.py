@@ -65,7 +65,7 @@ def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def update_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of updates that became part of a model as a table of ``UPDATE_COLUMNS``, none too."""
-    return _typed(rows, UPDATE_COLUMNS)
+    return _typed(rows, UPDATE_COLUMNS)[list(UPDATE_COLUMNS)]
 
 
 def _typed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
