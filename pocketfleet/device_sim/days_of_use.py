@@ -71,6 +71,9 @@ def plot_days(days: pd.DataFrame, path: Path, *, metric: str) -> Path:
     held = axes.twinx()
     held.bar(days["day"], days["num_present"], color="#999999", alpha=0.3, label="examples a phone holds")
     held.set_ylabel("examples a phone holds")
+    # The lines before the bars.
+    axes.set_zorder(held.get_zorder() + 1)
+    axes.patch.set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     try:
         figure.savefig(path, dpi=120)

@@ -8,6 +8,7 @@ from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.errors import InputError
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureScaling
+from pocketfleet.training.task import task_examples
 
 
 def test_natural_users_keep_their_own_examples() -> None:
@@ -33,6 +34,19 @@ def test_training_and_held_out_examples_are_all_there_is() -> None:
     assert sum(sizes) == 45
     targets = torch.cat([part(device).y for device in range(4) for part in (data.training, data.held_out)])
     assert sorted(targets.tolist()) == sorted(task.train_examples().y.tolist())
+
+
+def test_of_examples_that_arrive_every_fifth_is_held_out_for_good() -> None:
+    data = DeviceData(TinyTask(users=9), kind="iid", devices=3, seed=1, alpha=1.0, examples_per_device=0, arrives=True)
+    assert (data.num_training.tolist(), data.num_held_out.tolist()) == ([12] * 3, [3] * 3)
+    for device in range(3):
+        assert (len(data.training(device)), len(data.held_out(device))) == (12, 3)
+        order = [data._rows[device][place] for place in range(15)]
+        whole = task_examples(TinyTask(users=9), "train").y
+        for present in (range(4), range(5), range(4, 5), range(3, 15)):
+            training, held_out = data.training(device, present).y, data.held_out(device, present).y
+            assert training.tolist() == [float(whole[order[n]]) for n in present if n not in {4, 9, 14}]
+            assert held_out.tolist() == [float(whole[order[n]]) for n in present if n in {4, 9, 14}]
 
 
 class Scaled(TinyTask):
