@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import TinyTask, make_client, tiny_data, tiny_weights
 
 from pocketfleet.device_sim.client import Assignment, mean_evaluation
+from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.export.session import EagerSession
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.train_step import StepSettings
@@ -25,6 +28,19 @@ def test_a_device_moves_its_weight_by_its_own_examples() -> None:
     result = client.train(work(3, steps=2), weights, {})
     assert result.update.delta["w"].item() == pytest.approx(3.0)
     assert result.train_loss == pytest.approx(10.0)
+
+
+def test_a_device_trains_on_the_examples_that_are_there() -> None:
+    task, client = TinyTask(users=4), make_client()
+    data = DeviceData(task, kind="iid", devices=1, seed=0, alpha=1.0, examples_per_device=0, arrives=True)
+    client = replace(client, data=data)
+    targets = data.training(0, range(2, 4)).y
+    assert len(set(targets.tolist())) == 2
+    result = client.train(replace(work(0), present=range(2, 4)), tiny_weights(), {})
+    # From w = 0 the loss is the mean of y^2 over these two, not over all of the ten.
+    assert result.train_loss == pytest.approx(float(targets.square().mean()))
+    assert result.num_held_out == 0
+    assert client.train(replace(work(0), present=range(10)), tiny_weights(), {}).num_held_out == 2
 
 
 def test_held_out_examples_are_measured_before_and_after() -> None:
