@@ -90,7 +90,7 @@ def test_a_setting_below_what_is_no_section() -> None:
 
 
 @pytest.mark.parametrize("settings", [(), (OVERRIDES, "seed=7", "task.options={split_seed=3, nested={a=[1, 2]}}")])
-@pytest.mark.parametrize("name", ["least", "boston-fleet", "boston-two-phones", "mnist-fleet"])
+@pytest.mark.parametrize("name", ["least", "boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet"])
 def test_toml_and_back(name: str, settings: tuple[str, ...]) -> None:
     # Overrides name devices up to 2: a fleet's size is not looked at before there is one.
     found = (least() if name == "least" else Experiment.load(name)).with_settings(*settings)
@@ -200,7 +200,7 @@ def test_an_experiment_does_not_change() -> None:
 
 def test_every_packaged_experiment_loads_and_is_described() -> None:
     described = packaged_experiments()
-    assert list(described) == ["boston-fleet", "boston-two-phones", "mnist-fleet", "mnist-million"]
+    assert list(described) == ["boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million"]
     for name, description in described.items():
         assert len(description) > 20
         assert not description.startswith("#")
