@@ -37,7 +37,7 @@ SUMMARY_KEYS = {
 def test_lists(pocketfleet) -> None:
     experiments = json.loads(pocketfleet("list", "experiments", "--json").out)
     assert [row["experiment"] for row in experiments] == [
-        *("boston-fleet", "boston-two-phones", "mnist-fleet", "mnist-million")
+        *("boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million")
     ]
     assert [row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)] == ["boston", "mnist"]
     phones = json.loads(pocketfleet("list", "phones", "--json").out)
