@@ -6,16 +6,16 @@ BIN := .venv/bin
 COMPAT := --config-settings editable_mode=compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint chromium bench clean
 
 demo: .venv/.installed
 	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
 	$(BIN)/pocketfleet simulate mnist-fleet --out runs/mnist-fleet --force --plot
 
-test: lint
+test: lint chromium
 	$(BIN)/python -m pytest -m "not long"
 
-test-all: lint
+test-all: lint chromium
 	$(BIN)/python -m pytest
 
 lint: .venv/.installed-dev
@@ -23,6 +23,11 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The browser that a run's page is opened in; elsewhere than on a root's Debian its test says what is missing.
+chromium:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py

@@ -81,11 +81,12 @@ def _table(name: str, table: pd.DataFrame) -> str:
 
 def _head(run: Run, title: str) -> str:
     summary = run.summary
+    size, unit = (_HOUR_S, "h") if summary["virtual_seconds"] >= 2 * _HOUR_S else (1.0, "s")
     facts = [
         ("phones", figure_tag("devices", summary["devices"])),
         ("rounds that made a model", figure_tag("rounds", summary["rounds"])),
         ("rounds abandoned", figure_tag("rounds_abandoned", summary["rounds_abandoned"])),
-        ("virtual time", figure_tag("virtual_seconds", summary["virtual_seconds"], scale=_HOUR_S, unit="h")),
+        ("virtual time", figure_tag("virtual_seconds", summary["virtual_seconds"], scale=size, unit=unit)),
         ("assignments", figure_tag("device_rounds", summary["device_rounds"])),
         ("reports accepted", figure_tag("reports_accepted", summary["reports_accepted"])),
         ("downloaded", figure_tag("downlink_bytes", summary["downlink_bytes"], scale=1e6, unit="MB")),
@@ -189,8 +190,8 @@ def _devices(run: Run) -> str:
     )
     words = (
         "Over the phones that were assigned anything, whole run: the box holds the middle half, the thick line is the "
-        "median, whiskers reach from the 10th to the 90th percentile. A tier is a third of the catalogue's phone models "
-        f"by the peak of one thread: slow up to {low}, middle up to {high}, fast above."
+        "median, whiskers reach from the 10th to the 90th percentile. A tier is a third of the catalogue's phone "
+        f"models by the peak of one thread: slow up to {low}, middle up to {high}, fast above."
     )
     cards = [
         _card(
@@ -267,7 +268,8 @@ def _again(run: Run) -> str:
     return (
         "<section><h2>Experiment</h2><p>This command runs it again; with the same versions on the same machine its "
         f'events hash to the same.</p><pre data-figure="command">{escape(command)}</pre>'
-        f'<p class="quiet">events_sha256 <code data-figure="events_sha256">{escape(run.summary["events_sha256"])}</code>'
+        '<p class="quiet">events_sha256 '
+        f'<code data-figure="events_sha256">{escape(run.summary["events_sha256"])}</code>'
         f'<br>model_sha256 <code data-figure="model_sha256">{escape(str(run.summary["model_sha256"]))}</code></p>'
         f"<details><summary>{EXPERIMENT}, every key</summary>"
         f'<pre data-figure="experiment">{escape((run.path / EXPERIMENT).read_text())}</pre></details></section>'

@@ -10,6 +10,7 @@ Rules:
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,8 +130,9 @@ def boxes(name: str, table: pd.DataFrame, *, x_label: str, scale: float, title: 
             _area(first, y - 9, third - first, 18, series=0, told=f"{row['tier']}: median {row['median']:.4g}")
         )
         drawn.append(f'<path class="median" d="M{middle:.1f} {y - 11}v22"/>')
-    text = "; ".join(f"{row.tier}: median {short(row.median / scale)}" for row in table.itertuples())
-    names = [f"{row.tier} ({row.devices:,})" if row.tier == "all" else str(row.tier) for row in table.itertuples()]
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    text = "; ".join(f"{row['tier']}: median {short(row['median'] / scale)}" for row in rows)
+    names = [f"{row['tier']} ({row['devices']:,})" if row["tier"] == "all" else str(row["tier"]) for row in rows]
     whole = frame(across, upwards, height=height, names=names) + "".join(drawn)
     return chart(whole, name=name, title=title, description=f"{text}.", height=height)
 
@@ -162,12 +164,13 @@ def lanes(name: str, table: pd.DataFrame, stages: Sequence[str], *, x_label: str
     across = Axis(low=0.0, high=max(rows["end_s"].max(), 1e-9) * 1.02, start=start, end=RIGHT, label=x_label)
     upwards = Axis(low=0, high=1, start=bottom, end=TOP, label="" if named else "devices, first assigned on top")
     drawn = []
-    for row in rows.itertuples():
-        left, right = across.place(max(row.start_s, 0.0)), across.place(row.end_s)
-        cut = f", cut short: {row.reason}" if row.reason else ""
-        told = f"{row.name}: {row.stage} {row.start_s:.4g} s to {row.end_s:.4g} s{cut}"
-        place = TOP + step * lane[row.device] + 0.12 * step
-        drawn.append(_area(left, place, right - left, 0.76 * step, series=stages.index(row.stage), told=told))
+    bars_of: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
+    for row in bars_of:
+        left, right = across.place(max(row["start_s"], 0.0)), across.place(row["end_s"])
+        cut = f", cut short: {row['reason']}" if row["reason"] else ""
+        told = f"{row['name']}: {row['stage']} {row['start_s']:.4g} s to {row['end_s']:.4g} s{cut}"
+        place = TOP + step * lane[row["device"]] + 0.12 * step
+        drawn.append(_area(left, place, right - left, 0.76 * step, series=stages.index(row["stage"]), told=told))
     names = [text if len(text) <= 17 else f"{text[:16]}…" for text in named] if named else []
     whole = frame(across, upwards, height=bottom + 48, names=names) + "".join(drawn)
     text = f"{len(shown)} of {len(devices)} devices; the last bar ends after {short(rows['end_s'].max())} s."

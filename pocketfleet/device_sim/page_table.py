@@ -25,9 +25,10 @@ def shown(value: object) -> str:
         return f"{int(value):,}"
     if not isinstance(value, (float, np.floating)):
         return str(value)
-    if not np.isfinite(value):
+    number = float(value)
+    if not np.isfinite(number):
         return "n/a"
-    return f"{float(value):,.0f}" if abs(value) >= 10_000 else f"{float(value):,.4g}"
+    return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:,.4g}"
 
 
 def _exact(value: object) -> str:
