@@ -2,7 +2,6 @@ import re
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,8 @@ def parquet(run: Run, name: str) -> pd.DataFrame:
     return pd.read_parquet(run.path / f"{name}.parquet")
 
 
-def close(got: Any, wanted: Any) -> None:
-    np.testing.assert_allclose(np.asarray(got, float), np.asarray(wanted, float), rtol=1e-9)
+def close(got: object, wanted: object) -> None:
+    np.testing.assert_allclose(np.asarray(got, dtype=float), np.asarray(wanted, dtype=float), rtol=1e-9)
 
 
 def test_every_mark_is_the_runs_own_number(run: Run, read: PageReader) -> None:

@@ -5,18 +5,23 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "device_sim"))
 from page_reader import small_run
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from pocketfleet import Bundle
+
 CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> "Iterator[Browser]":
     if CHROMIUM is None:
         what = "no chromium on this machine (Debian: apt-get install chromium)"
         pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
@@ -30,14 +35,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def run(boston_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(boston_bundle: "Bundle", tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_run(boston_bundle, tmp_path_factory.mktemp("browsed") / "run").path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_page_opens_whole(
-    browser: Any, run: Path, pocketfleet: Callable[..., Any], width: int, scheme: str, tmp_path: Path
+    browser: "Browser", run: Path, pocketfleet: Callable[..., Any], width: int, scheme: str, tmp_path: Path
 ) -> None:
     assert pocketfleet("report", run).code == 0
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
