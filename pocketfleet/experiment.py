@@ -106,6 +106,9 @@ class FleetSection(_Section):
     network: str = "home-wifi"  # a packaged network or network plan, or a CSV of your own plan
     outage_mean_s: Positive = 20.0  # a lost link is away for so long, see device_sim.transfer.Outage
     outage_limit_s: NotNegative = 60.0  # the longest outage that a transfer survives; 0: none
+    heat: bool = True  # skins warm, CPUs and chargers are held back; see device_sim.thermal_policy
+    # Assumed, as device_sim.thermal_class.ROOM_CELSIUS is. Beyond these bounds no phone is used.
+    room_celsius: float = Field(default=25.0, ge=-30, le=50)
     availability: str = "always"  # flash-2020 | always | a recorded trace: a .csv or .parquet file
     trace_repeat: Literal["days", "recording", "never"] = "days"  # what follows a recorded trace's end
     # By how much later all that a trace says happens; its own times reach to 1e11 s.
@@ -120,6 +123,8 @@ class FleetSection(_Section):
                 raise ValueError(f"fleet.{key} must name one a device ({self.devices}) or none, got {given}")
         if self.phones and self.mix != type(self).model_fields["mix"].default:
             raise ValueError("fleet.phones names every phone and fleet.mix draws them: leave one out")
+        if not self.heat and self.room_celsius != type(self).model_fields["room_celsius"].default:
+            raise ValueError("fleet.room_celsius matters only where phones warm: set fleet.heat to true, or leave it out")
         return self
 
 

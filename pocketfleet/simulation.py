@@ -159,6 +159,7 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
             workload=workload(experiment, parts, bundle),
             seed=experiment.seed,
             log=log,
+            room_celsius=experiment.fleet.room_celsius if experiment.fleet.heat else None,
         )
         observer("simulate", {})
         with contextlib.ExitStack() as stack:

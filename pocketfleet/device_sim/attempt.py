@@ -4,8 +4,9 @@ Rules:
 
 1. An attempt starts at its assignment. Download, training and upload follow one another.
 2. It ends early at whatever comes first: the phone is picked up, unplugged, or leaves unmetered Wi-Fi (where the
-   rule asks for these), its battery falls to the rule's floor, its link is lost during a transfer, its deadline.
-3. Picked up, unplugged or low on battery *while training*, with a step done: under ``partial_work = "report"`` the
+   rule asks for these), its battery falls to the rule's floor, it is too hot to train on, its link is lost during a
+   transfer, its deadline.
+3. Picked up, unplugged, low on battery or too hot *while training*, with a step done: under ``partial_work = "report"`` the
    device uploads what it has at once; otherwise, and in every other case, it drops out.
 4. While uploading only the network and the deadline matter: the work is done.
 5. A device stops at its deadline; being done at the very moment is too late.
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.day_changes import CHARGING, IDLE, WIFI, DayChanges
 from pocketfleet.device_sim.eligibility import Rule
+from pocketfleet.device_sim.training_heat import Course
 
 __all__ = ["Attempts", "Drop", "Journey", "Stage", "carry_out", "first_violation"]
 
@@ -42,6 +44,7 @@ class Drop(IntEnum):
     LOW_BATTERY = 4
     LINK_LOST = 5
     DEADLINE = 6
+    TOO_HOT = 7
 
     @property
     def word(self) -> str:
@@ -72,6 +75,7 @@ class Journey:
         upload: called once with the virtual times at which uploads would begin, ``[n]``; the seconds they then take,
             and those until the link is lost for good.
         battery_lasts_s: seconds of training until the battery is at its floor; inf: never.
+        course: how heat slows the training down and ends it; ``None``: not at all.
     """
 
     device: Int64s
@@ -83,6 +87,22 @@ class Journey:
     download_lost_after_s: Floats
     upload: Callable[[Floats], tuple[Floats, Floats]]
     battery_lasts_s: Floats
+    course: Course | None = None
+
+    def training_s(self) -> Floats:
+        """Seconds that all the steps take."""
+        work_s: Floats = self.steps * self.step_s
+        return work_s if self.course is None else self.course.elapsed_s(work_s)
+
+    def steps_after(self, training_s: Floats) -> Floats:
+        """How many steps are done after so many seconds, whole ones."""
+        work_s = training_s if self.course is None else self.course.work_s(training_s)
+        steps: Floats = np.floor(work_s / self.step_s)
+        return steps
+
+    def too_hot_after_s(self) -> Floats:
+        """Seconds of training until the phone is too hot; inf: never."""
+        return np.full(len(self.device), np.inf) if self.course is None else self.course.too_hot_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,13 +178,17 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
     download_s = np.where(fell_1, cut_s - start, journey.download_s)
 
     # Training.
-    trained = downloaded + journey.steps * journey.step_s
+    training_s = journey.training_s()
+    trained = downloaded + training_s
     stop_s, stop = _earliest(
-        (broken_s, broken), (downloaded + journey.battery_lasts_s, Drop.LOW_BATTERY), (end_by, Drop.DEADLINE)
+        (broken_s, broken),
+        (downloaded + journey.battery_lasts_s, Drop.LOW_BATTERY),
+        (downloaded + journey.too_hot_after_s(), Drop.TOO_HOT),
+        (end_by, Drop.DEADLINE),
     )
     stopped = ~fell_1 & (stop_s <= trained)
-    train_s = np.where(fell_1, 0.0, np.where(stopped, stop_s - downloaded, journey.steps * journey.step_s))
-    steps = np.where(stopped, np.floor(train_s / journey.step_s), journey.steps).astype(np.int64)
+    train_s = np.where(fell_1, 0.0, np.where(stopped, stop_s - downloaded, training_s))
+    steps = np.where(stopped, journey.steps_after(train_s), journey.steps).astype(np.int64)
     steps = np.where(fell_1, 0, np.minimum(steps, journey.steps))
     may_report = partial_work & (steps >= 1) & ~np.isin(stop, (Drop.METERED, Drop.DEADLINE))
     fell_2 = stopped & ~may_report

@@ -6,7 +6,8 @@ Rules:
 2. The training program must fit into the free memory.
 3. Idle, charging, unmetered: each asked only if the rule says so.
 4. The battery is at ``min_battery_ratio`` or above, also while it charges.
-5. If several fail, the reason is the first in the order of ``Reason``.
+5. The skin is cooler than ``thermal_policy.START_CELSIUS``.
+6. If several fail, the reason is the first in the order of ``Reason``.
 """
 
 import enum
@@ -30,6 +31,7 @@ class Reason(enum.IntEnum):
     NOT_CHARGING = 4
     METERED = 5
     LOW_BATTERY = 6
+    TOO_HOT = 7
 
     @property
     def word(self) -> str:
@@ -68,10 +70,11 @@ def judge(
     battery_ratio: npt.NDArray[np.float64],
     fits_memory: Bools,
     has_examples: Bools,
+    cool: Bools | None = None,
 ) -> npt.NDArray[np.int8]:
     """The first failing reason of each device, ``int8 [n]``; all arguments are ``[n]``.
 
-    ``has_examples``: it holds ``rule.min_examples`` or more.
+    ``has_examples``: it holds ``rule.min_examples`` or more. Without ``cool`` all are.
     """
     always = np.zeros(len(idle), dtype=np.bool_)
     failing = [
@@ -81,6 +84,7 @@ def judge(
         ~charging if rule.charging else always,
         ~unmetered if rule.unmetered else always,
         battery_ratio < rule.min_battery_ratio,
+        always if cool is None else ~cool,
     ]
     reasons = [np.int8(reason) for reason in Reason if reason is not Reason.ELIGIBLE]
     return np.select(failing, reasons, default=np.int8(Reason.ELIGIBLE)).astype(np.int8)

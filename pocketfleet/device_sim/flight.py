@@ -10,8 +10,9 @@ __all__ = ["FLIGHT", "Flights", "no_flights"]
 Flights = npt.NDArray[np.void]
 
 # Seconds, bytes and joules are those spent; ``stage``, ``interrupted`` and ``drop`` as in ``attempt.Attempts``.
-# ``first_example`` and ``num_present``: what the device held at its start, see ``arrival.Held``. ``free_s``: when the
-# device may look again. The last five are what the device had before, to take an attempt back.
+# ``first_example`` and ``num_present``: what the device held at its start, see ``arrival.Held``. ``held_back_s``: how
+# much of ``train_s`` was slowed by heat. ``free_s``: when the device may look again. The last six are what the device
+# had before, to take an attempt back.
 FLIGHT = np.dtype(
     [
         ("assignment_id", np.int64),
@@ -26,6 +27,7 @@ FLIGHT = np.dtype(
         ("num_present", np.int64),
         ("download_s", np.float64),
         ("train_s", np.float64),
+        ("held_back_s", np.float64),
         ("upload_s", np.float64),
         ("downlink_bytes", np.int64),
         ("uplink_bytes", np.int64),
@@ -41,6 +43,7 @@ FLIGHT = np.dtype(
         ("free_s", np.float64),
         ("before_free_s", np.float64),
         ("before_level_joules", np.float64),
+        ("before_celsius", np.float64),
         ("before_level_s", np.float64),
         ("before_failures", np.int64),
         ("before_has_bundle", np.bool_),

@@ -30,6 +30,7 @@ _COLUMNS: dict[str, tuple[Any, Any]] = {
     "dropped": (np.int64, 0),
     "steps": (np.int64, 0),
     "train_s": (np.float64, 0.0),
+    "held_back_s": (np.float64, 0.0),  # of it, slowed by heat
     "downlink_bytes": (np.int64, 0),
     "uplink_bytes": (np.int64, 0),
     "metered_bytes": (np.int64, 0),  # both directions, over links that cost money

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. What an attempt will take, and what ends it, is settled when it starts; it is logged when it ends. Its joules leave
-   the battery as of its start; what charges meanwhile is added at the next look.
+1. What an attempt will take, what ends it, and how it leaves battery and skin, is settled when it starts; it is logged
+   when it ends (``exertion.py``).
 2. The first download of a device brings the bundle's programs and frozen weights too.
 3. A device in an attempt is not free before the attempt's end; one that dropped out backs off from there.
 4. A look writes nothing down, and an attempt can be taken back: a round is played to its end before it is known who of
@@ -22,14 +22,18 @@ import numpy.typing as npt
 from pocketfleet.device_sim.arrival import Arrival, Held
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
 from pocketfleet.device_sim.availability import Availability
-from pocketfleet.device_sim.battery import CHARGING_EFFICIENCY_RATIO, Battery
+from pocketfleet.device_sim.battery import Battery
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
 from pocketfleet.device_sim.events import REASONS, EventLog
 from pocketfleet.device_sim.exchange import Exchange
+from pocketfleet.device_sim.exertion import Exertion
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.memory import fits
+from pocketfleet.device_sim.thermal_class import ROOM_CELSIUS
+from pocketfleet.device_sim.thermal_policy import START_CELSIUS
+from pocketfleet.device_sim.training_heat import Course
 from pocketfleet.training.batches import examples_processed, steps_of_epochs
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import ReportCode
@@ -114,13 +118,15 @@ class Look:
 
     Attributes:
         reason: ``eligibility.Reason``.
-        level_joules: in the battery; known only where nothing but the battery could stand in the way.
+        level_joules: in the battery; known only where nothing but battery and skin could stand in the way.
+        skin_celsius: likewise; NaN also where nothing warms.
     """
 
     device: Int64s
     at_s: Floats
     reason: Int8s
     level_joules: Floats
+    skin_celsius: Floats
 
     @property
     def eligible(self) -> Bools:
@@ -135,14 +141,23 @@ class Look:
             at_s=self.at_s[chosen],
             reason=self.reason[chosen],
             level_joules=self.level_joules[chosen],
+            skin_celsius=self.skin_celsius[chosen],
         )
 
 
 class Population:
-    """The fleet at work."""
+    """The fleet at work; without ``room_celsius`` nothing warms."""
 
     def __init__(
-        self, *, fleet: Fleet, availability: Availability, rule: Rule, workload: Workload, seed: int, log: EventLog
+        self,
+        *,
+        fleet: Fleet,
+        availability: Availability,
+        rule: Rule,
+        workload: Workload,
+        seed: int,
+        log: EventLog,
+        room_celsius: float | None = ROOM_CELSIUS,
     ) -> None:
         self.fleet = fleet
         self.ledger = Ledger(len(fleet))
@@ -151,7 +166,7 @@ class Population:
         self._rule = rule
         self._workload = workload
         self._log = log
-        self._battery = Battery.of_fleet(fleet)
+        self._battery = Battery.of_fleet(fleet, room_celsius=room_celsius)
         self._fits_memory = fits(workload.training_memory_bytes, fleet.free_memory_bytes)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -183,14 +198,16 @@ class Population:
             "has_examples": self._workload.may_hold(device, self._rule.min_examples),
         }
         reason = judge(self._rule, battery_ratio=np.ones(len(device)), **conditions)
-        level = np.full(len(device), np.nan)
+        level, celsius = np.full((2, len(device)), np.nan)
         able = np.flatnonzero(reason == Reason.ELIGIBLE)
-        level[able] = self._battery.level_joules_at(device[able], at_s[able], day=self._day)
+        level[able], celsius[able] = self._battery.advanced(device[able], at_s[able], day=self._day)
         ratio = level[able] / self.fleet.battery_capacity_joules[device[able]]
         known = {name: values[able] for name, values in conditions.items()}
         known["has_examples"] = self._workload.hold(device[able], at_s[able], self._rule.min_examples)
-        reason[able] = judge(self._rule, battery_ratio=ratio, **known)
-        return Look(device=device, at_s=at_s, reason=reason, level_joules=level)
+        # NaN, where nothing warms, is not hot.
+        cool = ~(celsius[able] >= START_CELSIUS)
+        reason[able] = judge(self._rule, battery_ratio=ratio, cool=cool, **known)
+        return Look(device=device, at_s=at_s, reason=reason, level_joules=level, skin_celsius=celsius)
 
     def next_change_s(self, device: Int64s, at_s: Floats) -> Floats:
         """When the day of each device next changes, ``[n]``."""
@@ -208,7 +225,8 @@ class Population:
         device, column = look.device, self.ledger.column
         held, num_training, steps = self._workload.wanted(device, look.at_s)
         exchange = self._exchange(look, deadline_s=deadline_s)
-        journey = self._journey(look, exchange, steps=steps, deadline_s=deadline_s)
+        exertion = self._exertion(look, exchange)
+        journey = self._journey(look, exchange, exertion, steps=steps, deadline_s=deadline_s)
         attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
         downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
         uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
@@ -230,19 +248,24 @@ class Population:
             metered_downlink_bytes=np.where(exchange.down_link.metered, downlink_bytes, 0),
             metered_uplink_bytes=np.where(exchange.up_link.metered, uplink_bytes, 0),
             download_joules=download_joules,
-            train_joules=attempts.train_s * self.fleet.compute_watts[device],
+            train_joules=_train_joules(journey.course, attempts.train_s, self.fleet.compute_watts[device]),
             upload_joules=upload_joules,
             before_free_s=column["free_s"][device],
             before_level_joules=self._battery.level_joules[device],
+            before_celsius=self._battery.skin_celsius[device],
             before_level_s=self._battery.at_s[device],
             before_failures=column["failures"][device],
             before_has_bundle=column["has_bundle"][device],
             **_numbers(attempts),
         )
-        self._settle(flights, look.level_joules)
+        if journey.course is not None:
+            flights["held_back_s"] = journey.course.held_back_s(attempts.train_s)
+        level, celsius = exertion.after(flights, journey.course)
+        self._battery.set(device, level, flights["end_s"], skin_celsius=celsius)
+        self._settle(flights)
         return flights
 
-    def _settle(self, flights: Flights, level_joules: Floats) -> None:
+    def _settle(self, flights: Flights) -> None:
         """Write down what attempts leave behind on their devices, when these are free again, and what they cost."""
         device, column = flights["device"], self.ledger.column
         dropped = flights["drop"] != Drop.NONE
@@ -252,7 +275,6 @@ class Population:
         column["failures"][device] = failures
         column["has_bundle"][device] |= flights["stage"] > Stage.DOWNLOAD
         column["assigned"][device] += 1
-        self._battery.set(device, level_joules - _joules(flights), flights["start_s"])
 
     def take_back(self, flights: Flights) -> None:
         """Undo attempts, the latest of these devices' own, as if they had never started."""
@@ -260,7 +282,9 @@ class Population:
         for name in ("free_s", "failures", "has_bundle"):
             column[name][device] = flights[f"before_{name}"]
         column["assigned"][device] -= 1
-        self._battery.set(device, flights["before_level_joules"], flights["before_level_s"])
+        self._battery.set(
+            device, flights["before_level_joules"], flights["before_level_s"], skin_celsius=flights["before_celsius"]
+        )
 
     def remember(self, look: Look) -> None:
         """Count a look that happened, and write down the batteries that were looked into."""
@@ -269,7 +293,8 @@ class Population:
                 self.ledger.add(ineligible_column(reason), look.device[look.reason == reason])
         # Not of a device that started an attempt after this look, or looked again: its battery is known of later.
         known = ~np.isnan(look.level_joules) & (self._battery.at_s[look.device] < look.at_s)
-        self._battery.set(look.device[known], look.level_joules[known], look.at_s[known])
+        look = look.rows(known)
+        self._battery.set(look.device, look.level_joules, look.at_s, skin_celsius=look.skin_celsius)
 
     def end(self, flights: Flights, report_code: Int8s) -> None:
         """Attempts are over: log their stages and what came of them.
@@ -284,7 +309,7 @@ class Population:
         accepted = ~dropped & (report_code == ReportCode.ACCEPTED)
         for name, mask in (("dropped", dropped), ("accepted", accepted), ("rejected", ~dropped & ~accepted)):
             ledger.add(name, device[mask])
-        for name in ("steps", "train_s", "downlink_bytes", "uplink_bytes"):
+        for name in ("steps", "train_s", "held_back_s", "downlink_bytes", "uplink_bytes"):
             ledger.add(name, device, flights[name])
         ledger.add("metered_bytes", device, flights["metered_downlink_bytes"] + flights["metered_uplink_bytes"])
         ledger.add("energy_joules", device, _joules(flights))
@@ -336,40 +361,53 @@ class Population:
             upload_bytes=np.full(len(device), float(work.update_bytes)),
         )
 
-    def _journey(self, look: Look, exchange: Exchange, *, steps: Int64s, deadline_s: float | Floats) -> Journey:
-        work, device = self._workload, look.device
+    def _journey(
+        self, look: Look, exchange: Exchange, exertion: Exertion, *, steps: Int64s, deadline_s: float | Floats
+    ) -> Journey:
+        work, device, download_s = self._workload, look.device, exchange.download.seconds
+        course = exertion.course(
+            download_s=download_s,
+            work_s=steps * work.step_s[device],
+            until_s=deadline_s - look.at_s - download_s,
+        )
+        floor_joules = self._rule.min_battery_ratio * self.fleet.battery_capacity_joules[device]
         return Journey(
             device=device,
             start_s=look.at_s,
             deadline_s=np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape),
             steps=steps,
-            download_s=exchange.download.seconds,
+            download_s=download_s,
             step_s=work.step_s[device],
             download_lost_after_s=exchange.download.lost_after_s,
             upload=exchange.begin_upload,
-            battery_lasts_s=self._battery_lasts_s(look),
+            battery_lasts_s=exertion.battery_lasts_s(course, floor_joules=floor_joules),
+            course=course,
         )
 
     def _download_bytes(self, device: Int64s) -> Floats:
         first = np.where(self.ledger.column["has_bundle"][device], 0.0, float(self._workload.bundle_bytes))
         return first + self._workload.weights_bytes
 
-    def _battery_lasts_s(self, look: Look) -> Floats:
-        """Seconds of training until the rule's floor, under the conditions of now; inf where charging keeps up."""
-        fleet, device = self.fleet, look.device
-        charging = self._day.state(device, look.at_s).charging & fleet.has_charger[device]
-        gained_watts = np.where(charging, fleet.charger_watts[device] * CHARGING_EFFICIENCY_RATIO, 0.0)
-        drawn_watts = fleet.compute_watts[device] + fleet.idle_watts[device] - gained_watts
-        floor_joules = self._rule.min_battery_ratio * fleet.battery_capacity_joules[device]
-        lasts: Floats = np.full(len(device), np.inf)
-        above_joules = np.maximum(look.level_joules - floor_joules, 0.0)
-        np.divide(above_joules, drawn_watts, out=lasts, where=drawn_watts > 0.0)
-        return lasts
+    def _exertion(self, look: Look, exchange: Exchange) -> Exertion:
+        return Exertion(
+            fleet=self.fleet,
+            battery=self._battery,
+            day=self._day,
+            device=look.device,
+            at_s=look.at_s,
+            level_joules=look.level_joules,
+            skin_celsius=look.skin_celsius,
+            receive_watts=exchange.down_link.receive_watts,
+        )
 
 
 def _joules(flights: Flights) -> Floats:
     joules: Floats = flights["download_joules"] + flights["train_joules"] + flights["upload_joules"]
     return joules
+
+
+def _train_joules(course: Course | None, train_s: Floats, watts: Floats) -> Floats:
+    return train_s * watts if course is None else course.joules(train_s)
 
 
 def _numbers(attempts: Attempts) -> dict[str, npt.NDArray[Any]]:

@@ -161,6 +161,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
         "dropped",
         "steps",
         "train_s",
+        "held_back_s",
         "downlink_bytes",
         "uplink_bytes",
         "metered_bytes",
