@@ -124,7 +124,9 @@ class FleetSection(_Section):
         if self.phones and self.mix != type(self).model_fields["mix"].default:
             raise ValueError("fleet.phones names every phone and fleet.mix draws them: leave one out")
         if not self.heat and self.room_celsius != type(self).model_fields["room_celsius"].default:
-            raise ValueError("fleet.room_celsius matters only where phones warm: set fleet.heat to true, or leave it out")
+            raise ValueError(
+                "fleet.room_celsius matters only where phones warm: set fleet.heat to true, or leave it out"
+            )
         return self
 
 

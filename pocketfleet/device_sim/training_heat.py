@@ -160,7 +160,8 @@ class Course:
 
     def _within(self, rate: Floats, within_s: Floats) -> Floats:
         spent_s = np.clip(within_s[:, np.newaxis] - self.begin_s, 0.0, self.length_s)
-        return _product(rate, spent_s).sum(axis=1)
+        sums: Floats = _product(rate, spent_s).sum(axis=1)
+        return sums
 
 
 def _product(rate: Floats, seconds: Floats) -> Floats:
@@ -218,7 +219,8 @@ class _Walk:
         on = np.flatnonzero(np.isfinite(seconds))
         rows, target = rows[on], target[on]
         self._cross(rows, target)
-        return rows[self.too_hot_s[rows] == np.inf]
+        going: Indices = rows[self.too_hot_s[rows] == np.inf]
+        return going
 
     def _powers(self, rows: Indices) -> dict[str, Floats]:
         power, cases = self.power.rows(rows), self.cases.rows(rows)

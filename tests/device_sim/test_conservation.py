@@ -12,7 +12,9 @@ from tiny import tiny_weights
 
 from pocketfleet.device_sim.availability import FlashDay
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
+from pocketfleet.device_sim.charging import CHARGING_EFFICIENCY_RATIO, FULL_POWER_RATIO
 from pocketfleet.device_sim.clock_only import ClockOnly
+from pocketfleet.device_sim.day_changes import CHARGING, IDLE
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, in_order
@@ -153,9 +155,27 @@ def test_joules_bytes_seconds_batteries_devices_and_time(
     began_s = rows["time_s"].to_numpy()[assigned][attempt - 1]
     np.testing.assert_allclose(rows["time_s"], began_s + spent_s)
 
-    # A battery is between empty and full.
+    # A battery is between empty and full, and holds what was in it, less what was drawn, and what a charger brought.
     level = population.state()["battery.level_joules"]
     assert np.all((level >= 0.0) & (level <= FLEET.battery_capacity_joules))
+    settled, charged_joules, most_joules = charged(population, seed=seed)
+    assert np.all(charged_joules[settled] >= -1e-3)
+    assert np.all(charged_joules[settled] <= most_joules[settled] + 1e-3)
+
+
+def charged(population: Population, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Devices without an attempt under way; joules that must have come from their chargers; and the most that can."""
+    state, column, at_s = population.state(), population.ledger.column, population.state()["battery.at_s"]
+    changes = FlashDay(seed=seed).changes(np.arange(DEVICES), np.zeros(DEVICES), at_s)
+    start_s, end_s = changes.pieces()
+    used_s, charging_s = (
+        ((end_s - start_s) * mask).sum(axis=1) for mask in ((changes.code & IDLE) == 0, (changes.code & CHARGING) > 0)
+    )
+    drawn = column["energy_joules"] + FLEET.idle_watts * at_s + FLEET.screen_watts * used_s
+    came = state["battery.level_joules"] - 0.6 * FLEET.battery_capacity_joules + drawn
+    most = CHARGING_EFFICIENCY_RATIO * FULL_POWER_RATIO * FLEET.charger_watts * charging_s
+    ended = column["accepted"] + column["rejected"] + column["dropped"]
+    return column["assigned"] == ended, came, most
 
 
 def test_the_settings_above_reach_drops_lateness_and_rounds_without_end(tmp_path: Path) -> None:
@@ -167,6 +187,9 @@ def test_the_settings_above_reach_drops_lateness_and_rounds_without_end(tmp_path
             RoundPlan(cohort=8, over_selection=1.3, deadline_s=30.0, minimum_ratio=0.0),
         ]
     ):
-        _, _, events, _ = simulated(tmp_path / str(number), plan, seed=number, step_s=20.0)
+        _, population, events, _ = simulated(tmp_path / str(number), plan, seed=number, step_s=20.0)
+        settled, came, most = charged(population, seed=number)
+        trained = settled & (population.ledger.column["energy_joules"] > 10.0)
+        assert (trained & (most > 100.0) & (came > 100.0)).any()
         seen |= set(events["kind"].astype(str) + ":" + events["reason"].astype(str))
     assert {"report:accepted", "report:late", "drop:link_lost", "drop:deadline", "close:cohort"} <= seen

@@ -10,6 +10,7 @@ GOOD = {
     "battery_ratio": 0.9,
     "fits_memory": True,
     "has_examples": True,
+    "cool": True,
 }
 BAD = {
     Reason.NO_EXAMPLES: {"has_examples": False},
@@ -18,6 +19,7 @@ BAD = {
     Reason.NOT_CHARGING: {"charging": False},
     Reason.METERED: {"unmetered": False},
     Reason.LOW_BATTERY: {"battery_ratio": 0.29},
+    Reason.TOO_HOT: {"cool": False},
 }
 
 
@@ -57,7 +59,7 @@ def test_the_first_failing_reason_wins() -> None:
 def test_a_rule_excuses_one_condition_and_no_other(rule: Rule, excused: Reason) -> None:
     assert reason(rule, **BAD[excused]) is Reason.ELIGIBLE
     others = [other for other in BAD if other is not excused]
-    assert len(others) == 5
+    assert len(others) == 6
     for other in others:
         assert reason(rule, **BAD[other]) is other
 
@@ -89,6 +91,7 @@ def test_reasons_print_as_words() -> None:
         "not_charging",
         "metered",
         "low_battery",
+        "too_hot",
     ]
 
 

@@ -36,7 +36,11 @@ def workload(**changed) -> Workload:
 
 
 def population(
-    *overrides: DeviceOverride, gaps=(), work: Workload | None = None, rule: Rule | None = None
+    *overrides: DeviceOverride,
+    gaps=(),
+    work: Workload | None = None,
+    rule: Rule | None = None,
+    room_celsius: float | None = 25.0,
 ) -> tuple[Population, EventLog]:
     # A full battery everywhere, unless a test says otherwise.
     full = DeviceOverride(devices="all", battery_ratio=1.0)
@@ -48,6 +52,7 @@ def population(
         workload=work or workload(),
         seed=3,
         log=log,
+        room_celsius=room_celsius,
     )
     return made, log
 
@@ -372,3 +377,69 @@ def test_a_lost_link_that_comes_back_makes_an_attempt_longer_and_moves_no_byte_t
     assert after["downlink_bytes"].tolist() == before["downlink_bytes"].tolist() == [3 * MEGABYTE] * 3
     # The radio is on all the while.
     assert np.all(after["download_joules"] > before["download_joules"])
+
+
+def test_a_phone_in_a_hot_room_may_not_start_and_is_counted() -> None:
+    made, _ = population(room_celsius=43.0)
+    seen = look(made)
+    assert words(seen) == ["too_hot"] * DEVICES
+    made.remember(seen)
+    assert made.ledger.column["ineligible_too_hot"].tolist() == [1] * DEVICES
+    assert words(look(population(room_celsius=40.0)[0])) == ["eligible"] * DEVICES
+    assert words(look(population(room_celsius=None)[0])) == ["eligible"] * DEVICES
+
+
+def trained(room_celsius: float | None, **changed) -> tuple[Population, np.void]:
+    """Device 0, its CPU of 6 W, trains for an hour of full speed: 1800 steps of 2 s."""
+    work = workload(steps=np.full(DEVICES, 1800), **changed)
+    made, _ = population(room_celsius=room_celsius, work=work)
+    made.fleet.compute_watts[:] = 6.0
+    return made, start_one(made, 0)
+
+
+def test_heat_slows_training_and_saves_joules() -> None:
+    made, flight = trained(25.0)
+    _, cool = trained(None)
+    assert cool["train_s"] == pytest.approx(3600.0)
+    assert cool["held_back_s"] == 0.0
+    assert flight["train_s"] > 3600.0 + 0.1 * flight["held_back_s"]
+    assert flight["held_back_s"] > 60.0
+    assert flight["steps"] == cool["steps"] == 1800
+    assert flight["train_joules"] < cool["train_joules"]
+    # Its skin is as warm as the last piece left it, and cools from there.
+    after = made.state()["battery.skin_celsius"][0]
+    assert 39.0 < after < 43.0
+    made.remember(look(made, flight["end_s"] + 600.0, 0))
+    assert made.state()["battery.skin_celsius"][0] < after - 2.0
+    end(made, flight)
+    assert made.ledger.column["held_back_s"][0] == flight["held_back_s"]
+
+
+def test_an_interrupted_training_did_the_steps_that_its_pace_allowed() -> None:
+    _, whole = trained(25.0)
+    work = workload(steps=np.full(DEVICES, 1800))
+    made, _ = population(work=work, gaps=[(0, "idle", 3000.0, 9000.0)])
+    made.fleet.compute_watts[:] = 6.0
+    flight = start_one(made, 0)
+    assert flight["train_s"] + flight["download_s"] == pytest.approx(3000.0)
+    # Of 2 s each, fewer than at full speed and more than if all of it had been at the slowest.
+    assert flight["held_back_s"] > 0.0
+    assert flight["steps"] < flight["train_s"] / 2.0
+    assert flight["steps"] > flight["train_s"] / 2.0 * (1.2 / 6.0)
+    assert flight["train_joules"] / flight["train_s"] == pytest.approx(
+        whole["train_joules"] / whole["train_s"], rel=0.2
+    )
+
+
+@pytest.mark.parametrize("partial_work", [True, False])
+def test_a_phone_that_gets_too_hot_stops(partial_work: bool) -> None:
+    # A room of 42.3 degrees: even a budget of 0.8 W, and 0.1 W of the rest, settle above 46.5.
+    made, flight = trained(42.3, partial_work=partial_work)
+    too_hot = Drop.TOO_HOT
+    assert flight["interrupted"] == too_hot
+    assert flight["drop"] == (Drop.NONE if partial_work else too_hot)
+    assert 0 < flight["steps"] < 1800
+    assert made.state()["battery.skin_celsius"][0] == pytest.approx(46.5, abs=0.1)
+    # It may not start again before it has cooled.
+    assert words(look(made, flight["end_s"], 0)) == ["too_hot"]
+    assert words(look(made, flight["end_s"] + 7200.0, 0)) == ["eligible"]

@@ -159,7 +159,7 @@ def test_a_minute_on_a_cool_phone_is_one_piece_at_full_speed_to_the_bit() -> Non
 
 def test_two_budgets_alternate_around_the_threshold_for_ever() -> None:
     # 6 W settle at 25 + 6.05 * 6.5 = 64.3 degrees: 43 comes after 600 ln(39.3 / 21.3) s. Under 1.2 W the skin would
-    # settle at 33.1 and passes 41.1 after 600 ln(9.9 / 8.0) s; then up again, from 41.1 to 43, after 600 ln(23.2 / 21.3).
+    # settle at 33.1 and passes 41.1 after 600 ln(9.9 / 8.0) s; then up again, from 41.1 to 43: 600 ln(23.2 / 21.3) s.
     made = course(cpu=6.0)
     first_s, down_s, up_s = (
         600 * np.log((25 + 6.05 * 6.5 - 25) / (25 + 6.05 * 6.5 - 43)),
