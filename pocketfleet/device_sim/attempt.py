@@ -4,10 +4,10 @@ Rules:
 
 1. An attempt starts at its assignment. Download, training and upload follow one another.
 2. It ends early at whatever comes first: the phone is picked up, unplugged, or leaves unmetered Wi-Fi (where the
-   rule asks for these), its battery falls to the rule's floor, it is too hot to train on, its link is lost during a
-   transfer, its deadline.
-3. Picked up, unplugged, low on battery or too hot *while training*, with a step done: under ``partial_work = "report"`` the
-   device uploads what it has at once; otherwise, and in every other case, it drops out.
+   rule asks for these), its battery falls to the rule's floor, it gets too hot (``training_heat.py``, which slows
+   training too), its link is lost during a transfer, its deadline.
+3. Picked up, unplugged, low on battery or too hot *while training*, with a step done: under ``partial_work =
+   "report"`` the device uploads what it has at once; otherwise, and in every other case, it drops out.
 4. While uploading only the network and the deadline matter: the work is done.
 5. A device stops at its deadline; being done at the very moment is too late.
 6. A transfer cut short has moved its share of the bytes.

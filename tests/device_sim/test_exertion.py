@@ -3,8 +3,11 @@ import pytest
 from scripted import ScriptedDay
 
 from pocketfleet.device_sim.battery import Battery
+from pocketfleet.device_sim.charging import FULL_POWER_RATIO
 from pocketfleet.device_sim.exertion import Exertion
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
+from pocketfleet.device_sim.flight import no_flights
+from pocketfleet.device_sim.thermal_class import load_thermal_classes
 
 ONE = np.array([0])
 
@@ -70,3 +73,24 @@ def test_a_charger_that_keeps_up_lasts_for_ever_and_one_that_is_held_back_does_n
 def test_an_empty_battery_off_the_charger_lasts_not_at_all() -> None:
     made, fleet = exertion(cpu_watts=1.0)
     assert made.battery_lasts_s(course(made), floor_joules=fleet.battery_capacity_joules)[0] == 0.0
+
+
+def test_an_attempt_leaves_what_was_there_and_came_less_what_it_drew() -> None:
+    # From 42 degrees, a minute under a charger that is held to 3.6 W: 3.06 arrive.
+    made, fleet = exertion(cpu_watts=3.2, charger=True, skin_celsius=42.0)
+    hot = course(made, download_s=0.0)
+    train_s = np.array([60.0])
+    flights = no_flights(1, start_s=0.0, end_s=80.0, train_s=60.0, upload_s=20.0, train_joules=hot.joules(train_s))
+    level, celsius = made.after(flights, hot)
+    cool_watts = (14 / fleet_kelvin() - fleet.idle_watts[0]) / 0.15
+    given_watts = min(cool_watts, fleet.charger_watts[0] * FULL_POWER_RATIO)
+    came = 0.85 * (60.0 * 3.6 + 20.0 * given_watts)
+    drew = 60.0 * 3.2 + 80.0 * fleet.idle_watts[0]
+    assert level[0] == pytest.approx(0.5 * fleet.battery_capacity_joules[0] + came - drew)
+    # Over its CPU's limit of 43 it did not come, and it cools while it sends.
+    assert 42.0 < celsius[0] < hot.celsius(train_s)[0] < 43.0
+
+
+def fleet_kelvin() -> float:
+    """A Pixel 8's case is mid."""
+    return load_thermal_classes()[1].skin_kelvin_per_watt

@@ -424,7 +424,7 @@ def test_an_interrupted_training_did_the_steps_that_its_pace_allowed() -> None:
     assert flight["train_s"] + flight["download_s"] == pytest.approx(3000.0)
     # Of 2 s each, fewer than at full speed and more than if all of it had been at the slowest.
     assert flight["held_back_s"] > 0.0
-    assert flight["steps"] < flight["train_s"] / 2.0
+    assert flight["steps"] < flight["train_s"] / 2.0 - 0.1 * flight["held_back_s"]
     assert flight["steps"] > flight["train_s"] / 2.0 * (1.2 / 6.0)
     assert flight["train_joules"] / flight["train_s"] == pytest.approx(
         whole["train_joules"] / whole["train_s"], rel=0.2
