@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pocketfleet.device_sim.battery import Battery
 from pocketfleet.device_sim.charging import CHARGING_EFFICIENCY_RATIO, accepted_watts
 from pocketfleet.device_sim.thermal import relaxed
+from pocketfleet.device_sim.thermal_policy import CHARGE_CELSIUS
 from pocketfleet.device_sim.training_heat import Course, Power, course_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Exertion:
         """
         if self._cases is None:
             return None
-        celsius = self._after_transfer(self._skin_celsius, self._fleet.receive_watts[self._device], download_s)
+        celsius, _ = self._after_transfer(self._skin_celsius, self._fleet.receive_watts[self._device], download_s)
         return course_of(self._power, self._cases, celsius, work_s=work_s, until_s=until_s)
 
     def battery_lasts_s(self, course: Course | None, *, floor_joules: Floats) -> Floats:
@@ -110,33 +111,44 @@ class Exertion:
         """
         seconds = flights["end_s"] - flights["start_s"]
         drawn_joules = flights["download_joules"] + flights["train_joules"] + flights["upload_joules"]
-        work_watts = np.divide(drawn_joules, seconds, out=np.zeros_like(seconds), where=seconds > 0.0)
-        most_watts = self._battery.charge_watts(self._device)
-        celsius = self._skin_celsius
-        if course is not None:
-            withheld_joules = course.total(course.withheld_watts, flights["train_s"])
-            most_watts = most_watts - np.divide(
-                withheld_joules, seconds, out=np.zeros_like(seconds), where=seconds > 0.0
-            )
-            celsius = self._skin_after(flights, course)
-        changes = self._day.changes(self._device, flights["start_s"], flights["end_s"])
+        celsius, withheld_joules = self._skin_after(flights, course)
+        work_watts, withheld_watts = (
+            np.divide(joules, seconds, out=np.zeros_like(seconds), where=seconds > 0.0)
+            for joules in (drawn_joules, withheld_joules)
+        )
         level = self._battery.after_work(
-            self._device, self._level_joules, changes, work_watts=work_watts, most_watts=most_watts
+            self._device,
+            self._level_joules,
+            self._day.changes(self._device, flights["start_s"], flights["end_s"]),
+            work_watts=work_watts,
+            most_watts=self._battery.charge_watts(self._device) - withheld_watts,
         )
         return level, celsius
 
-    def _skin_after(self, flights: "Flights", course: Course) -> Floats:
-        fleet, trained = self._fleet, flights["train_s"] > 0.0
-        celsius = self._after_transfer(self._skin_celsius, fleet.receive_watts[self._device], flights["download_s"])
-        celsius = np.where(trained, course.celsius(flights["train_s"]), celsius)
-        return self._after_transfer(celsius, fleet.transmit_watts[self._device], flights["upload_s"])
+    def _skin_after(self, flights: "Flights", course: Course | None) -> tuple[Floats, Floats]:
+        """Degrees at the end, and joules that the charger kept back because of the heat."""
+        if course is None:
+            return self._skin_celsius, np.zeros(len(flights))
+        receive_watts, transmit_watts = (
+            getattr(self._fleet, name)[self._device] for name in ("receive_watts", "transmit_watts")
+        )
+        celsius, down_joules = self._after_transfer(self._skin_celsius, receive_watts, flights["download_s"])
+        celsius = np.where(flights["train_s"] > 0.0, course.celsius(flights["train_s"]), celsius)
+        celsius, up_joules = self._after_transfer(celsius, transmit_watts, flights["upload_s"])
+        return celsius, down_joules + course.total(course.withheld_watts, flights["train_s"]) + up_joules
 
-    def _after_transfer(self, celsius: Floats, radio_watts: Floats, seconds: Floats) -> Floats:
-        if self._cases is None:
-            return celsius
-        lost_watts = (1.0 - CHARGING_EFFICIENCY_RATIO) * self._power.given_watts(radio_watts)
-        settles_at = self._cases.settles_at_celsius(self._power.idle_watts + radio_watts + lost_watts)
-        return relaxed(celsius, settles_at, seconds, self._cases.time_constant_s)
+    def _after_transfer(self, celsius: Floats, radio_watts: Floats, seconds: Floats) -> tuple[Floats, Floats]:
+        """The same after a transfer; a charger that is held when it begins is held throughout."""
+        power, cases = self._power, self._cases
+        if cases is None:
+            return celsius, np.zeros_like(seconds)
+        given = power.given_watts(radio_watts)
+        held = np.minimum(given, cases.held_charge_watts(power.idle_watts + radio_watts))
+        charger = np.where(celsius >= CHARGE_CELSIUS, held, given)
+        lost_watts = (1.0 - CHARGING_EFFICIENCY_RATIO) * charger
+        settles_at = cases.settles_at_celsius(power.idle_watts + radio_watts + lost_watts)
+        withheld_watts = np.where(charger < given, power.charger_watts - charger, 0.0)
+        return relaxed(celsius, settles_at, seconds, cases.time_constant_s), withheld_watts * seconds
 
 
 def _runs_out_s(joules: Floats, lost_watts: Floats, course: Course) -> Floats:
