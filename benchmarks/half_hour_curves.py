@@ -79,7 +79,7 @@ def plot(loads: dict[str, Curves], file: Path) -> None:
     for load, style in (("all cores", "-"), ("one thread", "--")):
         for number, (name, size) in enumerate(PHONES.items()):
             for key, axis in axes.items():
-                label = f"{name} ({size}), {load}"
+                label = f"{name} ({size}), {load}" if key == "celsius" else None
                 axis.plot(minutes, loads[load][key][:, number], style, color=COLOURS[number], label=label)
     for celsius, word in ((CHARGE_CELSIUS, "charger held"), *((each, "CPU budget") for each in CPU_CELSIUS)):
         axes["celsius"].axhline(celsius, color="grey", linewidth=0.8, linestyle=":")
