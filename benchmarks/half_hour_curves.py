@@ -43,11 +43,12 @@ def half_hour(threads: str, *, room_celsius: float) -> Curves:
         phone = find_phone(name)
         fleet.compute_watts[number] = compute_watts(phone, core_count(phone) if threads == "all cores" else 1)
     battery = Battery.of_fleet(fleet, room_celsius=room_celsius)
-    device, zero = np.arange(count), np.zeros(count)
+    device, zero, always = np.arange(count), np.zeros(count), AlwaysAvailable()
+    day = always.changes(device, zero, HALF_HOUR_S)
     exertion = Exertion(
         fleet=fleet,
         battery=battery,
-        day=AlwaysAvailable(),
+        day=always,
         device=device,
         at_s=zero,
         level_joules=battery.level_joules,
@@ -63,7 +64,7 @@ def half_hour(threads: str, *, room_celsius: float) -> Curves:
         rows["celsius"].append(course.celsius(now_s))
         rows["watts"].append(course.joules(soon_s) - course.joules(now_s))
         rows["speed"].append(course.work_s(soon_s) - course.work_s(now_s))
-        rows["battery"].append(exertion.after(flights, course)[0] / fleet.battery_capacity_joules)
+        rows["battery"].append(exertion.after(flights, course, day)[0] / fleet.battery_capacity_joules)
     return {name: np.stack(values) for name, values in rows.items()}
 
 

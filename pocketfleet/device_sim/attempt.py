@@ -117,6 +117,7 @@ class Attempts:
         stage: ``Stage`` reached; ``DONE`` with a report.
         interrupted: ``Drop`` that ended training early, also where a partial report followed.
         drop: ``Drop`` that ended the attempt; ``NONE`` with a report.
+        day: the devices' changes from the start until the deadline.
     """
 
     steps: Int64s
@@ -129,6 +130,7 @@ class Attempts:
     stage: Int8s
     interrupted: Int8s
     drop: Int8s
+    day: DayChanges
 
 
 def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats, Int8s]:
@@ -217,6 +219,7 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
         ),
         interrupted=np.where(stopped, stop, none).astype(np.int8),
         drop=np.select([fell_1, fell_2, fell_3], [cut, stop, break_], none).astype(np.int8),
+        day=day,
     )
 
 

@@ -160,6 +160,7 @@ class Battery:
     def _through(rows: "_Rows", level: Floats, celsius: Floats, changes: DayChanges) -> tuple[Floats, Floats]:
         """Levels and skins after ``changes``, piece by piece of constant conditions; ``[n]``."""
         start_s, end_s = changes.pieces()
+        knee = KNEE_RATIO * rows.capacity_joules
         for code, seconds in zip(changes.code.T, (end_s - start_s).T, strict=True):
             idle = (code & IDLE) > 0
             draw = np.where(idle, rows.idle_watts, rows.in_use_watts)
@@ -167,7 +168,7 @@ class Battery:
             net = fed - draw
             after = np.clip(level + net * seconds, 0.0, rows.capacity_joules)
             warmed = celsius if rows.cases is None else _warmed(rows.cases, celsius, draw, fed, seconds)
-            high = np.flatnonzero((after > KNEE_RATIO * rows.capacity_joules) & (net > 0.0))
+            high = np.flatnonzero((after > knee) & (net > 0.0) & (seconds > 0.0))
             if len(high):
                 after[high], warmed[high] = rows.chosen(high).topped_up(
                     level[high], celsius[high], draw[high], net[high], seconds[high]

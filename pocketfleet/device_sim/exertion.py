@@ -9,6 +9,7 @@ Rules:
 4. Without cases nothing warms: all training is at full speed.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from pocketfleet.device_sim.battery import Battery
 from pocketfleet.device_sim.charging import CHARGING_EFFICIENCY_RATIO, accepted_watts
+from pocketfleet.device_sim.day_changes import DayChanges
 from pocketfleet.device_sim.thermal import relaxed
 from pocketfleet.device_sim.thermal_policy import CHARGE_CELSIUS
 from pocketfleet.device_sim.training_heat import Course, Power, course_of
@@ -55,8 +57,8 @@ class Exertion:
         level_joules: Floats,
         skin_celsius: Floats,
     ) -> None:
-        self._fleet, self._battery, self._day, self._device = fleet, battery, day, device
-        self._at_s, self._level_joules, self._skin_celsius = at_s, level_joules, skin_celsius
+        self._fleet, self._battery, self._device = fleet, battery, device
+        self._level_joules, self._skin_celsius = level_joules, skin_celsius
         self._cases = None if battery.cases is None else battery.cases.rows(device)
         charging = day.state(device, at_s).charging & fleet.has_charger[device]
         self._power = Power(
@@ -102,12 +104,13 @@ class Exertion:
             falling, course.cycle_from_s + (above_joules - first_joules) / np.where(falling, mean_watts, 1.0), lasts_s
         )
 
-    def after(self, flights: "Flights", course: Course | None) -> tuple[Floats, Floats]:
+    def after(self, flights: "Flights", course: Course | None, day: DayChanges) -> tuple[Floats, Floats]:
         """Joules in the batteries and degrees of the skins when attempts end, ``[n]`` each.
 
         Args:
             flights: the attempts, ``[n]``.
             course: that they took.
+            day: the devices' changes from the attempts' starts to their ends, or beyond.
         """
         seconds = flights["end_s"] - flights["start_s"]
         drawn_joules = flights["download_joules"] + flights["train_joules"] + flights["upload_joules"]
@@ -119,7 +122,7 @@ class Exertion:
         level = self._battery.after_work(
             self._device,
             self._level_joules,
-            self._day.changes(self._device, flights["start_s"], flights["end_s"]),
+            replace(day, until_s=flights["end_s"]),
             work_watts=work_watts,
             most_watts=self._battery.charge_watts(self._device) - withheld_watts,
         )

@@ -80,7 +80,7 @@ def test_an_attempt_leaves_what_was_there_and_came_less_what_it_drew() -> None:
     hot = course(made, download_s=0.0)
     train_s = np.array([60.0])
     flights = no_flights(1, start_s=0.0, end_s=80.0, train_s=60.0, upload_s=20.0, train_joules=hot.joules(train_s))
-    level, celsius = made.after(flights, hot)
+    level, celsius = made.after(flights, hot, ScriptedDay().changes(ONE, 0.0, 1000.0))
     # Then 20 s of sending, whose watts leave the charger no more.
     assert 14 / fleet_kelvin() - fleet.idle_watts[0] - fleet.transmit_watts[0] < 3.6 * 0.15
     came = 0.85 * 80.0 * 3.6
