@@ -279,4 +279,5 @@ def _joined(looks: list[Look]) -> Look:
         at_s=np.concatenate([look.at_s for look in looks]),
         reason=np.concatenate([look.reason for look in looks]),
         level_joules=np.concatenate([look.level_joules for look in looks]),
+        skin_celsius=np.concatenate([look.skin_celsius for look in looks]),
     )
