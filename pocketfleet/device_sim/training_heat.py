@@ -184,7 +184,10 @@ def course_of(power: Power, cases: Cases, celsius: Floats, *, work_s: Floats, un
     """
     walk = _Walk(power, cases, celsius)
     left = np.arange(len(celsius))
-    while len(left) and len(walk.pieces) < _MOST_PIECES:
+    for number in range(_MOST_PIECES):
+        # The first piece there is also where nobody trains.
+        if number > 0 and len(left) == 0:
+            break
         left = walk.next_piece(left)
         left = left[(walk.reached_s[left] < until_s[left]) & (walk.work_s[left] < work_s[left])]
     return walk.course()
@@ -208,7 +211,7 @@ class _Walk:
     def next_piece(self, rows: Indices) -> Indices:
         """Let phones reach their next thresholds; returns those that go on behind them."""
         rows = rows[~self._cycling(rows)]
-        if len(rows) == 0:
+        if len(rows) == 0 and self.pieces:
             return rows
         self._before.append((self.celsius.copy(), self.severity.copy(), self.held.copy()))
         piece = self._powers(rows)

@@ -443,3 +443,10 @@ def test_a_phone_that_gets_too_hot_stops(partial_work: bool) -> None:
     # It may not start again before it has cooled.
     assert words(look(made, flight["end_s"], 0)) == ["too_hot"]
     assert words(look(made, flight["end_s"] + 7200.0, 0)) == ["eligible"]
+
+
+def test_nobody_may_start_too() -> None:
+    made, _ = population()
+    nobody = np.empty(0, dtype=np.int64)
+    flights = made.start(made.look(nobody, np.empty(0)), round_index=0, model_version=0, deadline_s=100.0)
+    assert len(flights) == 0
