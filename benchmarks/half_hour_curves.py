@@ -53,6 +53,7 @@ def half_hour(threads: str, *, room_celsius: float) -> Curves:
         at_s=zero,
         level_joules=battery.level_joules,
         skin_celsius=battery.skin_celsius,
+        receive_watts=fleet.receive_watts,
     )
     half_hour_s = np.full(count, HALF_HOUR_S)
     course = exertion.course(download_s=zero, work_s=half_hour_s, until_s=half_hour_s)
@@ -64,7 +65,9 @@ def half_hour(threads: str, *, room_celsius: float) -> Curves:
         rows["celsius"].append(course.celsius(now_s))
         rows["watts"].append(course.joules(soon_s) - course.joules(now_s))
         rows["speed"].append(course.work_s(soon_s) - course.work_s(now_s))
-        rows["battery"].append(exertion.after(flights, course, day)[0] / fleet.battery_capacity_joules)
+        rows["battery"].append(
+            exertion.after(flights, course, day, transmit_watts=fleet.transmit_watts)[0] / fleet.battery_capacity_joules
+        )
     return {name: np.stack(values) for name, values in rows.items()}
 
 

@@ -5,7 +5,8 @@ Rules:
 1. Whether a phone is on its charger and idle when it starts, settles how its skin and the charger fare while it trains;
    the battery's level follows the day as it is.
 2. The skin warms by the radio while it downloads and uploads, by the CPU while it trains (``training_heat.py``).
-3. What an attempt draws is drawn evenly over it.
+3. What an attempt draws is drawn evenly over it; of one that ends as it starts, at once. The radio's tails are drawn,
+   and warm nothing.
 4. Without cases nothing warms: all training is at full speed.
 """
 
@@ -44,6 +45,7 @@ class Exertion:
         at_s: when each starts.
         level_joules: in the battery then.
         skin_celsius: of the skin then.
+        receive_watts: of the download's radio.
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class Exertion:
         at_s: Floats,
         level_joules: Floats,
         skin_celsius: Floats,
+        receive_watts: Floats,
     ) -> None:
-        self._fleet, self._battery, self._device = fleet, battery, device
+        self._battery, self._device, self._receive_watts = battery, device, receive_watts
         self._level_joules, self._skin_celsius = level_joules, skin_celsius
         self._cases = None if battery.cases is None else battery.cases.rows(device)
         charging = day.state(device, at_s).charging & fleet.has_charger[device]
@@ -82,7 +85,7 @@ class Exertion:
         """
         if self._cases is None:
             return None
-        celsius, _ = self._after_transfer(self._skin_celsius, self._fleet.receive_watts[self._device], download_s)
+        celsius, _ = self._after_transfer(self._skin_celsius, self._receive_watts, download_s)
         return course_of(self._power, self._cases, celsius, work_s=work_s, until_s=until_s)
 
     def battery_lasts_s(self, course: Course | None, *, floor_joules: Floats) -> Floats:
@@ -104,17 +107,20 @@ class Exertion:
             falling, course.cycle_from_s + (above_joules - first_joules) / np.where(falling, mean_watts, 1.0), lasts_s
         )
 
-    def after(self, flights: "Flights", course: Course | None, day: DayChanges) -> tuple[Floats, Floats]:
+    def after(
+        self, flights: "Flights", course: Course | None, day: DayChanges, *, transmit_watts: Floats
+    ) -> tuple[Floats, Floats]:
         """Joules in the batteries and degrees of the skins when attempts end, ``[n]`` each.
 
         Args:
             flights: the attempts, ``[n]``.
             course: that they took.
             day: the devices' changes from the attempts' starts to their ends, or beyond.
+            transmit_watts: of the uploads' radios, ``[n]``.
         """
         seconds = flights["end_s"] - flights["start_s"]
         drawn_joules = flights["download_joules"] + flights["train_joules"] + flights["upload_joules"]
-        celsius, withheld_joules = self._skin_after(flights, course)
+        celsius, withheld_joules = self._skin_after(flights, course, transmit_watts)
         work_watts, withheld_watts = (
             np.divide(joules, seconds, out=np.zeros_like(seconds), where=seconds > 0.0)
             for joules in (drawn_joules, withheld_joules)
@@ -126,16 +132,13 @@ class Exertion:
             work_watts=work_watts,
             most_watts=self._battery.charge_watts(self._device) - withheld_watts,
         )
-        return level, celsius
+        return level - np.where(seconds > 0.0, 0.0, drawn_joules), celsius
 
-    def _skin_after(self, flights: "Flights", course: Course | None) -> tuple[Floats, Floats]:
+    def _skin_after(self, flights: "Flights", course: Course | None, transmit_watts: Floats) -> tuple[Floats, Floats]:
         """Degrees at the end, and joules that the charger kept back because of the heat."""
         if course is None:
             return self._skin_celsius, np.zeros(len(flights))
-        receive_watts, transmit_watts = (
-            getattr(self._fleet, name)[self._device] for name in ("receive_watts", "transmit_watts")
-        )
-        celsius, down_joules = self._after_transfer(self._skin_celsius, receive_watts, flights["download_s"])
+        celsius, down_joules = self._after_transfer(self._skin_celsius, self._receive_watts, flights["download_s"])
         celsius = np.where(flights["train_s"] > 0.0, course.celsius(flights["train_s"]), celsius)
         celsius, up_joules = self._after_transfer(celsius, transmit_watts, flights["upload_s"])
         return celsius, down_joules + course.total(course.withheld_watts, flights["train_s"]) + up_joules

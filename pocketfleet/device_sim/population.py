@@ -260,7 +260,9 @@ class Population:
         )
         if journey.course is not None:
             flights["held_back_s"] = journey.course.held_back_s(attempts.train_s)
-        level, celsius = exertion.after(flights, journey.course, attempts.day)
+        level, celsius = exertion.after(
+            flights, journey.course, attempts.day, transmit_watts=exchange.up_link.transmit_watts
+        )
         self._battery.set(device, level, flights["end_s"], skin_celsius=celsius)
         self._settle(flights)
         return flights

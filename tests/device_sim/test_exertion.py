@@ -26,6 +26,7 @@ def exertion(
         at_s=np.zeros(1),
         level_joules=battery.level_joules.copy(),
         skin_celsius=battery.skin_celsius.copy() if skin_celsius is None else np.array([skin_celsius]),
+        receive_watts=fleet.receive_watts,
     )
     return made, fleet
 
@@ -80,7 +81,9 @@ def test_an_attempt_leaves_what_was_there_and_came_less_what_it_drew() -> None:
     hot = course(made, download_s=0.0)
     train_s = np.array([60.0])
     flights = no_flights(1, start_s=0.0, end_s=80.0, train_s=60.0, upload_s=20.0, train_joules=hot.joules(train_s))
-    level, celsius = made.after(flights, hot, ScriptedDay().changes(ONE, 0.0, 1000.0))
+    level, celsius = made.after(
+        flights, hot, ScriptedDay().changes(ONE, 0.0, 1000.0), transmit_watts=fleet.transmit_watts
+    )
     # Then 20 s of sending, whose watts leave the charger no more.
     assert 14 / fleet_kelvin() - fleet.idle_watts[0] - fleet.transmit_watts[0] < 3.6 * 0.15
     came = 0.85 * 80.0 * 3.6
@@ -96,3 +99,12 @@ def test_an_attempt_leaves_what_was_there_and_came_less_what_it_drew() -> None:
 def fleet_kelvin() -> float:
     """A Pixel 8's case is mid."""
     return load_thermal_classes()[1].skin_kelvin_per_watt
+
+
+def test_an_attempt_that_ends_as_it_starts_still_pays_for_its_radio() -> None:
+    made, fleet = exertion(cpu_watts=1.0)
+    flights = no_flights(1, download_joules=2.0)
+    level, _ = made.after(
+        flights, course(made), ScriptedDay().changes(ONE, 0.0, 1000.0), transmit_watts=fleet.transmit_watts
+    )
+    assert level[0] == pytest.approx(0.5 * fleet.battery_capacity_joules[0] - 2.0)
