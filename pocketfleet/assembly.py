@@ -96,6 +96,8 @@ class Parts:
             seed=experiment.seed,
             trace_repeat=experiment.fleet.trace_repeat,
             trace_shift_s=experiment.fleet.trace_shift_s,
+            always=experiment.fleet.always,
+            time_zones=experiment.fleet.time_zones,
         )
         return cls(
             task=task,

@@ -113,6 +113,9 @@ class FleetSection(_Section):
     trace_repeat: Literal["days", "recording", "never"] = "days"  # what follows a recorded trace's end
     # By how much later all that a trace says happens; its own times reach to 1e11 s.
     trace_shift_s: float = Field(default=0.0, allow_inf_nan=False, ge=-1e11, le=1e11)
+    always: list[Literal["idle", "charging", "wifi"]] = []  # conditions that hold whatever the day says
+    time_zones: dict[str, float] = {}  # weights by hours ahead of UTC; empty: all live by one clock
+    memory_moments: bool = True  # other apps take memory, now more, now less; false: free memory is a constant
     overrides: list[OverrideSection] = []
 
     @model_validator(mode="after")

@@ -160,6 +160,7 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
             seed=experiment.seed,
             log=log,
             room_celsius=experiment.fleet.room_celsius if experiment.fleet.heat else None,
+            memory_moments=experiment.fleet.memory_moments,
         )
         observer("simulate", {})
         with contextlib.ExitStack() as stack:

@@ -4,10 +4,11 @@ Rules:
 
 1. An attempt starts at its assignment. Download, training and upload follow one another.
 2. It ends early at whatever comes first: the phone is picked up, unplugged, or leaves unmetered Wi-Fi (where the
-   rule asks for these), its battery falls to the rule's floor, it gets too hot (``training_heat.py``, which slows
-   training too), its link is lost during a transfer, its deadline.
+   rule asks for these), its memory is gone while it trains, its battery falls to the rule's floor, it gets too hot
+   (``training_heat.py``, which slows training too), its link is lost during a transfer, its deadline.
 3. Picked up, unplugged, low on battery or too hot *while training*, with a step done: under ``partial_work =
-   "report"`` the device uploads what it has at once; otherwise, and in every other case, it drops out.
+   "report"`` the device uploads what it has at once; otherwise, and in every other case, it drops out. Out of memory
+   the process is killed, and its work with it.
 4. While uploading only the network and the deadline matter: the work is done.
 5. A device stops at its deadline; being done at the very moment is too late.
 6. A transfer cut short has moved its share of the bytes.
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.day_changes import CHARGING, IDLE, WIFI, DayChanges
 from pocketfleet.device_sim.eligibility import Rule
+from pocketfleet.device_sim.memory import FreeMemory
 from pocketfleet.device_sim.training_heat import Course
 
 __all__ = ["Attempts", "Drop", "Journey", "Stage", "carry_out", "first_violation"]
@@ -45,6 +47,7 @@ class Drop(IntEnum):
     LINK_LOST = 5
     DEADLINE = 6
     TOO_HOT = 7
+    OUT_OF_MEMORY = 8
 
     @property
     def word(self) -> str:
@@ -158,7 +161,15 @@ def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats
     return when, what
 
 
-def carry_out(journey: Journey, *, availability: Availability, rule: Rule, partial_work: bool) -> Attempts:
+def carry_out(
+    journey: Journey,
+    *,
+    availability: Availability,
+    rule: Rule,
+    partial_work: bool,
+    memory: FreeMemory | None = None,
+    needed_bytes: int = 0,
+) -> Attempts:
     """Let each device attempt its work; see the module's rules.
 
     Args:
@@ -166,6 +177,8 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
         availability: the devices' days.
         rule: what the phone must go on being.
         partial_work: whether interrupted training is reported.
+        memory: what the devices have free; without, nothing is ever killed.
+        needed_bytes: of it, while training.
     """
     n, start, end_by = len(journey.device), journey.start_s, journey.deadline_s
     day = availability.changes(journey.device, start, end_by)
@@ -182,8 +195,13 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
     # Training.
     training_s = journey.training_s()
     trained = downloaded + training_s
+    killed_s = np.full(n, np.inf)
+    if memory is not None:
+        until_s = np.minimum(trained, end_by)
+        killed_s = memory.killed_s(journey.device, downloaded, until_s, day, needed_bytes=needed_bytes)
     stop_s, stop = _earliest(
         (broken_s, broken),
+        (killed_s, Drop.OUT_OF_MEMORY),
         (downloaded + journey.battery_lasts_s, Drop.LOW_BATTERY),
         (downloaded + journey.too_hot_after_s(), Drop.TOO_HOT),
         (end_by, Drop.DEADLINE),
@@ -192,7 +210,7 @@ def carry_out(journey: Journey, *, availability: Availability, rule: Rule, parti
     train_s = np.where(fell_1, 0.0, np.where(stopped, stop_s - downloaded, training_s))
     steps = np.where(stopped, journey.steps_after(train_s), journey.steps).astype(np.int64)
     steps = np.where(fell_1, 0, np.minimum(steps, journey.steps))
-    may_report = partial_work & (steps >= 1) & ~np.isin(stop, (Drop.METERED, Drop.DEADLINE))
+    may_report = partial_work & (steps >= 1) & ~np.isin(stop, (Drop.METERED, Drop.DEADLINE, Drop.OUT_OF_MEMORY))
     fell_2 = stopped & ~may_report
 
     # Upload: only the network and the deadline matter.

@@ -2,10 +2,11 @@
 
 An availability answers three questions about any devices at any time, without a stored history: what is the state
 now, when does it next change, and what are all changes of a while. ``flash_day.py`` is the one with a day; here are the
-seam, the trivial one and the names. ``availability_trace.py`` replays days that were recorded.
+seam, the trivial one and the names. ``availability_trace.py`` replays days that were recorded, ``time_zone.py`` lets
+any day be lived by local clocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.availability_trace import Repeat, TraceAvailability
-from pocketfleet.device_sim.day_changes import DayChanges, DayState, walked_changes
+from pocketfleet.device_sim.day_changes import CONDITIONS, DayChanges, DayState, walked_changes
 from pocketfleet.device_sim.flash_day import FlashDay
 from pocketfleet.device_sim.place import always_home
+from pocketfleet.device_sim.time_zone import ZonedDay
 from pocketfleet.device_sim.trace_events import TRACE_SUFFIXES, read_trace
 from pocketfleet.errors import InputError
 
@@ -78,20 +80,26 @@ class AlwaysAvailable:
         return np.broadcast_to(np.asarray(now_s, dtype=np.float64), np.atleast_1d(devices).shape)
 
 
-def _always(seed: int) -> Availability:
-    del seed
+def _always(seed: int, always: int) -> Availability:
+    del seed, always
     return AlwaysAvailable()
 
 
-def _flash(seed: int) -> Availability:
-    return FlashDay(seed=seed)
+def _flash(seed: int, always: int) -> Availability:
+    return FlashDay(seed=seed, always=always)
 
 
-_BY_NAME: dict[str, Callable[[int], Availability]] = {"flash-2020": _flash, "always": _always}
+_BY_NAME: dict[str, Callable[[int, int], Availability]] = {"flash-2020": _flash, "always": _always}
 
 
 def make_availability(
-    name: str, *, seed: int, trace_repeat: Repeat = "days", trace_shift_s: float = 0.0
+    name: str,
+    *,
+    seed: int,
+    trace_repeat: Repeat = "days",
+    trace_shift_s: float = 0.0,
+    always: Collection[str] = (),
+    time_zones: Mapping[str, float] | None = None,
 ) -> Availability:
     """The availability of that name, or of the recorded trace in that file, its days drawn or dealt by ``seed``.
 
@@ -100,12 +108,28 @@ def make_availability(
         seed: the experiment's.
         trace_repeat: what follows a trace's end, see ``availability_trace``.
         trace_shift_s: added to a trace's times.
+        always: conditions that hold whatever the day says, of ``idle``, ``charging``, ``wifi``.
+        time_zones: weights by hours ahead of UTC; without any, all devices live by one clock.
 
     Raises:
-        InputError: there is none, the message lists the names; or the trace is not right.
+        InputError: there is none, the message lists the names; or the trace, a condition or a zone is not right.
     """
+    day = _one_clock(
+        name, seed=seed, trace_repeat=trace_repeat, trace_shift_s=trace_shift_s, always=_condition_bits(always)
+    )
+    return ZonedDay(day, time_zones, seed=seed) if time_zones else day
+
+
+def _condition_bits(names: Collection[str]) -> int:
+    for name in names:
+        if name not in CONDITIONS:
+            raise InputError(f"fleet.always must name conditions out of {', '.join(CONDITIONS)}, got {name!r}")
+    return sum(int(CONDITIONS[name]) for name in set(names))
+
+
+def _one_clock(name: str, *, seed: int, trace_repeat: Repeat, trace_shift_s: float, always: int) -> Availability:
     if Path(name).suffix.lower() in TRACE_SUFFIXES:
-        return TraceAvailability(read_trace(name), seed=seed, repeat=trace_repeat, shift_s=trace_shift_s)
+        return TraceAvailability(read_trace(name), seed=seed, repeat=trace_repeat, shift_s=trace_shift_s, always=always)
     if name not in _BY_NAME:
         raise InputError(
             f"fleet.availability must be one of {', '.join(_BY_NAME)}, got {name!r}; or the path of a recorded trace, "
@@ -116,4 +140,4 @@ def make_availability(
             f"fleet.trace_repeat and fleet.trace_shift_s are for a recorded trace, and fleet.availability is {name!r}: "
             "leave them out or name a trace"
         )
-    return _BY_NAME[name](seed)
+    return _BY_NAME[name](seed, always)

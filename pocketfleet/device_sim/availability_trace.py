@@ -14,10 +14,11 @@
    repeat on their own, also back to time 0. What happens at the very end of a recording has no time to hold.
 4. *Clock.* ``shift_s`` is added to all times: by -8 h a trace of Beijing's clock runs on a clock of UTC. Times are
    rounded to 1/1024 s, sums of which are exact, so ``state`` at ``next_change_s`` is the changed one, to the bit.
-5. *Who is who.* Recorded devices, sorted by name, are shuffled by the seed and dealt to devices 0, 1, 2, ... in turn,
+5. *Always.* A condition that is to hold always does so whatever was recorded.
+6. *Who is who.* Recorded devices, sorted by name, are shuffled by the seed and dealt to devices 0, 1, 2, ... in turn,
    all of them before any a second time: a smaller fleet is a sample, in a larger one some live the same days. One
    device more changes no other.
-6. Memory is 9 bytes an event that changes a state, however many devices there are.
+7. Memory is 9 bytes an event that changes a state, however many devices there are.
 """
 
 from dataclasses import dataclass
@@ -53,11 +54,13 @@ _END = EVENTS.index("end")
 class TraceAvailability:
     """The recorded days, dealt to the devices of a seed; see the module's rules."""
 
-    def __init__(self, events: TraceEvents, *, seed: int, repeat: Repeat = "days", shift_s: float = 0.0) -> None:
+    def __init__(
+        self, events: TraceEvents, *, seed: int, repeat: Repeat = "days", shift_s: float = 0.0, always: int = 0
+    ) -> None:
         shift_s = float(_on_grid(shift_s))
         rows = _Rows.of(events)
         start_s, self._period_s = rows.recording(repeat, shift_s=shift_s)
-        self._edges = _Edges.of(rows, start_s=start_s, period_s=self._period_s)
+        self._edges = _Edges.of(rows, start_s=start_s, period_s=self._period_s, always=np.uint8(always))
         self._origin_s = start_s + shift_s
         self._repeats = repeat != "never"
         self._names = np.array(events.names, dtype=object)
@@ -172,8 +175,8 @@ class _Rows:
         """When each device's recording starts, in the trace's time, and how long it is until it repeats."""
         first_s, last_s = self.time_s[self.first[:-1]], self.time_s[self.first[1:] - 1]
         if repeat == "never":
-            # So early that the shifted recording holds time 0.
-            return np.full(len(first_s), -max(shift_s, 0.0)), np.full(len(first_s), _FOREVER_S)
+            # So early that the shifted recording holds time 0, in any time zone.
+            return np.full(len(first_s), -max(shift_s, 0.0) - _DAY_S), np.full(len(first_s), _FOREVER_S)
         if repeat == "recording":
             start_s, stop_s = first_s, last_s
         else:
@@ -213,8 +216,8 @@ class _Edges:
     first: Int64s
 
     @classmethod
-    def of(cls, rows: _Rows, *, start_s: Floats, period_s: Floats) -> Self:
-        after, before = rows.codes()
+    def of(cls, rows: _Rows, *, start_s: Floats, period_s: Floats, always: np.uint8) -> Self:
+        after, before = (codes | always for codes in rows.codes())
         device = np.concatenate([np.arange(len(before)), rows.device])
         at_s = np.concatenate([np.zeros(len(before)), rows.time_s - start_s[rows.device]])
         code = np.concatenate([before, after])

@@ -13,7 +13,16 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHARGING", "IDLE", "WIFI", "DayChanges", "DayState", "next_change_by_changes", "walked_changes"]
+__all__ = [
+    "CHARGING",
+    "CONDITIONS",
+    "IDLE",
+    "WIFI",
+    "DayChanges",
+    "DayState",
+    "next_change_by_changes",
+    "walked_changes",
+]
 
 Bools = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint8]
@@ -21,6 +30,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 IDLE, CHARGING, WIFI = np.uint8(1), np.uint8(2), np.uint8(4)
+# As an experiment names them.
+CONDITIONS = {"idle": IDLE, "charging": CHARGING, "wifi": WIFI}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +47,16 @@ class DayState:
         """The three as bits, ``uint8 [n]``."""
         code: Codes = self.idle * IDLE + self.charging * CHARGING + self.wifi * WIFI
         return code
+
+    def with_always(self, always: int) -> Self:
+        """The same where the conditions of these bits hold whatever the day says."""
+        if not always:
+            return self
+        idle, charging, wifi = (
+            np.ones_like(column) if always & bit else column
+            for column, bit in ((self.idle, IDLE), (self.charging, CHARGING), (self.wifi, WIFI))
+        )
+        return type(self)(idle=idle, charging=charging, wifi=wifi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ KINDS = ("assign", "download", "train", "upload", "report", "drop", "close")
 # What cut a stage short or dropped a device (``attempt.Drop``), what became of a report (``round.ReportCode``), what
 # closed a round.
 REASONS = (
-    *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline", "too_hot"),
+    *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline", "too_hot", "out_of_memory"),
     *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
     *("cohort", "abandoned", "buffer"),
 )

@@ -30,7 +30,7 @@ from pocketfleet.device_sim.exertion import Exertion
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
-from pocketfleet.device_sim.memory import fits
+from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits
 from pocketfleet.device_sim.thermal_class import ROOM_CELSIUS
 from pocketfleet.device_sim.thermal_policy import START_CELSIUS
 from pocketfleet.device_sim.training_heat import Course
@@ -158,6 +158,7 @@ class Population:
         seed: int,
         log: EventLog,
         room_celsius: float | None = ROOM_CELSIUS,
+        memory_moments: bool = True,
     ) -> None:
         self.fleet = fleet
         self.ledger = Ledger(len(fleet))
@@ -167,6 +168,7 @@ class Population:
         self._workload = workload
         self._log = log
         self._battery = Battery.of_fleet(fleet, room_celsius=room_celsius)
+        self._memory = FreeMemory(seed=seed, typical_bytes=fleet.free_memory_bytes, moments=memory_moments)
         self._fits_memory = fits(workload.training_memory_bytes, fleet.free_memory_bytes)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -201,6 +203,12 @@ class Population:
         level, celsius = np.full((2, len(device)), np.nan)
         able = np.flatnonzero(reason == Reason.ELIGIBLE)
         level[able], celsius[able] = self._battery.advanced(device[able], at_s[able], day=self._day)
+        conditions["fits_memory"][able] = self._memory.may_start(
+            device[able],
+            at_s[able],
+            ~day.idle[able],
+            training_memory_bytes=self._workload.training_memory_bytes,
+        )
         ratio = level[able] / self.fleet.battery_capacity_joules[device[able]]
         known = {name: values[able] for name, values in conditions.items()}
         known["has_examples"] = self._workload.hold(device[able], at_s[able], self._rule.min_examples)
@@ -227,7 +235,14 @@ class Population:
         exchange = self._exchange(look, deadline_s=deadline_s)
         exertion = self._exertion(look, exchange)
         journey = self._journey(look, exchange, exertion, steps=steps, deadline_s=deadline_s)
-        attempts = carry_out(journey, availability=self._day, rule=self._rule, partial_work=self._workload.partial_work)
+        attempts = carry_out(
+            journey,
+            availability=self._day,
+            rule=self._rule,
+            partial_work=self._workload.partial_work,
+            memory=self._memory,
+            needed_bytes=self._workload.training_memory_bytes + RUNTIME_BYTES,
+        )
         downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
         uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
         download_joules, upload_joules = exchange.joules(

@@ -6,6 +6,7 @@ Rules:
 2. An interval is a function of (seed, purpose, device, slot) alone. It may last into later slots, ``slots_back`` of
    them at most, so the state at a time is found by looking at the current slot and that many before it.
 3. An interval holds its start and not its end. Intervals of neighbouring slots may overlap.
+4. Starts and ends are multiples of 1/1024 s, so that sums of them with whole seconds, such as a time zone's, are exact.
 """
 
 from collections.abc import Callable
@@ -16,14 +17,22 @@ import numpy.typing as npt
 
 from pocketfleet.training.draws import draw_key, uniform
 
-__all__ = ["Drawn", "Recurring", "Spans"]
+__all__ = ["SLOTS_BEFORE_ZERO", "Drawn", "Recurring", "Spans", "on_grid"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Slots before time 0 are looked at too; their numbers are shifted by this to be keys, which are not negative.
-_SLOTS_BEFORE_ZERO = 8
+# Slots before time 0 are looked at too, by 12 hours of a time zone and more; their numbers are shifted by this to be
+# keys, which are not negative.
+SLOTS_BEFORE_ZERO = 64
+# A power of two: multiples of its inverse are exact float64 numbers up to 2**43 s.
+_TICKS_PER_S = 1024.0
+
+
+def on_grid(time_s: Floats) -> Floats:
+    """Times rounded down to the grid of rule 4, any shape; infinite ones stay so."""
+    return np.asarray(np.floor(time_s * _TICKS_PER_S) / _TICKS_PER_S, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +88,18 @@ class Recurring:
             seed: the experiment's seed.
             devices: ``[n]``.
             traits: ``[n, traits]``.
-            now_s: ``[n]``, 0 or more.
+            now_s: ``[n]``, at most a day before 0.
             slots_ahead: 0 or more.
         """
         current = np.floor((now_s - self.offset_s) / self.slot_s)
         slot = current[:, np.newaxis] + np.arange(-self.slots_back, slots_ahead + 1, dtype=np.float64)
         slot_start_s: Floats = slot * self.slot_s + self.offset_s
-        key = draw_key(seed, self.purpose, devices[:, np.newaxis], slot.astype(np.int64) + _SLOTS_BEFORE_ZERO)
+        key = draw_key(seed, self.purpose, devices[:, np.newaxis], slot.astype(np.int64) + SLOTS_BEFORE_ZERO)
         drawn = self.draw(traits, slot_start_s, uniform(key, 4))
-        start_s = np.where(drawn.happens, slot_start_s + drawn.after_s, -np.inf)
-        return Spans(start_s=start_s, end_s=start_s + np.where(drawn.happens, drawn.length_s, 0.0))
+        start_s = np.where(drawn.happens, on_grid(slot_start_s + drawn.after_s), -np.inf)
+        return Spans(start_s=start_s, end_s=on_grid(start_s + np.where(drawn.happens, drawn.length_s, 0.0)))
+
+    def slots_ahead(self, from_s: Floats, until_s: Floats) -> int:
+        """How many slots after that of ``from_s`` begin before or at ``until_s``, at most; both ``[n]``."""
+        first, last = (np.floor((at_s - self.offset_s) / self.slot_s) for at_s in (from_s, until_s))
+        return int((last - first).max(initial=0.0))
