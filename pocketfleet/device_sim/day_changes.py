@@ -32,6 +32,8 @@ Indices = npt.NDArray[np.int64]
 IDLE, CHARGING, WIFI = np.uint8(1), np.uint8(2), np.uint8(4)
 # As an experiment names them.
 CONDITIONS = {"idle": IDLE, "charging": CHARGING, "wifi": WIFI}
+# How far a search for a change goes at once at most: bounds its memory.
+_LONGEST_WINDOW_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,7 @@ def next_change_by_changes(
         changes: an availability's.
         devices: ``[n]``; each must change some day.
         now_s: ``[n]``.
-        window_s: how far to look at once.
+        window_s: how far to look at once at first; twice as far each time after, up to a day.
     """
     found_s = np.full(len(devices), np.inf)
     left, from_s = np.arange(len(devices)), now_s.astype(np.float64)
@@ -184,4 +186,5 @@ def next_change_by_changes(
         found_s[left] = np.where(at_edge, from_s, first_s)
         open_rows = ~np.isfinite(found_s[left])
         left, from_s, before = left[open_rows], from_s[open_rows] + window_s, seen.code[open_rows, 0]
+        window_s = min(2.0 * window_s, _LONGEST_WINDOW_S)
     return found_s

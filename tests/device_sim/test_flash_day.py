@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketfleet.device_sim.battery import Battery
-from pocketfleet.device_sim.day_changes import DayState, walked_changes
+from pocketfleet.device_sim.day_changes import CHARGING, IDLE, DayState, walked_changes
 from pocketfleet.device_sim.flash_day import FlashDay
 from pocketfleet.device_sim.fleet import build_fleet
+from pocketfleet.device_sim.place import Place
 
 HALF_HOUR_S = 1800.0
 DEVICES, DAYS = 2000, 5
@@ -175,3 +176,74 @@ def test_some_phones_never_have_wifi() -> None:
     devices = np.arange(300)
     ever = np.any([day.state(devices, step * HALF_HOUR_S).wifi for step in range(3 * 48)], axis=0)
     assert 0.05 < np.mean(~ever) < 0.29
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 5, 6])
+def test_other_seeds_are_as_published_too(seed: int) -> None:
+    day, devices = FlashDay(seed=seed), np.arange(DEVICES)
+    seen = np.array([available(day.state(devices, step * HALF_HOUR_S)) for step in range(DAYS * 48)])
+    profile = seen.reshape(DAYS, 48, DEVICES).mean(axis=(0, 2))
+    hours = session_hours(seen)
+    assert seen.mean() == pytest.approx(0.0812, abs=0.01)
+    assert profile.max() / profile.min() == pytest.approx(2.265, abs=0.35)
+    assert np.mean(~seen.any(axis=0)) == pytest.approx(0.29, abs=0.05)
+    assert np.median(hours) == pytest.approx(1.0, abs=0.5)
+    assert np.quantile(hours, 0.9) == pytest.approx(5.5, abs=1.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**40), st.floats(0.0, 20 * 86400.0))
+def test_places_go_with_wifi(seed: int, now_s: float) -> None:
+    day, devices = FlashDay(seed=seed), np.arange(200)
+    place, wifi = day.place(devices, now_s), day.state(devices, now_s).wifi
+    assert not wifi[place == Place.COMMUTE].any()
+    # At home a phone is on Wi-Fi unless it never is; some of 200 are at home at any time.
+    ever = np.any([day.state(devices, now_s + hour * 3600.0).wifi for hour in range(48)], axis=0)
+    assert np.array_equal(wifi[place == Place.HOME], ever[place == Place.HOME])
+    assert (place == Place.HOME).any()
+
+
+def test_a_day_goes_from_home_over_the_way_to_work_and_back() -> None:
+    day, devices = FlashDay(seed=1), np.arange(DEVICES)
+    at_s = 86_400.0 + np.arange(4.0, 28.0, 1 / 6) * 3600.0
+    places = np.array([day.place(devices, step_s) for step_s in at_s])
+    at_work = (places == Place.WORK).any(axis=0)
+    # 0.6 work, on 0.85 of most of their Tuesdays.
+    assert 0.42 < at_work.mean() < 0.52
+    first, last = (places == Place.WORK).argmax(axis=0), (places[::-1] == Place.WORK).argmax(axis=0)
+    for number in np.flatnonzero(at_work):
+        stay = places[first[number] : len(places) - last[number], number]
+        assert np.all(stay == Place.WORK)
+    assert np.all(places[0] == Place.HOME)
+    assert np.all(places[-1] == Place.HOME)
+    # By Wi-Fi at work or without, and some of it is charging time.
+    noon = day.state(devices, 86_400.0 + 43_200.0)
+    working = day.place(devices, 86_400.0 + 43_200.0) == Place.WORK
+    assert 0.2 < noon.wifi[working].mean() < 0.6
+    assert noon.charging[working].mean() > 0.03
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**40), st.integers(0, 7), st.floats(0.0, 20 * 86400.0), st.floats(0.0, 2 * 86400.0))
+def test_conditions_that_hold_always_leave_the_others_alone(
+    seed: int, always: int, from_s: float, length_s: float
+) -> None:
+    plain, day, devices = FlashDay(seed=seed), FlashDay(seed=seed, always=always), np.arange(4)
+    np.testing.assert_array_equal(day.state(devices, from_s).code, plain.state(devices, from_s).code | always)
+    start_s, end_s = np.full(4, from_s), np.full(4, from_s + length_s)
+    fast, slow = day.changes(devices, start_s, end_s), walked_changes(day, devices, start_s, end_s)
+    np.testing.assert_array_equal(fast.time_s, slow.time_s)
+    np.testing.assert_array_equal(fast.code, slow.code)
+    change_s = day.next_change_s(devices, from_s)
+    comes = np.isfinite(change_s)
+    assert comes.all() or always in {7, 3}
+    before, after = (day.state(devices[comes], at_s) for at_s in (start_s[comes], change_s[comes]))
+    assert np.all(before.code != after.code)
+
+
+def test_a_phone_without_wifi_that_is_always_idle_and_charging_never_changes() -> None:
+    day, plain, devices = FlashDay(seed=1, always=IDLE | CHARGING), FlashDay(seed=1), np.arange(100)
+    ever = np.any([plain.state(devices, hour * 3600.0).wifi for hour in range(96)], axis=0)
+    np.testing.assert_array_equal(np.isfinite(day.next_change_s(devices, 0.0)), ever)
+    assert 0 < ever.sum() < 100
+    assert np.all(FlashDay(seed=1, always=7).next_change_s(devices, 0.0) == np.inf)
