@@ -6,6 +6,7 @@ from scripted import ScriptedDay
 
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
 from pocketfleet.device_sim.eligibility import Rule
+from pocketfleet.device_sim.memory import FreeMemory
 
 # One device starts at 100 s: 10 s of download (till 110), 5 steps of 4 s (till 130), 20 s of upload (till 150);
 # the deadline is at 200 s.
@@ -200,3 +201,55 @@ def test_an_upload_is_told_when_it_begins() -> None:
     carry_out(planned, availability=ScriptedDay((0, "idle", 119.0, 500.0)), rule=ALL, partial_work=True)
     carry_out(planned, availability=ScriptedDay(), rule=ALL, partial_work=True)
     assert told == [[119.0], [130.0]]
+
+
+def with_memory(*gaps: tuple[int, str, float, float], rule: Rule, needed_bytes: int, **changed: float) -> Attempts:
+    # 100 MB and no pressure from 100 s to 200 s in this phone; the smallest app takes more than 5 MB of it.
+    memory = FreeMemory(seed=1, typical_bytes=np.full(1, 1e8))
+    at_s = np.linspace(100.0, 200.0, 101)
+    free = memory.free_bytes(np.zeros(101, dtype=np.int64), at_s, at_s < 0.0)
+    assert np.all(free == 1e8)
+    return carry_out(
+        journey(**changed),
+        availability=ScriptedDay(*gaps),
+        rule=rule,
+        partial_work=True,
+        memory=memory,
+        needed_bytes=needed_bytes,
+    )
+
+
+NOT_IDLE = Rule(idle=False, charging=True, unmetered=True, min_battery_ratio=0.3)
+
+
+def test_an_app_that_takes_the_memory_kills_training_and_its_work() -> None:
+    # At 119 s, two whole steps in: none is reported.
+    found = with_memory((0, "idle", 119.0, 500.0), rule=NOT_IDLE, needed_bytes=95_000_000)
+    check(
+        found,
+        stage=Stage.TRAIN,
+        drop=Drop.OUT_OF_MEMORY,
+        end_s=119.0,
+        steps=2,
+        spent_s=(10.0, 9.0, 0.0),
+        interrupted=Drop.OUT_OF_MEMORY,
+    )
+
+
+def test_only_training_is_killed() -> None:
+    # An app in front during the download, and one during the upload.
+    found = with_memory((0, "idle", 103.0, 109.0), (0, "idle", 131.0, 149.0), rule=NOT_IDLE, needed_bytes=95_000_000)
+    check(found, stage=Stage.DONE, drop=Drop.NONE, end_s=150.0, steps=5, spent_s=(10.0, 20.0, 20.0))
+    # In front when training is about to start.
+    found = with_memory((0, "idle", 103.0, 111.0), rule=NOT_IDLE, needed_bytes=95_000_000)
+    assert (found.drop[0], found.end_s[0], found.steps[0]) == (Drop.OUT_OF_MEMORY, 110.0, 0)
+
+
+def test_where_idle_is_asked_for_a_phone_in_use_stops_before_it_is_killed() -> None:
+    found = with_memory((0, "idle", 119.0, 500.0), rule=ALL, needed_bytes=95_000_000)
+    assert (found.interrupted[0], found.drop[0], found.end_s[0]) == (Drop.IN_USE, Drop.NONE, 139.0)
+
+
+def test_a_kill_after_the_deadline_is_none() -> None:
+    found = with_memory((0, "idle", 119.0, 500.0), rule=NOT_IDLE, needed_bytes=95_000_000, deadline_s=118.0)
+    assert (found.drop[0], found.end_s[0]) == (Drop.DEADLINE, 118.0)

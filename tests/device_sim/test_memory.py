@@ -164,3 +164,25 @@ def test_memory_without_moments_is_a_constant() -> None:
     assert np.all(memory.free_bytes(devices, from_s, devices >= 0) == GB)
     assert memory.may_start(devices, from_s, devices >= 0, training_memory_bytes=8 * 10**8).all()
     assert not np.isfinite(killed(memory, day, from_s, from_s + 86_400.0, needed_bytes=9 * 10**8)).any()
+
+
+def test_the_next_app_may_be_the_one_that_is_too_large() -> None:
+    # All are in use from before to after 600 s, when another app comes to the front.
+    devices = np.arange(200)
+    day = ScriptedDay(*((device, "idle", 500.0, 700.0) for device in range(200)))
+    memory = FreeMemory(seed=1, typical_bytes=np.full(200, GB))
+    found_s = killed(memory, day, np.full(200, 550.0), np.full(200, 650.0), needed_bytes=5 * 10**8)
+    short = [memory.free_bytes(devices, np.full(200, at_s), devices >= 0) < 5 * 10**8 for at_s in (550.0, 599.0, 600.0)]
+    turned = ~short[0] & ~short[1] & short[2]
+    assert np.all(found_s[turned] == 600.0)
+    assert turned.sum() > 20
+
+
+def test_a_game_keeps_even_a_large_phone_from_starting() -> None:
+    # 2 GB leave enough under any pressure; an app of 1.9 GB and more does not.
+    devices = np.arange(3000)
+    memory, at_s = FreeMemory(seed=1, typical_bytes=np.full(3000, 2 * GB)), np.full(3000, 1e5)
+    assert memory.may_start(devices, at_s, devices < 0, training_memory_bytes=10**7).all()
+    started = memory.may_start(devices, at_s, devices >= 0, training_memory_bytes=10**7)
+    np.testing.assert_array_equal(started, fits(10**7, memory.free_bytes(devices, at_s, devices >= 0)))
+    assert 0 < (~started).sum() < 150

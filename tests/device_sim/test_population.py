@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from scripted import ScriptedDay
 
-from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.attempt import Drop, Stage
 from pocketfleet.device_sim.compute import step_seconds
 from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.eligibility import Reason, Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.flight import Flights
+from pocketfleet.device_sim.memory import RUNTIME_BYTES
 from pocketfleet.device_sim.population import Look, Population, Workload
 from pocketfleet.device_sim.transfer import ROUND_TRIPS, Outage
 from pocketfleet.training.round import ReportCode
@@ -41,6 +42,7 @@ def population(
     work: Workload | None = None,
     rule: Rule | None = None,
     room_celsius: float | None = 25.0,
+    memory_moments: bool = True,
 ) -> tuple[Population, EventLog]:
     # A full battery everywhere, unless a test says otherwise.
     full = DeviceOverride(devices="all", battery_ratio=1.0)
@@ -53,6 +55,7 @@ def population(
         seed=3,
         log=log,
         room_celsius=room_celsius,
+        memory_moments=memory_moments,
     )
     return made, log
 
@@ -450,3 +453,33 @@ def test_nobody_may_start_too() -> None:
     nobody = np.empty(0, dtype=np.int64)
     flights = made.start(made.look(nobody, np.empty(0)), round_index=0, model_version=0, deadline_s=100.0)
     assert len(flights) == 0
+
+
+def test_a_phone_that_is_pressed_looks_again_and_a_kill_is_logged() -> None:
+    # 200 MB are needed of typically 260: an app in front leaves most phones less.
+    short = DeviceOverride(devices="all", free_memory_bytes=260e6)
+    work = workload(training_memory_bytes=200 * MEGABYTE - RUNTIME_BYTES)
+    gaps = [(device, "idle", 120.0, 1e6) for device in range(DEVICES)]
+    made, log = population(short, work=work, rule=Rule(idle=False), gaps=gaps)
+    assert set(words(look(made))) == {"eligible"}
+    used = look(made, 150.0)
+    assert "low_memory" in words(used)
+    flights = start(made, now_s=105.0)
+    killed = flights[flights["drop"] == Drop.OUT_OF_MEMORY]
+    assert len(killed) > 0
+    assert set(killed["device"]) >= set(used.device[used.reason == Reason.LOW_MEMORY])
+    # Each app has ten minutes: at 120 s, or when another comes to the front.
+    assert np.all((killed["end_s"] == 120.0) | (killed["end_s"] > 150.0) | (killed["start_s"] == killed["end_s"]))
+    assert np.all(killed["stage"] == Stage.TRAIN)
+    made.end(flights, np.full(len(flights), ReportCode.ACCEPTED, dtype=np.int8))
+    events = log.take()
+    dropped = events[(events["kind"] == "drop") & (events["reason"] == "out_of_memory")]
+    assert dropped["device"].tolist() == killed["device"].tolist()
+
+
+def test_a_fleet_without_moments_of_memory_is_never_killed() -> None:
+    short = DeviceOverride(devices="all", free_memory_bytes=260e6)
+    work = workload(training_memory_bytes=200 * MEGABYTE - RUNTIME_BYTES)
+    gaps = [(device, "idle", 0.0, 1e6) for device in range(DEVICES)]
+    made, _ = population(short, work=work, rule=Rule(idle=False), gaps=gaps, memory_moments=False)
+    assert np.all(start(made)["drop"] == Drop.NONE)

@@ -5,12 +5,13 @@ from hypothesis import strategies as st
 
 from pocketfleet.device_sim.place import Place
 from pocketfleet.device_sim.trip import HABITS, Trips, draw_trips
+from pocketfleet.training.draws import draw_key, uniform
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 
 
 def habits(devices: int, **fixed: float) -> np.ndarray:
-    drawn = np.random.default_rng(1).uniform(size=(devices, len(HABITS)))
+    drawn = uniform(draw_key(1, "habits", np.arange(devices)), len(HABITS))
     for name, value in fixed.items():
         drawn[:, HABITS.index(name)] = value
     return drawn
