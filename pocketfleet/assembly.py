@@ -207,6 +207,7 @@ def _fleet(experiment: Experiment) -> Fleet:
         names=section.names,
         network=section.network,
         outage=Outage(mean_s=section.outage_mean_s, limit_s=section.outage_limit_s),
+        threads=section.threads,
         overrides=overrides,
     )
 
@@ -265,6 +266,7 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
         phones=fleet.phone_name,
         peak_flops=fleet.peak_flops,
         memory_bytes_per_s=fleet.memory_bytes_per_s,
+        parallel_peak_flops=fleet.parallel_peak_flops,
     )
     return Workload(
         num_training=parts.data.num_training,

@@ -102,6 +102,8 @@ class FleetSection(_Section):
     phones: list[str] = []  # one phone a device, instead of a mix
     names: list[str] = []  # one name a device
     program: Literal["executorch", "onnx"] = "executorch"  # what the phone runs: drives bytes, memory, seconds
+    # Threads that a phone trains on, a core each, fastest first; no phone of the catalogue has as many as 16 cores.
+    threads: int = Field(default=1, ge=1, le=16)
     profile: str = ""  # the packaged efficiencies, or a table that pocketfleet calibrate wrote
     network: str = "home-wifi"  # a packaged network or network plan, or a CSV of your own plan
     outage_mean_s: Positive = 20.0  # a lost link is away for so long, see device_sim.transfer.Outage

@@ -7,6 +7,7 @@ Rules:
    differ up to twofold between models, and that is in the catalogue, not here.
 3. Every draw is keyed by (seed, device): adding a device changes no other device's row.
 4. Overrides come last, in the order given; a later one wins. Those of a link hold for both links of a device.
+5. All phones train on the same number of threads; one that has fewer cores uses those it has.
 """
 
 import dataclasses
@@ -18,12 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.device_sim.compute import shared_peak_flops
 from pocketfleet.device_sim.mix import load_mix
 from pocketfleet.device_sim.network import Links, draw_links
 from pocketfleet.device_sim.network_plan import NetworkPlan, load_network_plan
 from pocketfleet.device_sim.phone import Phone, find_phone, load_catalogue
 from pocketfleet.device_sim.radio import WIFI
 from pocketfleet.device_sim.thermal_class import load_thermal_classes
+from pocketfleet.device_sim.threads import compute_watts
 from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
@@ -67,7 +70,8 @@ class Fleet:
     Attributes:
         peak_flops: one-thread FP32 operations a second.
         free_memory_bytes: what a training app can hope for.
-        compute_watts: drawn above idle while training on one thread.
+        parallel_peak_ratio: by ``phone``: the peak of the threads that train, shared evenly, over that of one.
+        compute_watts: drawn above idle while training on that many threads.
         receive_watts: drawn above idle while the link's radio, Wi-Fi or the modem, receives; ``transmit_watts``
             likewise.
         thermal_class: indexes ``load_thermal_classes()``.
@@ -88,6 +92,7 @@ class Fleet:
     phone: npt.NDArray[np.int64]
     peak_flops: Floats
     measured_step_s: Floats
+    parallel_peak_ratio: tuple[float, ...]
     memory_bytes_per_s: Floats
     free_memory_bytes: Floats
     battery_capacity_joules: Floats
@@ -114,6 +119,12 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @property
+    def parallel_peak_flops(self) -> Floats:
+        """FP32 operations a second of the threads that train together, ``[devices]``."""
+        peak: Floats = self.peak_flops * np.array(self.parallel_peak_ratio)[self.phone]
+        return peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +154,7 @@ def build_fleet(
     names: Sequence[str] = (),
     network: str = "home-wifi",
     outage: Outage | None = None,
+    threads: int = 1,
     overrides: Sequence[DeviceOverride] = (),
 ) -> Fleet:
     """Draw a fleet.
@@ -156,6 +168,7 @@ def build_fleet(
         names: one name a device; ``device-0``, ``device-1``, ... without.
         network: a scenario of ``catalog/networks.csv``, a packaged network plan, or the path of a plan's CSV.
         outage: how long lost links stay away; ``Outage()`` without.
+        threads: that a phone trains on, 1 or more; more than it has cores add nothing.
         overrides: applied in order.
 
     Raises:
@@ -176,11 +189,12 @@ def build_fleet(
         phone=phone,
         peak_flops=_column(models, phone, "peak_flops_one_thread") * _unit_factor(seed, device),
         measured_step_s=np.full(devices, np.nan),
+        parallel_peak_ratio=_parallel_peak_ratio(models, threads),
         memory_bytes_per_s=_column(models, phone, "memory_bytes_per_s"),
         free_memory_bytes=_column(models, phone, "free_memory_bytes"),
         battery_capacity_joules=_column(models, phone, "battery_joules"),
         initial_battery_ratio=low + (high - low) * uniform(draw_key(seed, "fleet.battery", device), 1)[:, 0],
-        compute_watts=_column(models, phone, "compute_watts"),
+        compute_watts=np.array([float(compute_watts(model, threads)) for model in models])[phone],
         idle_watts=_column(models, phone, "idle_watts"),
         screen_watts=_column(models, phone, "screen_watts"),
         **_radio_watts(models, phone, links),
@@ -199,6 +213,10 @@ def build_fleet(
 
 def _column(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], figure: str) -> Floats:
     return np.array([getattr(model, figure) for model in catalogue], dtype=np.float64)[phone]
+
+
+def _parallel_peak_ratio(catalogue: tuple[Phone, ...], threads: int) -> tuple[float, ...]:
+    return tuple(shared_peak_flops(model, threads=threads) / model.peak_flops_one_thread for model in catalogue)
 
 
 def _columns_of(links: Links) -> dict[str, Any]:

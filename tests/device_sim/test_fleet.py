@@ -17,8 +17,8 @@ def columns(fleet: Fleet) -> dict[str, np.ndarray]:
 
 def test_a_further_device_changes_no_other() -> None:
     few, more = (columns(build_fleet(devices=devices, seed=3)) for devices in (40, 41))
-    # Array columns are every field but seed, name, phone_name, and network, cellular and outage.
-    assert len(few) == len(dataclasses.fields(Fleet)) - 6
+    # Array columns are every field but seed, name, phone_name, parallel_peak_ratio, network, cellular and outage.
+    assert len(few) == len(dataclasses.fields(Fleet)) - 7
     for name, column in few.items():
         np.testing.assert_array_equal(column, more[name][:40], err_msg=name)
 
