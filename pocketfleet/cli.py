@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketfleet import bench_cli, bundle_cli, calibrate_cli, days_cli, list_cli, report_cli, sweep_cli, trace_cli
+from pocketfleet import bench_cli, bundle_cli, calibrate_cli, days_cli, list_cli, plan_cli, report_cli, sweep_cli, trace_cli
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 
@@ -129,6 +129,7 @@ app.command()(calibrate_cli.calibrate)
 app.command(name="list")(list_cli.list_)
 app.command(name="convert-trace")(trace_cli.convert_trace)
 app.command()(sweep_cli.sweep)
+app.command()(plan_cli.plan)
 app.command()(sweep_cli.compare)
 app.command()(days_cli.days)
 app.command()(report_cli.report)
