@@ -35,7 +35,8 @@ class TrainingDays:
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Days by device."""
-        return self._seen.sum(axis=1, dtype=np.int64)
+        days: npt.NDArray[np.int64] = self._seen.sum(axis=1, dtype=np.int64)
+        return days
 
 
 def user_figures(
