@@ -48,7 +48,17 @@ from pocketfleet.training.task import (
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Weights
 
-__all__ = ["Parts", "adaptation", "bundle_hyper", "given_path", "make_client", "make_rounds", "schedule", "workload"]
+__all__ = [
+    "Parts",
+    "adaptation",
+    "bundle_hyper",
+    "given_path",
+    "make_client",
+    "make_rounds",
+    "round_plan",
+    "schedule",
+    "workload",
+]
 
 _DAY_S = 86_400.0
 
@@ -291,8 +301,8 @@ def _steps_wanted(experiment: Experiment, num_training: np.ndarray[Any, Any]) ->
     return steps_of_epochs(num_training, epochs=training.epochs, batch_size=training.batch_size)
 
 
-def make_rounds(experiment: Experiment, population: Population, log: EventLog) -> Rounds:
-    """The rounds of the experiment's policy."""
+def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
+    """What the coordinator of the experiment's policy keeps to."""
     rounds = experiment.rounds
     plan = RoundPlan(
         cohort=rounds.cohort,
@@ -303,14 +313,21 @@ def make_rounds(experiment: Experiment, population: Population, log: EventLog) -
         pace_s=rounds.pace_s,
     )
     if rounds.policy == "synchronous":
-        return SynchronousRounds(plan, population, log)
-    buffered = BufferedPlan(
+        return plan
+    return BufferedPlan(
         buffer=rounds.cohort,
         concurrency=rounds.concurrency or plan.selected,
         max_staleness=rounds.max_staleness,
         deadline_s=rounds.deadline_s,
     )
-    return BufferedRounds(buffered, population, log)
+
+
+def make_rounds(experiment: Experiment, population: Population, log: EventLog) -> Rounds:
+    """The rounds of the experiment's policy."""
+    plan = round_plan(experiment)
+    if isinstance(plan, RoundPlan):
+        return SynchronousRounds(plan, population, log)
+    return BufferedRounds(plan, population, log)
 
 
 def schedule(experiment: Experiment) -> Schedule:

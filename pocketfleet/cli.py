@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketfleet import bench_cli, bundle_cli, calibrate_cli, days_cli, list_cli, plan_cli, report_cli, sweep_cli, trace_cli
+from pocketfleet import (
+    bench_cli,
+    bundle_cli,
+    calibrate_cli,
+    days_cli,
+    list_cli,
+    plan_cli,
+    report_cli,
+    sweep_cli,
+    trace_cli,
+)
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 

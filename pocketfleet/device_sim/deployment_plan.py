@@ -26,7 +26,7 @@ from pocketfleet.device_sim.user_cost import DAYS_A_MONTH, TrainingDays, user_fi
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.training.codec import LosslessCodec
-from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.round import BufferedPlan, RoundPlan
 
 __all__ = ["ASSUMPTIONS", "DeploymentPlan", "Figure", "make_plan"]
 
@@ -94,7 +94,7 @@ class DeploymentPlan:
 
 
 def make_plan(
-    runs: Sequence[Run], *, round_plan: RoundPlan, count: int, target: Target | None = None
+    runs: Sequence[Run], *, round_plan: RoundPlan | BufferedPlan, count: int, target: Target | None = None
 ) -> DeploymentPlan:
     """Put the runs of one experiment, a seed each, into a plan.
 
@@ -127,10 +127,13 @@ def _days(run: Run) -> float:
 
 
 def _figures(
-    run: Run, hours: HoursOfDay, *, round_plan: RoundPlan, count: int, target: Target | None
+    run: Run, hours: HoursOfDay, *, round_plan: RoundPlan | BufferedPlan, count: int, target: Target | None
 ) -> dict[str, float | None]:
     days, rounds, devices = _days(run), run.rounds, run.devices
-    load = ServerLoad(days * _DAY_S, paced=round_plan.pace_s > 0.0, slots=round_plan.selected)
+    if isinstance(round_plan, RoundPlan):
+        load = ServerLoad(days * _DAY_S, paced=round_plan.pace_s > 0.0, slots=round_plan.selected)
+    else:
+        load = ServerLoad(days * _DAY_S, paced=False, slots=round_plan.concurrency)
     training_days = TrainingDays(len(devices), days * _DAY_S)
     for piece in _pieces(run):
         for reader in (load, training_days, hours):

@@ -150,7 +150,7 @@ class EventTotals:
 def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame:
     """One row a device: phone, examples, participation, costs, and its models on its own held-out examples.
 
-    ``battery_joules`` is what its battery holds when full, ``metered`` whether its link's bytes cost money.
+    ``battery_joules`` is what its battery holds when full.
     ``metric_global`` and ``metric_personalised`` are the task's headline metric on the examples that the device held
     out: of the global model that it last trained from, and of the model that this training gave.
     ``ineligible_<reason>`` counts the looks at which it was not eligible.
@@ -178,7 +178,6 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
             "name": list(fleet.name),
             "phone": list(fleet.phone_name),
             "battery_joules": fleet.battery_capacity_joules,
-            "metered": fleet.metered,
             "num_training": data.num_training,
             "num_held_out": data.num_held_out,
             **{name: ledger.column[name] for name in names},

@@ -51,7 +51,7 @@ def user_figures(
     """
     took_part = (devices["assigned"] > 0).to_numpy()
     moved = (devices["downlink_bytes"] + devices["uplink_bytes"]).to_numpy(np.float64)
-    metered = _metered_bytes(devices, moved)
+    metered = devices["metered_bytes"].to_numpy(np.float64)
     battery_percent = 100.0 * (devices["energy_joules"] / devices["battery_joules"]).to_numpy(np.float64)
     month = DAYS_A_MONTH / days
     a_month = {
@@ -70,13 +70,6 @@ def user_figures(
         "never_trained_ratio": float(np.mean((devices["steps"] == 0).to_numpy())),
         "never_accepted_ratio": float(np.mean((devices["accepted"] == 0).to_numpy())),
     }
-
-
-def _metered_bytes(devices: pd.DataFrame, moved: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Bytes over links that cost money: the table's own count, or else all bytes of a phone whose link is metered."""
-    if "metered_bytes" in devices:
-        return devices["metered_bytes"].to_numpy(np.float64)
-    return np.where(devices["metered"].to_numpy(), moved, 0.0)
 
 
 def _quantiles(name: str, values: npt.NDArray[np.float64]) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ def table(**columns: list[float]) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
     names = ("assigned", "accepted", "steps", "train_s", "downlink_bytes", "uplink_bytes", "energy_joules")
     plain = {name: np.zeros(count) for name in names}
-    return pd.DataFrame({**plain, "battery_joules": np.full(count, 100.0), "metered": np.zeros(count, bool), **columns})
+    return pd.DataFrame({**plain, "battery_joules": np.full(count, 100.0), "metered_bytes": np.zeros(count), **columns})
 
 
 def test_figures_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_figures_by_hand() -> None:
         downlink_bytes=[3e6, 1e6, 0, 0],
         uplink_bytes=[1e6, 0, 0, 0],
         energy_joules=[50.0, 10.0, 0.0, 0.0],
-        metered=[False, True, False, False],
+        metered_bytes=[0, 1e6, 0, 0],
     )
     found = user_figures(devices, training_days=np.array([2, 1, 0, 0]), days=3.0)
     # A month is ten times three days. 50 of 100 joules are half a battery, 5 batteries a month; over all four phones
@@ -37,13 +37,6 @@ def test_figures_by_hand() -> None:
     assert (found["never_assigned_ratio"], found["never_trained_ratio"], found["never_accepted_ratio"]) == (
         *(0.5, 0.75, 0.75),
     )
-
-
-def test_a_tables_own_metered_bytes_count() -> None:
-    devices = table(assigned=[1], downlink_bytes=[5e6], metered=[True], metered_bytes=[2e6])
-    found = user_figures(devices, training_days=np.array([1]), days=30.0)
-    assert found["metered_mb_per_month_all_p99"] == pytest.approx(2)
-    assert found["unmetered_mb_per_month_all_p99"] == pytest.approx(3)
 
 
 def test_a_fleet_that_nobody_asked() -> None:

@@ -42,11 +42,11 @@ def test_a_plan_is_what_its_run_says(planned) -> None:
     ended = events[events["kind"].isin(["report", "drop"])]
 
     # A user's joules, bytes and minutes, from the events rather than the table of devices.
-    own = events[events["device"] >= 0].groupby("device", observed=True)[["joules", "bytes"]].sum()
+    own = events[events["device"] >= 0].groupby("device", observed=True)[["joules", "bytes", "metered_bytes"]].sum()
     own = own.reindex(range(60), fill_value=0.0)
     percent = 100 * own["joules"] / devices["battery_joules"] * 30 / days
     assert value["battery_percent_per_month_all_p95"] == pytest.approx(percent.quantile(0.95))
-    metered_mb = own["bytes"].where(devices["metered"], 0) / 1e6 * 30 / days
+    metered_mb = own["metered_bytes"] / 1e6 * 30 / days
     assert value["metered_mb_per_month_all_p99"] == pytest.approx(metered_mb.quantile(0.99), rel=1e-3)
     assert value["metered_mb_per_month_all_p99"] > 0
     trained = events[events["kind"] == "train"].groupby("device", observed=True)["seconds"].sum()
