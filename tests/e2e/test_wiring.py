@@ -261,7 +261,8 @@ def published(run: Run) -> dict[str, torch.Tensor]:
     """The trainable weights of the run's latest model version."""
     latest = max((run.path / "checkpoints").iterdir())
     tensors = load_file(latest / "tensors.safetensors")
-    return {name.removeprefix("trainable/"): value for name, value in tensors.items() if name.startswith("trainable/")}
+    prefix = f"{int(tensors['version'])}/trainable/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def by_hand(terms: Terms) -> dict[str, torch.Tensor]:
