@@ -171,8 +171,8 @@ def _number(value: float | None) -> str:
 
 
 def _text(figure: "Figure") -> str:
-    spread = "" if figure.low == figure.high else f" ({_number(figure.low)} to {_number(figure.high)})"
-    return f"{_number(figure.value)}{spread}"
+    low, high = _number(figure.low), _number(figure.high)
+    return _number(figure.value) if low == high else f"{_number(figure.value)} ({low} to {high})"
 
 
 def _hour(row: dict[str, Any]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A transfer's bytes are spread evenly over its seconds, latency included; the parts that fall into a second add up.
-   No byte is lost or made: a rate is the sum of what passed in a second.
+1. A transfer's bytes are spread evenly over its seconds, latency and outages included; the parts that fall into a
+   second add up. No byte is lost or made: a rate is the sum of what passed in a second.
 2. A check-in is an assignment or a turn-away. Assignments are in the events. Without a pace the turned away came in the
    second in which their round opened; with one they came evenly between the round's last free slot and its end, which
    the table of rounds does not tell nearer. A phone that finds itself ineligible asks nobody.
