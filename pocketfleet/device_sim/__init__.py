@@ -5,8 +5,9 @@ Read in this order:
 1. ``phone``, ``mix``, ``fleet``: hardware and who has it; ``catalog`` holds the tables, ``provenance`` their sources;
    ``cores``, ``threads``, ``thermal_class`` are parts of a phone.
 2. One kind of physics each: ``compute``, ``memory``, ``battery`` (``charging``), ``thermal`` (``thermal_policy``),
-   ``network``, ``availability``; ``eligibility``: may this phone train now?
-3. Days: ``day_changes`` is what they answer with; ``flash_day`` (of ``recurring`` intervals); recorded ones,
+   ``memory_pressure``, ``network``, ``availability``; ``eligibility``: may this phone train now?
+3. Days: ``day_changes`` is what they answer with; ``flash_day`` (of ``recurring`` intervals and each ``trip``);
+   ``time_zone``; recorded ones,
    ``availability_trace``, ``trace_events``, ``trace_formats`` (``flash_trace``, ``fedscale_trace``, ``plain_pickle``).
 4. ``attempt``: a device's way through a round, ``flight`` its row; ``exertion``: what it does to battery and skin, and
    heat to it (``training_heat``); ``ledger``: what it has done so far;
