@@ -1,7 +1,7 @@
 """Rounds as a state machine: who gets an assignment, whose report counts, when a round closes.
 
 It has no IO, clock, log, random draw or tensor: the driver brings devices, assignments and times, and
-gets columns of answers. Rules of the synchronous round:
+gets columns of answers; who is chosen at a window's end says the ``Selection`` that it was given. Rules of the synchronous round:
 
 1. One round is open at all times. It has an index (0, 1, ..., one more at every closing) and the model
    version it trains from (one more only after a closing that succeeded).
@@ -42,8 +42,20 @@ gets columns of answers. Rules of the synchronous round:
     ``interval_s``, or the previous round's closing if that is later; 0 for the first round. An earlier
     check-in is turned away, NOT_YET, to retry at the opening time, and changes nothing else. Reports are
     answered as ever. A round that starts late moves the schedule: no missed interval is made up for.
+13. With ``selection_window_s`` above 0, a round's first check-in from its opening time on begins its window. Until the
+    window's end, so many seconds later, every check-in is HELD, to come again at that end; a device held twice is held
+    once. A device that leaves (``leave_many``) by the end, inclusive, is held no longer. At the end, before whatever
+    else happens at that time, ``RoundPlan.selected`` of those held are chosen by the ``Selection``, all if there are no
+    more. An assignment is reserved for each, which counts in rule 2: its check-in from then on is ASSIGNED; one that
+    leaves before gives it back. The round's deadline counts from the window's end. The others, and those that come
+    later, are answered by rule 2: free slots go to those who come first. Where nobody is left to be chosen, the next
+    check-in begins a new window.
+14. With ``population_cap`` above 0, a device is admitted for ever with its first check-in from a round's opening time
+    on, whatever the answer, while fewer are admitted. Any other is turned away, POPULATION_FULL, never to retry, before
+    all rules but 12, and changes nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -51,6 +63,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pocketfleet.training.admission import Admission
 from pocketfleet.training.checked_columns import checked_integers, checked_times, previous_occurrence, require
 from pocketfleet.training.round import (
     Bools,
@@ -63,6 +76,8 @@ from pocketfleet.training.round import (
     RoundClosed,
     RoundPlan,
 )
+from pocketfleet.training.selection import Selection
+from pocketfleet.training.selection_window import SelectionWindow
 
 __all__ = ["Coordinator"]
 
@@ -102,7 +117,9 @@ class Coordinator:
     is assigned twice; a segment is a few array operations. Devices are dense indices, 0 to ``population - 1``.
     """
 
-    def __init__(self, plan: RoundPlan, *, population: int, model_version: int = 0) -> None:
+    def __init__(
+        self, plan: RoundPlan, *, population: int, model_version: int = 0, selection: Selection | None = None
+    ) -> None:
         if not 1 <= plan.cohort <= population:
             raise ValueError(f"plan.cohort must be 1..{population} (the population), got {plan.cohort}")
         if model_version < 0:
@@ -117,6 +134,8 @@ class Coordinator:
         # The latest time brought, and the one before which no report may be.
         self._now_s = self._reported_s = 0.0
         self._model_version = model_version
+        self.admission = Admission(cap=plan.population_cap, population=population)
+        self._window = SelectionWindow(length_s=plan.selection_window_s, population=population, selection=selection)
         self._open(0, opens_s=0.0)
 
     def _open(self, index: int, *, opens_s: float) -> None:
@@ -126,6 +145,7 @@ class Coordinator:
         self._opened_s = math.inf
         self._asked_s = -math.inf  # this round's latest check-in
         self._accepted = self._withdrawn = 0
+        self._window.reopen()
 
     @property
     def round(self) -> int:
@@ -151,11 +171,20 @@ class Coordinator:
     def open_slots(self) -> int:
         """How many more devices that are not in the open round yet it would assign, once ``opens_s`` has come."""
         # Live and accepted together are the assignments that were not withdrawn.
-        return self._selected - (self._count - self._first_id - self._withdrawn)
+        return self._selected - (self._count - self._first_id - self._withdrawn) - self._window.reserved
 
     def next_deadline_s(self) -> float:
         """When the open round closes at the latest; inf while it has no assignment."""
         return self._opened_s + self._plan.deadline_s
+
+    @property
+    def window_ends_s(self) -> float:
+        """When the open round chooses among those it holds; inf while it holds nobody."""
+        return self._window.ends_s
+
+    def _next_s(self) -> float:
+        """When the open round next changes by itself: its window ends, or it closes."""
+        return min(self._window.ends_s, self.next_deadline_s())
 
     def check_in_many(self, device: npt.ArrayLike, now_s: npt.ArrayLike) -> CheckIns:
         """Answer devices that ask for work.
@@ -182,16 +211,65 @@ class Coordinator:
                 stop = int(times.searchsorted(self._opens_s))
                 self._turn_away_early(slice(start, stop), answers)
             else:
-                # A round without assignments has free slots, so this check-in is its first assignment.
-                self._opened_s = min(self._opened_s, float(times[start]))
-                deadline = times.searchsorted(self.next_deadline_s())
                 distinct = times.size if latest_repeat is None else int(latest_repeat.searchsorted(start))
-                stop = max(start + 1, min(int(deadline), distinct))
-                self._check_in(devices[start:stop], slice(start, stop), answers)
+                stop = self._answer(devices[start:distinct], times, start, answers)
                 self._asked_s = float(times[stop - 1])
             start = stop
         self._now_s = float(times[-1]) if times.size else self._now_s
         return answers
+
+    def _answer(self, device: Int64s, times: Float64s, start: int, answers: CheckIns) -> int:
+        """Rules 13 and 14 for devices [n] without repeats, the first at ``start``; returns how far they reach."""
+        allowed = self.admission.allowed(device)
+        refused = 0 if allowed is None or allowed[0] else int(allowed.argmax()) or len(device)
+        if not refused and self._window.is_open:
+            self._window.begin(float(times[start]))
+        elif not refused:
+            # A round without assignments has free slots, so this check-in is its first assignment.
+            self._opened_s = min(self._opened_s, float(times[start]))
+        until = int(times.searchsorted(self._next_s()))
+        stop = max(start + 1, min(until, start + (refused or len(device))))
+        segment, device = slice(start, stop), device[: stop - start]
+        allowed = np.ones(len(device), np.bool_) if allowed is None else allowed[: stop - start]
+        if self._window.is_open:
+            self._window.hold(device[allowed])
+            answers.code[segment] = CheckInCode.HELD
+            answers.retry_at_s[segment] = self._window.ends_s
+            answers.round[segment] = self._round
+            answers.model_version[segment] = self._model_version
+        else:
+            self._check_in(device, allowed, segment, answers)
+        self.admission.admit(device[allowed])
+        answers.code[segment][~allowed] = CheckInCode.POPULATION_FULL
+        answers.retry_at_s[segment][~allowed] = math.inf
+        return stop
+
+    def leave_many(self, device: npt.ArrayLike, now_s: npt.ArrayLike) -> None:
+        """Devices that were held go away, rule 13; of any other it means nothing.
+
+        Args:
+            device: [n] integers below the population.
+            now_s: [n] when each leaves, not decreasing.
+
+        Raises:
+            ValueError: as ``check_in_many``.
+        """
+        times = checked_times(now_s, floor_s=self._now_s)
+        devices = checked_integers("device", device, size=times.size)
+        population = self._newest.size
+        require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+        start = 0
+        while start < times.size:
+            if times[start] > self._window.ends_s:
+                self._choose()
+            if times[start] >= self.next_deadline_s():
+                self._close(self.next_deadline_s(), reason="deadline")
+            # By the window's end, inclusive; before a deadline.
+            side: Literal["left", "right"] = "left" if self._window.ends_s == math.inf else "right"
+            stop = int(times.searchsorted(self._next_s(), side=side))
+            self._window.leave(devices[start:stop])
+            start = stop
+        self._now_s = float(times[-1]) if times.size else self._now_s
 
     def _turn_away_early(self, segment: slice, answers: CheckIns) -> None:
         """Rule 12 for check-ins before the opening time, whoever they are."""
@@ -200,18 +278,21 @@ class Coordinator:
         answers.round[segment] = self._round
         answers.model_version[segment] = self._model_version
 
-    def _check_in(self, device: Int64s, segment: slice, answers: CheckIns) -> None:
+    def _check_in(self, device: Int64s, allowed: Bools, segment: slice, answers: CheckIns) -> None:
         """Rules 2, 4 and 5 for devices [n] without repeats, from the opening time to before the deadline."""
         newest = self._newest[device]
         # At a device's first check-in newest is -1, which reads some row to no effect.
         state = np.where(newest >= self._first_id, self._assignments["answer"][newest], -1)
         restarted, reported = state == _LIVE, state == _COUNTED
-        fresh = state == -1
-        # A restart frees a slot and takes it, so only fresh devices compete for the open ones.
-        assigned = restarted | (fresh & (fresh.cumsum() <= self.open_slots))
+        chosen = self._window.is_chosen(device)
+        fresh = (state == -1) & allowed & ~chosen
+        # A restart frees a slot and takes it, the chosen have theirs: only fresh devices compete for the open ones.
+        assigned = restarted | chosen | (fresh & (fresh.cumsum() <= self.open_slots))
 
         self._assignments["answer"][newest[restarted]] = _WITHDRAWN
         self._withdrawn += int(restarted.sum())
+        if self._window.reserved:
+            self._window.collect(device[chosen])
         ids = self._assign(device[assigned])
 
         answers.assignment_id[segment][assigned] = ids
@@ -262,7 +343,7 @@ class Coordinator:
         start = 0
         while start < times.size:
             self._move_to(float(times[start]))
-            stop = int(times.searchsorted(self.next_deadline_s()))
+            stop = int(times.searchsorted(self._next_s()))
             segment = slice(start, stop)
             again = None if repeated is None else repeated[segment]
             stop = start + self._report(ids[segment], again, examples[segment], times, segment, answers)
@@ -321,9 +402,17 @@ class Coordinator:
         return closings
 
     def _move_to(self, time_s: float) -> None:
-        """Rule 6: close the open round if its deadline is at or before ``time_s``."""
+        """Rules 6 and 13: end the window, then close the round, if that is due at or before ``time_s``."""
+        if time_s >= self._window.ends_s:
+            self._choose()
         if time_s >= self.next_deadline_s():
             self._close(self.next_deadline_s(), reason="deadline")
+
+    def _choose(self) -> None:
+        """Rule 13, at the window's end."""
+        ends_s = self._window.ends_s
+        if self._window.choose(count=self._selected, round_index=self._round):
+            self._opened_s = ends_s
 
     def _close(self, time_s: float, *, reason: Literal["cohort", "deadline"]) -> None:
         """Rules 1, 7 and 12: record the outcome, settle what is still live, open the next round."""
@@ -361,11 +450,15 @@ class Coordinator:
             "population": np.array(self._newest.size),
             "assignments": self._assignments[: self._count].copy(),
             "closings": np.array(closings, _CLOSING),
+            "admitted": self.admission.devices,
+            **self._window.state(),
             **{name: np.array(getattr(self, f"_{name}")) for name in _OPEN_ROUND},
         }
 
     @classmethod
-    def restore(cls, plan: RoundPlan, state: Mapping[str, npt.NDArray[Any]]) -> "Coordinator":
+    def restore(
+        cls, plan: RoundPlan, state: Mapping[str, npt.NDArray[Any]], *, selection: Selection | None = None
+    ) -> "Coordinator":
         """The coordinator that ``state`` was taken from, to go on exactly as that one would.
 
         Raises:
@@ -374,13 +467,15 @@ class Coordinator:
         """
         if not np.array_equal(state["plan"], _plan_column(plan)):
             raise ValueError(f"the state was saved under another plan, {state['plan'].tolist()}: got {plan}")
-        coordinator = cls(plan, population=int(state["population"]))
+        coordinator = cls(plan, population=int(state["population"]), selection=selection)
         coordinator._load(state)
         return coordinator
 
     def _load(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         for name in _OPEN_ROUND:
             setattr(self, f"_{name}", state[name].item())
+        self.admission.admit(state["admitted"])
+        self._window.restore(state)
         self._count = state["assignments"].size
         self._assignments = _grown(state["assignments"], self._count + _SPARE_ROWS)
         # Only the open round's assignments are looked up by device; the last of a device's is its newest.
@@ -403,8 +498,7 @@ def _grown(rows: npt.NDArray[np.void], size: int) -> npt.NDArray[np.void]:
 
 
 def _plan_column(plan: RoundPlan) -> Float64s:
-    numbers = [plan.cohort, plan.over_selection, plan.minimum_ratio, plan.deadline_s, plan.interval_s, plan.pace_s]
-    return np.array(numbers, np.float64)
+    return np.array(dataclasses.astuple(plan), np.float64)
 
 
 def _turned_away(size: int) -> CheckIns:

@@ -34,6 +34,9 @@ class RoundPlan:
             0: at once, when the round closes.
         pace_s: a round's devices are told to come spread evenly over so long; 0: all at once when it opens. The
             coordinator answers whoever comes; it is for those that tell devices when to come.
+        selection_window_s: seconds from a round's first check-in in which devices wait, to be chosen from at its end;
+            0: first come, first assigned.
+        population_cap: how many distinct devices are ever admitted; 0: all.
     """
 
     cohort: int
@@ -48,6 +51,9 @@ class RoundPlan:
     interval_s: float = 0.0
     # Our choice: without pace steering, which suits fleets of some thousands.
     pace_s: float = 0.0
+    # Our choice: without a window, as a fleet of volunteers is served; what a choice needs is up to its maker.
+    selection_window_s: float = 0.0
+    population_cap: int = 0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.cohort, int) and self.cohort >= 1):
@@ -62,6 +68,15 @@ class RoundPlan:
             raise ValueError(f"interval_s must be 0 seconds or more (and finite), got {self.interval_s!r}")
         if not 0 <= self.pace_s < math.inf:
             raise ValueError(f"pace_s must be 0 seconds or more (and finite), got {self.pace_s!r}")
+        if not 0 <= self.selection_window_s < math.inf:
+            raise ValueError(
+                f"selection_window_s must be 0 seconds or more (and finite), got {self.selection_window_s!r}"
+            )
+        cap = self.population_cap
+        if not (isinstance(cap, int) and (cap == 0 or cap >= self.cohort)):
+            raise ValueError(
+                f"population_cap must be 0 (none) or an integer, the cohort ({self.cohort}) or more, got {cap!r}"
+            )
 
     @property
     def selected(self) -> int:
@@ -106,6 +121,8 @@ class CheckInCode(enum.IntEnum):
     ROUND_FULL = 1
     ALREADY_REPORTED = 2
     NOT_YET = 3
+    HELD = 4
+    POPULATION_FULL = 5
 
 
 class ReportCode(enum.IntEnum):
@@ -127,7 +144,7 @@ class CheckIns:
     Attributes:
         assignment_id: -1 when turned away.
         code: a ``CheckInCode``.
-        retry_at_s: when a device turned away may come back; nan when assigned.
+        retry_at_s: when a device turned away may come back, a held one shall; nan when assigned; inf: never.
         round: the open round, also when turned away.
         model_version: the version that round trains from.
     """

@@ -7,7 +7,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.selection import Selection
 
 
 @dataclass
@@ -27,11 +30,16 @@ class Round:
     live: dict[int, Assignment] = field(default_factory=dict)  # by device
     accepted: dict[int, Assignment] = field(default_factory=dict)  # by device
     withdrawn: list[Assignment] = field(default_factory=list)
+    window_ends_s: float | None = None
+    has_chosen: bool = False
+    held: set[int] = field(default_factory=set)
+    chosen: set[int] = field(default_factory=set)
 
 
 class PlainCoordinator:
-    def __init__(self, plan: RoundPlan, *, model_version: int = 0) -> None:
-        self.plan = plan
+    def __init__(self, plan: RoundPlan, *, model_version: int = 0, selection: Selection | None = None) -> None:
+        self.plan, self.selection = plan, selection
+        self.admitted: set[int] = set()
         self.selected, self.minimum = plan.selected, plan.minimum
         self.open = Round(0, model_version)
         self.assignments: list[Assignment] = []
@@ -49,19 +57,30 @@ class PlainCoordinator:
         return max(on_schedule, closed)
 
     def slots(self) -> int:
-        return self.selected - len(self.open.live) - len(self.open.accepted)
+        return self.selected - len(self.open.live) - len(self.open.accepted) - len(self.open.chosen)
 
     def check_in(self, device: int, now_s: float) -> tuple[int, str, float | None, int, int]:
         self.advance(now_s)
         if now_s < self.opens_s():  # rule 12
             return (-1, "NOT_YET", self.opens_s(), self.open.index, self.open.model_version)
+        if self.plan.population_cap and device not in self.admitted:  # rule 14
+            if len(self.admitted) == self.plan.population_cap:
+                return (-1, "POPULATION_FULL", math.inf, self.open.index, self.open.model_version)
+            self.admitted.add(device)
+        if self.plan.selection_window_s and not self.open.has_chosen:  # rule 13
+            if self.open.window_ends_s is None:
+                self.open.window_ends_s = now_s + self.plan.selection_window_s
+            self.open.held.add(device)
+            return (-1, "HELD", self.open.window_ends_s, self.open.index, self.open.model_version)
         if device in self.open.accepted:  # rule 4
             return (-1, "ALREADY_REPORTED", self.deadline_s(), self.open.index, self.open.model_version)
         if device in self.open.live:  # rule 5
             lost = self.open.live.pop(device)
             lost.state = "withdrawn"
             self.open.withdrawn.append(lost)
-        if self.slots() == 0:  # rule 2
+        if device in self.open.chosen:  # rule 13
+            self.open.chosen.remove(device)
+        elif self.slots() == 0:  # rule 2
             return (-1, "ROUND_FULL", self.deadline_s(), self.open.index, self.open.model_version)
         if self.open.opened_s is None:
             self.open.opened_s = now_s
@@ -87,7 +106,25 @@ class PlainCoordinator:
             self.close(now_s, "cohort")
         return ("ACCEPTED", float(num_examples), staleness)
 
+    def leave(self, device: int, now_s: float) -> None:  # rule 13
+        if self.open.window_ends_s is None or now_s > self.open.window_ends_s:
+            self.advance(now_s)
+        self.open.held.discard(device)
+        self.open.chosen.discard(device)
+
+    def end_window(self) -> None:
+        candidates = np.array(sorted(self.open.held), np.int64)
+        if len(candidates) > self.selected:
+            assert self.selection is not None
+            candidates = self.selection.choose(candidates, count=self.selected, round_index=self.open.index)
+        self.open.chosen, self.open.has_chosen = set(candidates.tolist()), len(candidates) > 0
+        if self.open.has_chosen:
+            self.open.opened_s = self.open.window_ends_s
+        self.open.window_ends_s = None
+
     def advance(self, now_s: float) -> None:
+        if self.open.window_ends_s is not None and now_s >= self.open.window_ends_s:  # rule 13
+            self.end_window()
         if now_s >= self.deadline_s():  # rule 6
             self.close(self.deadline_s(), "deadline")
 

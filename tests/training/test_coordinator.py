@@ -22,8 +22,28 @@ PLAN = RoundPlan(cohort=3, over_selection=1.3, minimum_ratio=0.6, deadline_s=10.
 SCHEDULED = dataclasses.replace(PLAN, interval_s=30.0)
 
 
+# The same with a window of five seconds.
+WINDOWED = dataclasses.replace(PLAN, selection_window_s=5.0)
+
+
+class Highest:
+    """Chooses the devices with the highest numbers, so that every choice is known beforehand."""
+
+    needs_losses = False
+
+    def choose(self, candidates: Any, *, count: int, round_index: int) -> Any:
+        return candidates[-count:]
+
+    def learn(self, feedback: Any) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Any) -> None: ...
+
+
 def make(plan: RoundPlan = PLAN, *, population: int = POPULATION, model_version: int = 0) -> Coordinator:
-    return Coordinator(plan, population=population, model_version=model_version)
+    return Coordinator(plan, population=population, model_version=model_version, selection=Highest())
 
 
 def check_in(coordinator: Coordinator, *devices: int, at: float) -> list[tuple[int, str, float | None, int, int]]:
@@ -61,7 +81,7 @@ def reloaded(coordinator: Coordinator, plan: RoundPlan) -> Coordinator:
     np.savez(file, **coordinator.state())
     file.seek(0)
     with np.load(file, allow_pickle=False) as state:
-        return Coordinator.restore(plan, dict(state))
+        return Coordinator.restore(plan, dict(state), selection=Highest())
 
 
 # --- the plan
@@ -94,6 +114,9 @@ def test_plan_numbers() -> None:
         ({"interval_s": math.nan}, "interval_s must be 0 seconds or more"),
         ({"interval_s": math.inf}, "interval_s must be 0 seconds or more"),
         ({"pace_s": -1.0}, r"pace_s must be 0 seconds or more \(and finite\), got -1\.0"),
+        ({"selection_window_s": math.nan}, "selection_window_s must be 0 seconds or more"),
+        ({"population_cap": 1}, r"population_cap must be 0 \(none\) or an integer, the cohort \(2\) or more, got 1"),
+        ({"population_cap": 2.0}, "population_cap must be 0"),
     ],
 )
 def test_wrong_plans_are_refused(change: dict[str, Any], message: str) -> None:
@@ -429,6 +452,74 @@ def test_reports_are_answered_before_the_opening_time() -> None:  # rule 12
     assert (coordinator.opens_s, coordinator.next_deadline_s()) == (30.0, math.inf)
 
 
+def test_a_window_holds_devices_and_chooses_at_its_end() -> None:  # rule 13
+    coordinator = make(WINDOWED)
+    assert check_in(coordinator, 0, 1, 1, at=2.0) == [(-1, "HELD", 7.0, 0, 0)] * 3
+    assert (coordinator.window_ends_s, coordinator.next_deadline_s()) == (7.0, math.inf)
+    assert check_in(coordinator, 2, 3, 4, 5, at=6.0) == [(-1, "HELD", 7.0, 0, 0)] * 4
+    # 5 leaves at the very end, which is in time: the four highest of the others are 1 to 4.
+    coordinator.leave_many([5], [7.0])
+    assert check_in(coordinator, 5, 0, 1, 3, at=7.0) == [
+        (-1, "ROUND_FULL", 17.0, 0, 0),
+        (-1, "ROUND_FULL", 17.0, 0, 0),
+        (0, "ASSIGNED", None, 0, 0),
+        (1, "ASSIGNED", None, 0, 0),
+    ]
+    # 2 does not want what is reserved for it any more, and who comes first gets it; 4 comes late for its own.
+    coordinator.leave_many([2], [8.0])
+    assert check_in(coordinator, 0, 5, 4, at=8.0) == [
+        (2, "ASSIGNED", None, 0, 0),
+        (-1, "ROUND_FULL", 17.0, 0, 0),
+        (3, "ASSIGNED", None, 0, 0),
+    ]
+    # The deadline counts from the window's end.
+    (closing,) = coordinator.advance(17.0)
+    assert (closing.opened_s, closing.time_s, closing.assigned) == (7.0, 17.0, 4)
+
+
+def test_a_window_that_ends_with_too_few_takes_all_and_then_who_comes_first() -> None:  # rule 13
+    coordinator = make(WINDOWED)
+    check_in(coordinator, 3, at=0.0)
+    assert [row[1] for row in check_in(coordinator, 0, 1, 2, 4, 3, at=5.0)] == [
+        *["ASSIGNED"] * 3,
+        "ROUND_FULL",
+        "ASSIGNED",
+    ]
+
+
+def test_a_window_that_everybody_left_begins_anew() -> None:  # rule 13
+    coordinator = make(WINDOWED)
+    check_in(coordinator, 3, at=0.0)
+    coordinator.leave_many([3], [4.0])
+    assert check_in(coordinator, 2, at=9.0) == [(-1, "HELD", 14.0, 0, 0)]
+    # Nobody comes for the assignment that is reserved: the round ends all the same.
+    (closing,) = coordinator.advance(24.0)
+    assert (closing.opened_s, closing.time_s, closing.assigned, closing.succeeded) == (14.0, 24.0, 0, False)
+
+
+def test_a_full_population_admits_nobody_else() -> None:  # rule 14
+    coordinator = make(dataclasses.replace(SCHEDULED, population_cap=3))
+    assert [row[1:3] for row in check_in(coordinator, 0, 5, 2, 1, 5, at=0.0)] == [
+        ("ASSIGNED", None),
+        ("ASSIGNED", None),
+        ("ASSIGNED", None),
+        ("POPULATION_FULL", math.inf),
+        ("ASSIGNED", None),
+    ]
+    coordinator.advance(10.0)
+    # Before the opening time nobody is admitted or refused; a refused device begins no round.
+    assert [row[1] for row in check_in(coordinator, 3, 0, at=11.0)] == ["NOT_YET"] * 2
+    assert check_in(coordinator, 3, at=31.0) == [(-1, "POPULATION_FULL", math.inf, 1, 0)]
+    assert coordinator.next_deadline_s() == math.inf
+    assert [row[1] for row in check_in(coordinator, 4, 0, at=32.0)] == ["POPULATION_FULL", "ASSIGNED"]
+    assert coordinator.next_deadline_s() == 42.0
+
+
+def test_a_window_needs_a_selection() -> None:
+    with pytest.raises(ValueError, match="selection_window_s is 5.0, which needs a selection"):
+        Coordinator(WINDOWED, population=POPULATION)
+
+
 # --- wrong input changes nothing
 
 
@@ -444,6 +535,8 @@ def test_reports_are_answered_before_the_opening_time() -> None:  # rule 12
         (lambda c: c.check_in_many([0], [1.9]), r"never decrease \(now 2.0\), got 1.9 at index 0"),
         (lambda c: c.check_in_many([0, 1], [99.0, math.nan]), "must be finite .* got nan at index 1"),
         (lambda c: c.check_in_many([0, 1], [99.0, math.inf]), "must be finite .* got inf at index 1"),
+        (lambda c: c.leave_many([0, 6], [5.0, 5.0]), r"device must be 0\.\.5, got 6 at index 1"),
+        (lambda c: c.leave_many([0, 1], [99.0, 98.0]), "never decrease"),
         (lambda c: c.report_many([1, 2], [5, 0], [99.0, 99.0]), "num_examples must be 1 or more, got 0 at index 1"),
         (lambda c: c.report_many([1, 2], [5], [99.0, 99.0]), "num_examples must have the shape of now_s"),
         (lambda c: c.report_many([1], [5, 5], [99.0, 99.0]), "assignment_id must have the shape of now_s"),
@@ -508,7 +601,9 @@ def test_a_state_remembers_when_the_open_round_opens() -> None:
     assert check_in(restored, 0, at=12.0) == [(-1, "NOT_YET", 31.0, 1, 0)]
 
 
-@pytest.mark.parametrize("change", [{"deadline_s": 11.0}, {"interval_s": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"deadline_s": 11.0}, {"interval_s": 1.0}, {"selection_window_s": 1.0}, {"population_cap": 9}]
+)
 def test_a_state_belongs_to_its_plan(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="saved under another plan"):
         Coordinator.restore(dataclasses.replace(PLAN, **change), make().state())
@@ -543,7 +638,7 @@ ELEMENTS = st.builds(
 BATCHES = st.lists(
     st.builds(
         Batch,
-        kind=st.sampled_from(["check_in", "check_in", "report", "report", "advance"]),
+        kind=st.sampled_from(["check_in", "check_in", "check_in", "report", "report", "report", "advance", "leave"]),
         elements=st.lists(ELEMENTS, min_size=1, max_size=16),
         restart=st.sampled_from([False, False, True]),
     ),
@@ -559,6 +654,8 @@ PLANS = st.builds(
     deadline_s=st.sampled_from([10.0] * 6 + [0.7, 0.1, 1e-17]),
     # Shorter than, equal to and longer than the deadlines.
     interval_s=st.sampled_from([0.0] * 4 + [1e-17, 0.1, 0.3, 10.0, 13.0]),
+    selection_window_s=st.sampled_from([0.0] * 4 + [0.05, 0.1, 5.0, 12.0]),
+    population_cap=st.sampled_from([0] * 4 + [4, 5]),
 )
 
 
@@ -579,19 +676,23 @@ def play(oracle: PlainCoordinator, batches: list[Batch]) -> Iterator[Played]:
         played = Played(batch, [], [], [], ())
         for element in batch.elements:
             mark_s = oracle.opens_s() if oracle.open.opened_s is None else oracle.deadline_s()
+            mark_s = mark_s if oracle.open.window_ends_s is None else oracle.open.window_ends_s
             now_s = after_wait(element.wait, now_s=now_s, mark_s=mark_s)
             newest = len(oracle.assignments) - 1
-            number = element.pick % POPULATION if batch.kind == "check_in" else newest - element.pick
+            number = element.pick % POPULATION if batch.kind in ("check_in", "leave") else newest - element.pick
             played.numbers.append(number)
             played.times.append(now_s)
             if batch.kind == "check_in":
                 played.answers.append(oracle.check_in(number, now_s))
             elif batch.kind == "report":
                 played.answers.append(oracle.report(number, element.num_examples, now_s))
+            elif batch.kind == "leave":
+                oracle.leave(number, now_s)
             else:
                 oracle.advance(now_s)
                 played.answers.append(list(oracle.closings))
-        times = (oracle.opens_s(), oracle.deadline_s(), now_s)
+        window_ends_s = math.inf if oracle.open.window_ends_s is None else oracle.open.window_ends_s
+        times = (oracle.opens_s(), oracle.deadline_s(), window_ends_s, now_s)
         played.stand = (oracle.open.index, oracle.open.model_version, oracle.slots(), *times)
         yield played
 
@@ -609,16 +710,19 @@ def run(coordinator: Coordinator, played: Played, closings: list[dict[str, Any]]
     if played.batch.kind == "report":
         examples = [element.num_examples for element in played.batch.elements]
         return report_rows(coordinator.report_many(played.numbers, examples, played.times))
-    answers = []
+    answers: list[Any] = []
+    if played.batch.kind == "leave":
+        coordinator.leave_many(played.numbers, played.times)
+        return answers
     for now_s in played.times:
         closings += [closing_row(closing) for closing in coordinator.advance(now_s)]
         answers.append(list(closings))
     return answers
 
 
-def end_of(coordinator: Coordinator) -> float:
+def end_of(coordinator: Coordinator, plan: RoundPlan) -> float:
     """When the open round is closed for certain, if it has begun."""
-    deadline_s = coordinator.next_deadline_s()
+    deadline_s = min(coordinator.next_deadline_s(), coordinator.window_ends_s + plan.deadline_s)
     return coordinator.now_s if deadline_s == math.inf else max(coordinator.now_s, deadline_s)
 
 
@@ -629,6 +733,7 @@ def standing(coordinator: Coordinator) -> tuple[Any, ...]:
         coordinator.open_slots,
         coordinator.opens_s,
         coordinator.next_deadline_s(),
+        coordinator.window_ends_s,
         coordinator.now_s,
     )
 
@@ -636,7 +741,8 @@ def standing(coordinator: Coordinator) -> tuple[Any, ...]:
 @settings(deadline=None, max_examples=300)
 @given(plan=PLANS, batches=BATCHES)
 def test_any_order_and_any_batching_equals_the_plain_coordinator(plan: RoundPlan, batches: list[Batch]) -> None:
-    oracle, coordinator = PlainCoordinator(plan, model_version=3), make(plan, model_version=3)
+    oracle = PlainCoordinator(plan, model_version=3, selection=Highest())
+    coordinator = make(plan, model_version=3)
     closings: list[dict[str, Any]] = []
     for played in play(oracle, batches):
         if played.batch.restart:
@@ -644,7 +750,7 @@ def test_any_order_and_any_batching_equals_the_plain_coordinator(plan: RoundPlan
         assert run(coordinator, played, closings) == played.answers
         assert standing(coordinator) == played.stand
         assert 0 <= coordinator.open_slots <= plan.selected
-    end_s = end_of(coordinator)
+    end_s = end_of(coordinator, plan)
     oracle.advance(end_s)
     assert closings + [closing_row(closing) for closing in coordinator.advance(end_s)] == oracle.closings
     for closing in oracle.closings:
@@ -658,7 +764,7 @@ def test_nothing_is_counted_twice_and_nothing_is_lost(plan: RoundPlan, batches: 
     answers: dict[int, list[str]] = {}
     closings: list[dict[str, Any]] = []
     assigned = versions = 0
-    for played in play(PlainCoordinator(plan), batches):
+    for played in play(PlainCoordinator(plan, selection=Highest()), batches):
         rows = run(coordinator, played, closings)
         if played.batch.kind == "check_in":
             assigned += sum(row[1] == "ASSIGNED" for row in rows)
@@ -671,7 +777,7 @@ def test_nothing_is_counted_twice_and_nothing_is_lost(plan: RoundPlan, batches: 
                 answers.setdefault(number, []).extend([code] * (code != "UNKNOWN"))
                 event(f"report {code}")
     # Close the last round, then ask once more for every assignment there ever was.
-    end_s = end_of(coordinator)
+    end_s = end_of(coordinator, plan)
     closings += [closing_row(closing) for closing in coordinator.advance(end_s)]
     final = [row[0] for row in report(coordinator, *range(assigned), at=end_s)]
 
