@@ -29,7 +29,7 @@ from pocketfleet.device_sim.population import Look, Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.draws import draw_key, walk, walk_length
-from pocketfleet.training.round import BufferedPlan, CheckInCode, ReportCode
+from pocketfleet.training.round import BufferedPlan, CheckInCode, Float64s, Int64s, ReportCode
 
 __all__ = ["BufferedRounds"]
 
@@ -74,6 +74,10 @@ class BufferedRounds:
     def model_version(self) -> int:
         """The newest version that was published."""
         return self._coordinator.model_version
+
+    def learnt(self, closed: ClosedRound, device: Int64s, loss: Float64s) -> None:
+        """A buffer takes whoever comes: nothing is learnt for a choice."""
+        del closed, device, loss
 
     def versions_in_use(self) -> set[int]:
         """Of attempts under way, and of those that lie in the open buffer."""

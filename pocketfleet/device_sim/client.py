@@ -41,6 +41,7 @@ class Assignment:
 class ClientResult:
     """What training on one device gave.
 
+    ``train_loss`` is the mean of the steps' losses, ``train_loss_rms`` the root of the mean of their squares.
     ``personalised`` is the locally trained model (trainable weights and buffers); ``metrics_before`` and
     ``metrics_after`` are means over the device's ``num_held_out`` held-out examples, empty where it has none.
     """
@@ -48,6 +49,7 @@ class ClientResult:
     device: int
     update: Update
     train_loss: float
+    train_loss_rms: float
     device_state: Tensors
     personalised: Tensors
     metrics_before: dict[str, float]
@@ -95,7 +97,7 @@ class Client:
         terms = self.algorithm.client_start(weights, server_state, assignment.device_state)
         hyper = hyper_tensors(self.settings, {**self.hyper, **terms.hyper})
         start = TrainState.start(weights, self.settings, correction=terms.correction)
-        end, train_loss = self._steps(assignment, start, hyper)
+        end, losses = self._steps(assignment, start, hyper)
         update, device_state = self.algorithm.client_update(
             update_of(weights, end),
             steps=assignment.steps,
@@ -107,7 +109,8 @@ class Client:
         return ClientResult(
             device=assignment.device,
             update=update,
-            train_loss=train_loss,
+            train_loss=float(losses.mean()),
+            train_loss_rms=float(losses.square().mean().sqrt()),
             device_state=device_state,
             personalised=end.trainable | end.buffers,
             metrics_before=mean_evaluation(self.session, weights, held_out, batch_size=self.batch_size),
@@ -115,7 +118,7 @@ class Client:
             num_held_out=len(held_out),
         )
 
-    def _steps(self, assignment: Assignment, state: TrainState, hyper: Tensors) -> tuple[TrainState, float]:
+    def _steps(self, assignment: Assignment, state: TrainState, hyper: Tensors) -> tuple[TrainState, torch.Tensor]:
         examples = self.data.training(assignment.device, assignment.present)
         losses = []
         batches = batch_indices(
@@ -137,4 +140,4 @@ class Client:
                     f"{assignment.device}: {exc}{hint if len(batch) == 1 else ''}"
                 ) from exc
             losses.append(loss)
-        return state, float(torch.stack(losses).to(torch.float64).mean())
+        return state, torch.stack(losses).to(torch.float64)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.round import Float64s, Int64s
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
@@ -29,10 +30,15 @@ _EVALUATION_BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
-    """What a round taught: the mean loss while training, by examples, and how many updates were not finite."""
+    """What a round taught: the mean loss while training, by examples, and how many updates were not finite.
+
+    ``loss`` ``[k]`` is the root mean square of the steps' losses of each ``device`` ``[k]`` whose update was finite.
+    """
 
     train_loss: float
     non_finite: int
+    device: Int64s = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    loss: Float64s = field(default_factory=lambda: np.empty(0))
 
 
 class GlobalModel:
@@ -83,6 +89,7 @@ class GlobalModel:
                 keep may have moved on, which a checkpoint undoes.
         """
         aggregator, losses = MeanAggregator(), 0.0
+        loss_of: dict[int, float] = {}
         total, non_finite = 0, 0
         results = self._train(accepted)
         for flight, num_examples, result in zip(accepted, accepted["num_examples"].tolist(), results, strict=True):
@@ -94,6 +101,7 @@ class GlobalModel:
             )
             aggregator.add(_scaled(result.update, discount), device=result.device, weight=num_examples)
             losses += result.train_loss * num_examples
+            loss_of[result.device] = result.train_loss_rms
             total += num_examples
             self._remember(result, flight, round_index=round_index, ledger=ledger)
         if total == 0:
@@ -104,7 +112,12 @@ class GlobalModel:
         self.weights, self.server_state = weights, server_state
         self.version += 1
         self._versions[self.version] = (weights, server_state)
-        return Learning(train_loss=losses / total, non_finite=non_finite)
+        return Learning(
+            train_loss=losses / total,
+            non_finite=non_finite,
+            device=np.array(list(loss_of), dtype=np.int64),
+            loss=np.array(list(loss_of.values())),
+        )
 
     def _train(self, accepted: Flights) -> Iterator[ClientResult]:
         """Results in the order of the devices, each from the version that its device downloaded."""

@@ -10,8 +10,12 @@ closes. So stories are worked out for many devices at once, and those that begin
    when its conditions change, when it is free again, and at the latest after ``LOOK_EVERY_S``.
 3. One that may train checks in. While slots are free it gets an assignment and starts, afterwards it is turned away.
    Those that come again later than the last slot was taken are not counted.
+   With a selection window, whoever checks in waits until its end and looks again then: of those that still may train,
+   the chosen start and the others are turned away; those that may not are gone, and come again by rule 2. Slots that
+   are left go to those who come first. Where all are gone, the next to check in begins a new window.
 4. One that drops out backs off, looks again and, if it may train, takes the slot that is still its own.
 5. The round closes with the cohort's last report or at its deadline, whichever comes first; nobody comes from then on.
+6. One that checks in and is not admitted to a full population never comes again.
 """
 
 from collections.abc import Iterator
@@ -23,8 +27,10 @@ import numpy.typing as npt
 from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.population import Look, Population
+from pocketfleet.training.admission import Admission
 from pocketfleet.training.draws import draw_key, walk, walk_length
 from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.selection import Selection, chosen_of
 
 __all__ = ["LOOK_EVERY_S", "OpenRound", "Played"]
 
@@ -48,6 +54,10 @@ class Played:
         turned_away: devices that may train but found no free slot, ``[n]``, and when they came; rising.
         closes_s: when the round closes; infinite if not before the horizon.
         looks: how many looks there were.
+        held: those that checked in during a selection window, in order of time.
+        left: those of them that were gone at its end.
+        candidates: those that were there at the end of the window that chose.
+        refused: those that were not admitted, in order of time.
     """
 
     flights: Flights
@@ -55,6 +65,10 @@ class Played:
     turned_away_s: Floats
     closes_s: float
     looks: int
+    held: Look
+    left: Look
+    candidates: int
+    refused: Look
 
 
 class OpenRound:
@@ -67,6 +81,8 @@ class OpenRound:
         model_version: what its devices train from.
         opens_s: when it takes check-ins.
         horizon_s: nothing at or after it is of interest.
+        selection: chooses at a window's end; needed where the plan has a window.
+        admission: who is admitted so far; a copy is taken. Everybody where it is left out.
     """
 
     def __init__(
@@ -78,6 +94,8 @@ class OpenRound:
         model_version: int,
         opens_s: float,
         horizon_s: float,
+        selection: Selection | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._population = population
         self._plan = plan
@@ -95,6 +113,14 @@ class OpenRound:
         self._looks = [nobody]
         self._noted = 0  # looks that were written down before the end
         self._turned_away = [nobody]
+        self._share = _FIRST_GUESS
+        self._selection = selection
+        self._admission = (admission or Admission(cap=0, population=0)).copy()
+        self._choosing = plan.selection_window_s > 0.0
+        self._window_ends_s = np.inf
+        self._in_window = [nobody]  # who waits now
+        self._held, self._left, self._refused = [nobody], [nobody], [nobody]
+        self._candidates = 0
 
     def play(self) -> Played:
         """Let everybody come; see the module's rules."""
@@ -117,24 +143,27 @@ class OpenRound:
         """Devices and when each comes for the first time, stretch by stretch, until the round is over."""
         count, pace_s = len(self._population.fleet), self._plan.pace_s
         key, places = draw_key(self._population.seed, "check_in", self._round_index), walk_length(count)
-        start, share = 0, _FIRST_GUESS
+        start = 0
         while start < places and self._opens_s + pace_s * start / places < self._end_s():
-            wanted = int(1.2 * self._slots / share) * places // count
+            wanted = int(1.2 * self._slots / self._share) * places // count
             stop = places if pace_s == 0.0 else start + min(max(wanted, _FEWEST_PLACES), _MOST_PLACES)
             place, device = walk(key, count, start, min(stop, places))
             at_s = self._opens_s + pace_s * place / places
             early = at_s < self._end_s()
             yield device[early], at_s[early]
-            found = self._looks[-1].eligible
-            share = max(float(found.mean()) if len(found) else share, 0.01)
             start = stop
 
     def _come(self, device: Int64s, at_s: Floats) -> None:
         """Devices come for the first time; ``[n]``, in order of time."""
+        if self._plan.population_cap:
+            comes = ~self._population.ledger.column["refused"][device]
+            device, at_s = device[comes], at_s[comes]
         free_s = self._population.ledger.column["free_s"][device]
         busy = free_s > at_s
         look = self._look(device[~busy], at_s[~busy])
-        eligible = look.rows(look.eligible)
+        if len(look.device):
+            self._share = max(float(look.eligible.mean()), 0.01)
+        eligible = self._admit(self._hold(look.rows(look.eligible)))
         started = self._start(eligible, slots=self._slots)
         self._slots -= started
         self._turned_away.append(eligible.rows(np.arange(started, len(eligible.device))))
@@ -143,6 +172,54 @@ class OpenRound:
             again_s = np.concatenate([self._again_s(unable.device, unable.at_s), self._freed_s(free_s, at_s)[busy]])
             self._waiting = np.concatenate([self._waiting, unable.device, device[busy]])
             self._waiting_until_s = np.concatenate([self._waiting_until_s, again_s])
+
+    def _admit(self, look: Look, *, at_most: int | None = None) -> Look:
+        """Rule 6, in order of time: who checks in and is admitted; with ``at_most``, no others come after so many."""
+        allowed = self._admission.allowed(look.device)
+        if allowed is None:
+            return look
+        if at_most is not None:
+            come = (allowed.cumsum() - allowed) < at_most
+            look, allowed = look.rows(come), allowed[come]
+        self._refused.append(look.rows(~allowed))
+        self._admission.admit(look.device[allowed])
+        return look.rows(allowed)
+
+    def _hold(self, eligible: Look) -> Look:
+        """Rule 3: who checks in while the window is open waits; returns those that come after its end."""
+        while self._choosing and len(eligible.device):
+            if self._window_ends_s == np.inf:
+                allowed = self._admission.allowed(eligible.device)
+                first = 0 if allowed is None else int(allowed.argmax())
+                if allowed is not None and not allowed[first]:
+                    break
+                self._window_ends_s = float(eligible.at_s[first]) + self._plan.selection_window_s
+            # At least the one that began it, however short the window.
+            early = (eligible.at_s < self._window_ends_s) | (np.arange(len(eligible.device)) == 0)
+            self._in_window.append(self._admit(eligible.rows(early)))
+            eligible = eligible.rows(~early)
+            if len(eligible.device):
+                self._choose()
+        return eligible
+
+    def _choose(self) -> None:
+        """Rule 3 at the window's end: the chosen start."""
+        held, ends_s = _joined(self._in_window), self._window_ends_s
+        self._held.append(held)
+        self._in_window, self._window_ends_s = [held.rows(held.device[:0])], np.inf
+        device = np.sort(held.device)
+        look = self._look(device, np.full(len(device), ends_s))
+        there, gone = look.rows(look.eligible), look.rows(~look.eligible)
+        self._left.append(gone)
+        self._waiting = np.concatenate([self._waiting, gone.device])
+        self._waiting_until_s = np.concatenate([self._waiting_until_s, self._again_s(gone.device, gone.at_s)])
+        if len(there.device) == 0 or self._selection is None:
+            return
+        self._choosing, self._candidates = False, len(there.device)
+        chosen = chosen_of(self._selection, there.device, count=self._slots, round_index=self._round_index)
+        starts = np.isin(there.device, chosen)
+        self._slots -= self._start(there.rows(starts), slots=self._slots)
+        self._turned_away.append(there.rows(~starts))
 
     def _look(self, device: Int64s, at_s: Floats) -> Look:
         look = self._population.look(device, at_s)
@@ -181,15 +258,19 @@ class OpenRound:
 
     def _fill(self) -> None:
         """While slots are free, those who could not start yet come again."""
-        while self._slots > 0 and len(self._waiting):
-            first_s = float(self._waiting_until_s.min())
+        while self._slots > 0 and (len(self._waiting) or self._window_ends_s < np.inf):
+            first_s = float(self._waiting_until_s.min(initial=np.inf))
+            if self._window_ends_s <= first_s and self._window_ends_s < self._end_s():
+                self._choose()
+                continue
             if first_s >= self._end_s():
                 return
             if self._deadline_s == np.inf:
                 self._note_looks()
             before = len(self._looks)
-            until_s = min(first_s + LOOK_EVERY_S, self._end_s())
+            until_s = min(first_s + LOOK_EVERY_S, self._end_s(), self._window_ends_s)
             eligible, self._waiting, self._waiting_until_s = self._wait(self._waiting, self._waiting_until_s, until_s)
+            eligible = self._admit(self._hold(eligible), at_most=self._slots)
             self._slots -= self._start(eligible, slots=self._slots)
             if self._slots == 0:
                 filled_s = float(self._flights[-1]["start_s"][-1])
@@ -243,12 +324,19 @@ class OpenRound:
         looks, turned_away = _joined(self._looks), _joined(self._turned_away)
         looks, turned_away = looks.rows(looks.at_s < end_s), turned_away.rows(turned_away.at_s < end_s)
         self._population.remember(looks)
+        refused = _joined(self._refused)
+        refused = refused.rows(refused.at_s < end_s)
+        self._population.ledger.column["refused"][refused.device] = True
         return Played(
             flights=flights[np.argsort(flights["start_s"], kind="stable")],
             turned_away=turned_away.device,
             turned_away_s=turned_away.at_s,
             closes_s=closes_s if closes_s <= self._horizon_s else np.inf,
             looks=self._noted + len(looks.device),
+            held=_joined(self._held + self._in_window),
+            left=_joined(self._left),
+            candidates=self._candidates,
+            refused=refused,
         )
 
 

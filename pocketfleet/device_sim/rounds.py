@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from pocketfleet.device_sim.flight import Flights
-from pocketfleet.training.round import RoundClosed
+from pocketfleet.training.round import Float64s, Int64s, RoundClosed
 
 __all__ = ["ClosedRound", "Rounds", "of_prefix"]
 
@@ -20,13 +20,19 @@ class ClosedRound:
         closing: the coordinator's word on it.
         accepted: attempts whose reports it accepted, in rising order of device.
         looks: how often devices looked whether they may train.
-        turned_away: check-ins that found no free slot.
+        turned_away: check-ins that found no free slot, or were not chosen.
+        held: check-ins that waited for a selection window's end.
+        candidates: devices that were there to be chosen from.
+        refused: check-ins that were not admitted to a full population.
     """
 
     closing: RoundClosed
     accepted: Flights
     looks: int
     turned_away: int
+    held: int = 0
+    candidates: int = 0
+    refused: int = 0
 
 
 class Rounds(Protocol):
@@ -41,6 +47,10 @@ class Rounds(Protocol):
 
     def play(self, now_s: float, *, horizon_s: float) -> tuple[float, ClosedRound | None]:
         """Go on from ``now_s`` until a round closes: when it did, and it; at the horizon, that and nothing."""
+        ...
+
+    def learnt(self, closed: ClosedRound, device: Int64s, loss: Float64s) -> None:
+        """Of the round that closed last: the losses ``[k]`` that devices ``[k]`` reported, finite ones."""
         ...
 
     def versions_in_use(self) -> set[int]:

@@ -158,6 +158,9 @@ class Simulator:
             "accepted": len(accepted),
             "withdrawn": closing.withdrawn,
             "turned_away": closed.turned_away,
+            "held": closed.held,
+            "candidates": closed.candidates,
+            "refused": closed.refused,
             "num_examples": int(closing.num_examples.sum()) if closing.succeeded else 0,
             "steps": int(accepted["steps"].sum()) if closing.succeeded else 0,
             "staleness_mean": float(staleness.mean()) if len(accepted) else np.nan,
@@ -165,6 +168,7 @@ class Simulator:
             "train_loss": np.nan,
             "non_finite": 0,
         }
+        learning = Learning(train_loss=np.nan, non_finite=0)
         if closing.succeeded:
             learning = self._model.learn(accepted, round_index=closing.round, ledger=self._population.ledger)
             self._model.keep(self._rounds.versions_in_use())
@@ -172,6 +176,7 @@ class Simulator:
             version = self._rounds.model_version
             if version % self._schedule.evaluate_every == 0 or version == self._schedule.count:
                 row |= self._model.evaluate(round_index=closing.round)
+        self._rounds.learnt(closed, learning.device, learning.loss)
         self._rows.append(row)
         self._observer(row)
         if len(self._rows) >= self._schedule.checkpoint_every:

@@ -3,9 +3,10 @@
 The walk of a round:
 
 1. ``OpenRound`` plays it: devices come, those that may train start attempts, whose ends are settled at once.
-2. ``_check_in``: those that came check in with the ``Coordinator``, which assigns or turns away.
+2. ``check_ins.check_in``: those that came check in with the ``Coordinator``, which assigns, holds or turns away.
 3. ``_finish``: attempts that end by the time the round closes report (accepted or rejected) or have dropped out;
    the others go on, and will be late.
+4. ``learnt``: the selection is told what the server saw of the round.
 
 Events are ordered by (time, order of logging). At one time, attempts end first, then a deadline closes, then devices
 come.
@@ -18,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.check_ins import check_in
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.flight import Flights, no_flights
-from pocketfleet.device_sim.open_round import OpenRound, Played
+from pocketfleet.device_sim.open_round import OpenRound
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
 from pocketfleet.training.coordinator import Coordinator
-from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
+from pocketfleet.training.round import Float64s, Int64s, ReportCode, RoundPlan
+from pocketfleet.training.selection import Feedback, Selection, Uniform
 
 __all__ = ["SynchronousRounds"]
 
@@ -32,12 +35,18 @@ __all__ = ["SynchronousRounds"]
 class SynchronousRounds:
     """Rounds that close with the cohort's last report or at their deadline."""
 
-    def __init__(self, plan: RoundPlan, population: Population, log: EventLog) -> None:
+    def __init__(
+        self, plan: RoundPlan, population: Population, log: EventLog, *, selection: Selection | None = None
+    ) -> None:
+        """Take the parts; without a selection the choice is uniform."""
+        devices = len(population.fleet)
+        self._selection = selection or Uniform(seed=population.seed, population=devices)
+        self._assigned = no_flights()  # of the round that closed last
         self.under_way = no_flights()
         self._plan = plan
         self._population = population
         self._log = log
-        self._coordinator = Coordinator(plan, population=len(population.fleet))
+        self._coordinator = Coordinator(plan, population=devices, selection=self._selection)
 
     @property
     def model_version(self) -> int:
@@ -57,10 +66,12 @@ class SynchronousRounds:
             model_version=self._coordinator.model_version,
             opens_s=max(now_s, self._coordinator.opens_s),
             horizon_s=horizon_s,
+            selection=self._selection,
+            admission=self._coordinator.admission,
         ).play()
         # A horizon that was moved before a resumed run does not set the clock back.
         end_s = max(now_s, min(played.closes_s, horizon_s))
-        flights = self._check_in(played)
+        flights = self._assigned = check_in(self._coordinator, played)
         self.under_way = np.concatenate([self.under_way, flights])
         accepted = self._finish(end_s)
         # After the ends: a device may start again at the very time at which its late report came.
@@ -70,22 +81,36 @@ class SynchronousRounds:
             return end_s, None
         accepted = accepted[np.argsort(accepted["device"], kind="stable")]
         closed = ClosedRound(
-            closing=closings[0], accepted=accepted, looks=played.looks, turned_away=len(played.turned_away)
+            closing=closings[0],
+            accepted=accepted,
+            looks=played.looks,
+            turned_away=len(played.turned_away),
+            held=len(played.held.device),
+            candidates=played.candidates,
+            refused=len(played.refused.device),
         )
         return end_s, closed
 
-    def _check_in(self, played: Played) -> Flights:
-        """Bring those that came to the coordinator; the flights with their assignments."""
-        flights = played.flights
-        device = np.concatenate([flights["device"], played.turned_away])
-        at_s = np.concatenate([flights["start_s"], played.turned_away_s])
-        order = np.argsort(at_s, kind="stable")
-        answer = self._coordinator.check_in_many(device[order], at_s[order])
-        starts = order < len(flights)
-        if not np.array_equal(answer.code == CheckInCode.ASSIGNED, starts):
-            raise AssertionError(f"round {self._coordinator.round}: others were assigned than started")
-        flights["assignment_id"][order[starts]] = answer.assignment_id[starts]
-        return flights
+    def learnt(self, closed: ClosedRound, device: Int64s, loss: Float64s) -> None:
+        """Tell the selection of a round that closed and of the losses ``[k]`` that its devices ``[k]`` reported."""
+        if self._plan.selection_window_s == 0.0:
+            return
+        # A device that dropped out and came back counts from its last assignment.
+        last = self._assigned[::-1]
+        last = last[np.unique(last["device"], return_index=True)[1]]
+        reported = np.isin(last["device"], closed.accepted["device"])
+        losses = np.full(len(last), np.nan)
+        losses[np.searchsorted(last["device"], device)] = loss
+        end_s = np.where(reported, last["end_s"], closed.closing.time_s)
+        self._selection.learn(
+            Feedback(
+                round=closed.closing.round,
+                device=last["device"].copy(),
+                num_examples=np.where(reported, last["num_examples"], 0),
+                loss=losses,
+                duration_s=end_s - last["start_s"],
+            )
+        )
 
     def _finish(self, end_s: float) -> Flights:
         """Attempts that end by ``end_s`` report or have dropped out; returns those whose reports were accepted."""
@@ -106,9 +131,13 @@ class SynchronousRounds:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays for a checkpoint."""
         coordinator = {f"coordinator.{name}": column for name, column in self._coordinator.state().items()}
-        return {"under_way": self.under_way, **coordinator}
+        selection = {f"selection.{name}": column for name, column in self._selection.state().items()}
+        return {"under_way": self.under_way, **coordinator, **selection}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from what ``state`` returned."""
         self.under_way = state["under_way"]
-        self._coordinator = Coordinator.restore(self._plan, of_prefix("coordinator.", state))
+        self._selection.restore(of_prefix("selection.", state))
+        self._coordinator = Coordinator.restore(
+            self._plan, of_prefix("coordinator.", state), selection=self._selection
+        )

@@ -43,6 +43,8 @@ PLANS = st.builds(
     deadline_s=st.sampled_from([30.0, 600.0]),
     interval_s=st.sampled_from([0.0, 1800.0]),
     pace_s=st.sampled_from([0.0, 900.0]),
+    selection_window_s=st.sampled_from([0.0, 60.0, 1000.0]),
+    population_cap=st.sampled_from([0, 10, 40]),
 )
 BUFFERED_PLANS = st.builds(
     BufferedPlan,

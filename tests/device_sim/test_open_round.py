@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from plain_round import PlainRound
 
@@ -12,7 +12,9 @@ from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.open_round import OpenRound, Played
 from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.training.admission import Admission
 from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.selection import Uniform
 
 DEVICES = 60
 # Without battery limits and links that fail often, so that devices drop out and come back.
@@ -43,8 +45,25 @@ def population(*, fleet: Fleet = FLEET, seed: int, step_s: float = 5.0, steps: i
     )
 
 
-def play(made: Population, plan: RoundPlan, *, index: int = 0, opens_s: float, horizon_s: float = 1e6) -> Played:
-    return OpenRound(made, plan, round_index=index, model_version=0, opens_s=opens_s, horizon_s=horizon_s).play()
+def play(
+    made: Population,
+    plan: RoundPlan,
+    *,
+    index: int = 0,
+    opens_s: float,
+    horizon_s: float = 1e6,
+    admission: Admission | None = None,
+) -> Played:
+    return OpenRound(
+        made,
+        plan,
+        round_index=index,
+        model_version=0,
+        opens_s=opens_s,
+        horizon_s=horizon_s,
+        selection=Uniform(seed=3, population=len(made.fleet)),
+        admission=admission,
+    ).play()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,6 +75,8 @@ def play(made: Population, plan: RoundPlan, *, index: int = 0, opens_s: float, h
     pace_s=st.sampled_from([0.0, 300.0, 2000.0]),
     opens_s=st.floats(0.0, 2 * 86400.0),
     horizon_s=st.sampled_from([10.0, 2000.0, 20_000.0]),
+    window_s=st.sampled_from([0.0, 0.0, 7.0, 170.0, 1700.0]),
+    cap=st.sampled_from([0, 0, 12, 25]),
 )
 def test_rounds_are_those_played_one_event_at_a_time(
     seed: int,
@@ -65,20 +86,40 @@ def test_rounds_are_those_played_one_event_at_a_time(
     pace_s: float,
     opens_s: float,
     horizon_s: float,
+    window_s: float,
+    cap: int,
 ) -> None:
-    plan = RoundPlan(cohort=cohort, over_selection=over_selection, deadline_s=deadline_s, pace_s=pace_s)
+    plan = RoundPlan(
+        cohort=cohort,
+        over_selection=over_selection,
+        deadline_s=deadline_s,
+        pace_s=pace_s,
+        selection_window_s=window_s,
+        population_cap=cap,
+    )
+    admitted: set[int] = set()
     fast, slow = population(seed=seed), population(seed=seed)
     end_s = opens_s + horizon_s
     # Two rounds: into the second some devices come that are still busy or backing off from the first.
     for index in range(2):
-        played = play(fast, plan, index=index, opens_s=opens_s, horizon_s=end_s)
-        plain = PlainRound(slow, plan, round_index=index, opens_s=opens_s, horizon_s=end_s)
+        admission = Admission(cap=cap, population=DEVICES)
+        admission.admit(np.array(sorted(admitted), dtype=np.int64))
+        played = play(fast, plan, index=index, opens_s=opens_s, horizon_s=end_s, admission=admission)
+        selection = Uniform(seed=3, population=DEVICES)
+        plain = PlainRound(
+            slow, plan, round_index=index, opens_s=opens_s, horizon_s=end_s, selection=selection, admitted=admitted
+        )
         closes_s = plain.play()
         assert played.closes_s == closes_s
         assert list(zip(played.flights["device"], played.flights["start_s"], strict=True)) == plain.started
         assert list(zip(played.turned_away, played.turned_away_s, strict=True)) == plain.turned_away
         assert played.looks == plain.looks
-        for name in ("free_s", "failures", "has_bundle", "assigned"):
+        for name in ("held", "left", "refused"):
+            rows = getattr(played, name)
+            assert list(zip(rows.device, rows.at_s, strict=True)) == getattr(plain, name), name
+        assert (played.candidates > 0) == (window_s > 0.0 and len(plain.started) > 0)
+        event(f"{'window' * (window_s > 0.0)} {'cap' * (cap > 0)} left {len(plain.left) > 0}")
+        for name in ("refused", "free_s", "failures", "has_bundle", "assigned"):
             np.testing.assert_array_equal(fast.ledger.column[name], slow.ledger.column[name], err_msg=name)
         if closes_s == np.inf:
             return
