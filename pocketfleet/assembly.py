@@ -34,6 +34,8 @@ from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import BufferedPlan, RoundPlan
+from pocketfleet.training.selection import Selection
+from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
 from pocketfleet.training.step_settings import chosen_terms
 from pocketfleet.training.task import (
@@ -79,6 +81,7 @@ class Parts:
     profile: Profile
     given_bundle: Bundle | None
     headline: str
+    selection: Selection
 
     @classmethod
     def of(cls, experiment: Experiment, bundle_path: Path | None) -> "Parts":
@@ -122,6 +125,14 @@ class Parts:
             profile=load_profile(experiment.fleet.profile),
             given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
             headline=_headline(task, model, sample),
+            selection=load_selection(
+                experiment.rounds.selection,
+                experiment.rounds.selection_options,
+                seed=experiment.seed,
+                population=experiment.fleet.devices,
+                window_s=experiment.rounds.selection_window_s,
+                trains=not experiment.engine.timing_only,
+            ),
         )
 
 
@@ -311,6 +322,8 @@ def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
         deadline_s=rounds.deadline_s,
         interval_s=rounds.interval_s,
         pace_s=rounds.pace_s,
+        selection_window_s=rounds.selection_window_s,
+        population_cap=rounds.population_cap,
     )
     if rounds.policy == "synchronous":
         return plan
@@ -322,11 +335,11 @@ def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
     )
 
 
-def make_rounds(experiment: Experiment, population: Population, log: EventLog) -> Rounds:
+def make_rounds(experiment: Experiment, population: Population, log: EventLog, selection: Selection) -> Rounds:
     """The rounds of the experiment's policy."""
     plan = round_plan(experiment)
     if isinstance(plan, RoundPlan):
-        return SynchronousRounds(plan, population, log)
+        return SynchronousRounds(plan, population, log, selection=selection)
     return BufferedRounds(plan, population, log)
 
 

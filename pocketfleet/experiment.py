@@ -187,13 +187,29 @@ class RoundsSection(_Section):
     deadline_s: Positive = 600.0
     interval_s: NotNegative = 0.0  # from one round's first assignment to the next one's, at least
     pace_s: NotNegative = 0.0  # a round's devices come spread over so long; 0: all when it opens
+    selection_window_s: NotNegative = 0.0  # a round's phones wait so long to be chosen from; 0: first come
+    selection: str = "uniform"  # uniform | oort | "my_module:make_selection"
+    selection_options: dict[str, Any] = {}  # keyword arguments of the selection, such as Oort's penalty
+    population_cap: int = Field(default=0, ge=0)  # distinct phones ever admitted; 0: all
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
 
     @model_validator(mode="after")
+    def _cap(self) -> Self:
+        if 0 < self.population_cap < self.cohort:
+            raise ValueError(
+                f"rounds.population_cap must be 0 (none), or the cohort ({self.cohort}) or more, got "
+                f"{self.population_cap}: no round could fill"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _of_the_policy(self) -> Self:
         of_policy = {
-            "synchronous": ("interval_s", "pace_s"),
+            "synchronous": (
+                *("interval_s", "pace_s"),
+                *("selection_window_s", "selection", "selection_options", "population_cap"),
+            ),
             "buffered": ("concurrency", "max_staleness", "staleness_exponent"),
         }
         other = "buffered" if self.policy == "synchronous" else "synchronous"

@@ -166,7 +166,7 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
         with contextlib.ExitStack() as stack:
             model = _learner(experiment, parts, bundle, DeviceStore(directory.path / "device_store"), stack)
             simulator = Simulator(
-                rounds=make_rounds(experiment, population, log),
+                rounds=make_rounds(experiment, population, log, parts.selection),
                 schedule=schedule(experiment),
                 population=population,
                 model=model,

@@ -34,7 +34,6 @@ from pocketfleet.training.round import BufferedPlan, CheckInCode, Float64s, Int6
 __all__ = ["BufferedRounds"]
 
 Floats = npt.NDArray[np.float64]
-Int64s = npt.NDArray[np.int64]
 
 # How many devices there must be beside those at work for each slot that is filled together with others: so that no two
 # slots want one device.

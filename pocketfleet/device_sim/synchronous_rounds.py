@@ -138,6 +138,4 @@ class SynchronousRounds:
         """Continue from what ``state`` returned."""
         self.under_way = state["under_way"]
         self._selection.restore(of_prefix("selection.", state))
-        self._coordinator = Coordinator.restore(
-            self._plan, of_prefix("coordinator.", state), selection=self._selection
-        )
+        self._coordinator = Coordinator.restore(self._plan, of_prefix("coordinator.", state), selection=self._selection)

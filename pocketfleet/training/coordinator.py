@@ -1,7 +1,8 @@
 """Rounds as a state machine: who gets an assignment, whose report counts, when a round closes.
 
 It has no IO, clock, log, random draw or tensor: the driver brings devices, assignments and times, and
-gets columns of answers; who is chosen at a window's end says the ``Selection`` that it was given. Rules of the synchronous round:
+gets columns of answers; who is chosen at a window's end says the ``Selection`` that it was given. Rules of the
+synchronous round:
 
 1. One round is open at all times. It has an index (0, 1, ..., one more at every closing) and the model
    version it trains from (one more only after a closing that succeeded).

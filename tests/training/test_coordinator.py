@@ -3,7 +3,7 @@ import io
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from plain_coordinator import PlainCoordinator
 
 from pocketfleet.training.coordinator import Coordinator
-from pocketfleet.training.round import CheckInCode, CheckIns, ReportCode, Reports, RoundClosed, RoundPlan
+from pocketfleet.training.round import CheckInCode, CheckIns, Int64s, ReportCode, Reports, RoundClosed, RoundPlan
+from pocketfleet.training.selection import Feedback
 
 POPULATION = 6
 # 3 reports wanted of 4 devices, 2 make a model at the deadline, 10 seconds after the first assignment.
@@ -31,15 +32,16 @@ class Highest:
 
     needs_losses = False
 
-    def choose(self, candidates: Any, *, count: int, round_index: int) -> Any:
+    def choose(self, candidates: Int64s, *, count: int, round_index: int) -> Int64s:
+        del round_index
         return candidates[-count:]
 
-    def learn(self, feedback: Any) -> None: ...
+    def learn(self, feedback: Feedback) -> None: ...
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def restore(self, state: Any) -> None: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def make(plan: RoundPlan = PLAN, *, population: int = POPULATION, model_version: int = 0) -> Coordinator:
@@ -516,7 +518,7 @@ def test_a_full_population_admits_nobody_else() -> None:  # rule 14
 
 
 def test_a_window_needs_a_selection() -> None:
-    with pytest.raises(ValueError, match="selection_window_s is 5.0, which needs a selection"):
+    with pytest.raises(ValueError, match=r"selection_window_s is 5\.0, which needs a selection"):
         Coordinator(WINDOWED, population=POPULATION)
 
 
