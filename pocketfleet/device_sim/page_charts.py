@@ -162,7 +162,7 @@ def lanes(name: str, table: pd.DataFrame, stages: Sequence[str], *, x_label: str
     start = _LANE_LEFT if named else 30.0
     # Room for the last bar's outline.
     across = Axis(low=0.0, high=max(rows["end_s"].max(), 1e-9) * 1.02, start=start, end=RIGHT, label=x_label)
-    upwards = Axis(low=0, high=1, start=bottom, end=TOP, label="" if named else "devices, first assigned on top")
+    upwards = Axis(low=0, high=1, start=bottom, end=TOP, label="" if named else "phones")
     drawn = []
     bars_of: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
     for row in bars_of:

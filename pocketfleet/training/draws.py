@@ -34,11 +34,13 @@ _WORD = (1 << 64) - 1
 
 def mix(value: npt.ArrayLike) -> UInt64s:
     """Scramble 64-bit numbers, one to one; any shape, the same shape back."""
-    z = np.atleast_1d(np.asarray(value, dtype=np.uint64))
+    given = np.asarray(value, dtype=np.uint64)
+    # A scalar's overflow would warn.
+    z = given if given.ndim else given.reshape(1)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: UInt64s = z ^ (z >> np.uint64(31))
-    return mixed.reshape(np.shape(value))
+    return mixed if given.ndim else mixed.reshape(())
 
 
 @functools.cache
@@ -47,6 +49,13 @@ def _purpose_number(purpose: str) -> int:
     for byte in purpose.encode():
         number = ((number ^ byte) * _FNV_PRIME) & _WORD
     return number
+
+
+@functools.cache
+def _first_key(seed: int, purpose: str) -> UInt64s:
+    key = mix(np.uint64((seed + _purpose_number(purpose)) & _WORD))
+    key.flags.writeable = False
+    return key
 
 
 def draw_key(seed: int, purpose: str, *indices: npt.ArrayLike) -> UInt64s:
@@ -61,19 +70,26 @@ def draw_key(seed: int, purpose: str, *indices: npt.ArrayLike) -> UInt64s:
     Returns:
         ``uint64`` keys in the broadcast shape of ``indices`` (``()`` without any).
     """
-    key = mix(np.uint64((seed + _purpose_number(purpose)) & _WORD))
+    key = _first_key(seed, purpose)
     for index in indices:
         # Adding before mixing keeps (a, b) and (b, a) apart, since mix is applied between the two.
-        step = np.atleast_1d(np.asarray(index).astype(np.uint64)) + np.uint64(1)
-        shape = np.broadcast_shapes(key.shape, np.shape(index))
-        key = mix((np.atleast_1d(key) + step * GOLDEN).reshape(shape))
+        step = np.asarray(index).astype(np.uint64)
+        one = key.ndim == step.ndim == 0
+        mixed = mix(np.atleast_1d(key) + (np.atleast_1d(step) + np.uint64(1)) * GOLDEN)
+        key = mixed.reshape(()) if one else mixed
     return key
 
 
 def numbers(key: npt.ArrayLike, count: int) -> UInt64s:
     """The first ``count`` numbers of each key: shape ``[..., count]``."""
+    return mix(np.asarray(key, dtype=np.uint64)[..., np.newaxis] + _steps(count))
+
+
+@functools.cache
+def _steps(count: int) -> UInt64s:
     steps = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
-    return mix(np.asarray(key, dtype=np.uint64)[..., np.newaxis] + steps)
+    steps.flags.writeable = False
+    return steps
 
 
 def uniform(key: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
