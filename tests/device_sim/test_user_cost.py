@@ -9,9 +9,18 @@ from pocketfleet.device_sim.user_cost import TrainingDays, user_figures
 
 def table(**columns: list[float]) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
-    names = ("assigned", "accepted", "steps", "train_s", "downlink_bytes", "uplink_bytes", "energy_joules")
+    names = (
+        "assigned",
+        "accepted",
+        "steps",
+        "train_s",
+        "downlink_bytes",
+        "uplink_bytes",
+        "metered_bytes",
+        "energy_joules",
+    )
     plain = {name: np.zeros(count) for name in names}
-    return pd.DataFrame({**plain, "battery_joules": np.full(count, 100.0), "metered_bytes": np.zeros(count), **columns})
+    return pd.DataFrame({**plain, "battery_joules": np.full(count, 100.0), **columns})
 
 
 def test_figures_by_hand() -> None:
@@ -37,6 +46,13 @@ def test_figures_by_hand() -> None:
     assert (found["never_assigned_ratio"], found["never_trained_ratio"], found["never_accepted_ratio"]) == (
         *(0.5, 0.75, 0.75),
     )
+
+
+def test_a_phone_may_use_both_kinds_of_link() -> None:
+    devices = table(assigned=[1], downlink_bytes=[5e6], metered_bytes=[2e6])
+    found = user_figures(devices, training_days=np.array([1]), days=30.0)
+    assert found["metered_mb_per_month_all_p99"] == pytest.approx(2)
+    assert found["unmetered_mb_per_month_all_p99"] == pytest.approx(3)
 
 
 def test_a_fleet_that_nobody_asked() -> None:
