@@ -5,8 +5,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from plain_round import PlainRound
+from scripted import ScriptedDay
 
-from pocketfleet.device_sim.availability import FlashDay
+from pocketfleet.device_sim.availability import Availability, FlashDay
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
@@ -23,11 +24,13 @@ FLEET = build_fleet(
 )
 
 
-def population(*, fleet: Fleet = FLEET, seed: int, step_s: float = 5.0, steps: int = 6) -> Population:
+def population(
+    *, fleet: Fleet = FLEET, seed: int, step_s: float = 5.0, steps: int = 6, day: Availability | None = None
+) -> Population:
     devices = len(fleet)
     return Population(
         fleet=fleet,
-        availability=FlashDay(seed=seed),
+        availability=day or FlashDay(seed=seed),
         rule=Rule(),
         workload=Workload(
             num_training=np.full(devices, 20),
@@ -66,17 +69,17 @@ def play(
     ).play()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10**6),
-    cohort=st.integers(1, 12),
+    cohort=st.sampled_from([1, 1, 2, 3, 5, 12]),
     over_selection=st.sampled_from([1.0, 1.3, 2.5]),
     deadline_s=st.sampled_from([20.0, 200.0, 3000.0]),
     pace_s=st.sampled_from([0.0, 300.0, 2000.0]),
     opens_s=st.floats(0.0, 2 * 86400.0),
     horizon_s=st.sampled_from([10.0, 2000.0, 20_000.0]),
     window_s=st.sampled_from([0.0, 0.0, 7.0, 170.0, 1700.0]),
-    cap=st.sampled_from([0, 0, 12, 25]),
+    beyond=st.sampled_from([None, None, 0, 1, 3]),
 )
 def test_rounds_are_those_played_one_event_at_a_time(
     seed: int,
@@ -87,8 +90,10 @@ def test_rounds_are_those_played_one_event_at_a_time(
     opens_s: float,
     horizon_s: float,
     window_s: float,
-    cap: int,
+    beyond: int | None,
 ) -> None:
+    # A cap is the cohort or somewhat more: few devices of 60 may train in these hours.
+    cap = 0 if beyond is None else cohort + beyond
     plan = RoundPlan(
         cohort=cohort,
         over_selection=over_selection,
@@ -118,7 +123,7 @@ def test_rounds_are_those_played_one_event_at_a_time(
             rows = getattr(played, name)
             assert list(zip(rows.device, rows.at_s, strict=True)) == getattr(plain, name), name
         assert (played.candidates > 0) == (window_s > 0.0 and len(plain.started) > 0)
-        event(f"{'window' * (window_s > 0.0)} {'cap' * (cap > 0)} left {len(plain.left) > 0}")
+        event(f"window {window_s > 0.0} cap {cap > 0} left {len(plain.left) > 0} refused {len(plain.refused) > 0}")
         for name in ("refused", "free_s", "failures", "has_bundle", "assigned"):
             np.testing.assert_array_equal(fast.ledger.column[name], slow.ledger.column[name], err_msg=name)
         if closes_s == np.inf:
@@ -151,6 +156,23 @@ def test_with_a_pace_devices_come_spread_over_it() -> None:
     assert played.closes_s == starts.min() + 7000.0
     # Five passes at most come within 7,000 s of the first start and the time before it.
     assert played.looks <= 5 * DEVICES
+
+
+def test_who_comes_after_the_last_slot_was_taken_is_not_refused_by_a_full_population() -> None:
+    # One after the other is in use until 500 s and later; the first takes the one slot and the one place.
+    day = ScriptedDay(*((device, "idle", -1.0, 500.0 + device) for device in range(DEVICES)))
+    made, plan = population(seed=2, day=day), RoundPlan(cohort=1, over_selection=1.0, population_cap=1)
+    played = play(made, plan, opens_s=0.0, admission=Admission(cap=1, population=DEVICES))
+    assert played.flights["device"].tolist()[:1] == [0]
+    assert len(played.refused.device) == 0
+    # In the next round they come, and are.
+    admission = Admission(cap=1, population=DEVICES)
+    admission.admit(np.array([0]))
+    opens_s = 1000.0
+    played = play(made, plan, index=1, opens_s=opens_s, admission=admission)
+    assert sorted(played.refused.device) == list(range(1, DEVICES))
+    assert made.ledger.column["refused"].sum() == DEVICES - 1
+    assert play(made, plan, index=2, opens_s=played.closes_s, admission=admission).looks < DEVICES
 
 
 def test_a_round_that_nobody_can_start_in_holds_no_looks() -> None:
