@@ -18,6 +18,8 @@ SIXTEEN = """
 name = "boston"
 [fleet]
 devices = 16
+heat = false
+memory_moments = false
 [training]
 steps = 1
 batch_size = 8
