@@ -18,11 +18,12 @@ from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
-from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import Rounds
 from pocketfleet.device_sim.simulator import Schedule
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.transfer import Outage
+from pocketfleet.device_sim.workload import Workload
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle

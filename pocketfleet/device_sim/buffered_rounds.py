@@ -24,8 +24,9 @@ import numpy.typing as npt
 from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.open_round import LOOK_EVERY_S
-from pocketfleet.device_sim.population import Look, Population
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.draws import draw_key, walk, walk_length
@@ -158,7 +159,7 @@ class BufferedRounds:
                 break
         joined, which = np.concatenate(flights), np.concatenate(taken)
         order = np.argsort(joined["start_s"], kind="stable")
-        return _joined(looks), joined[order], which[order]
+        return Look.joined(looks), joined[order], which[order]
 
     def _start(self, look: Look) -> Flights:
         return self._population.start(
@@ -274,13 +275,3 @@ def _first_of_each(slot: Int64s, eligible: npt.NDArray[np.bool_]) -> tuple[Int64
     last = np.full(int(slot.max(initial=0)) + 1, len(slot))
     last[of_slot] = winner
     return winner, np.arange(len(slot)) <= last[slot]
-
-
-def _joined(looks: list[Look]) -> Look:
-    return Look(
-        device=np.concatenate([look.device for look in looks]),
-        at_s=np.concatenate([look.at_s for look in looks]),
-        reason=np.concatenate([look.reason for look in looks]),
-        level_joules=np.concatenate([look.level_joules for look in looks]),
-        skin_celsius=np.concatenate([look.skin_celsius for look in looks]),
-    )

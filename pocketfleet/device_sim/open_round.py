@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.flight import Flights, no_flights
-from pocketfleet.device_sim.population import Look, Population
+from pocketfleet.device_sim.look import Look
+from pocketfleet.device_sim.population import Population
 from pocketfleet.training.admission import Admission
 from pocketfleet.training.draws import draw_key, walk, walk_length
 from pocketfleet.training.round import RoundPlan
@@ -204,7 +205,7 @@ class OpenRound:
 
     def _choose(self) -> None:
         """Rule 3 at the window's end: the chosen start."""
-        held, ends_s = _joined(self._in_window), self._window_ends_s
+        held, ends_s = Look.joined(self._in_window), self._window_ends_s
         self._held.append(held)
         self._in_window, self._window_ends_s = [held.rows(held.device[:0])], np.inf
         device = np.sort(held.device)
@@ -278,7 +279,7 @@ class OpenRound:
 
     def _note_looks(self) -> None:
         """Write down looks that nothing can take back: a round that nobody can start in may last for weeks."""
-        looks = _joined(self._looks)
+        looks = Look.joined(self._looks)
         self._population.remember(looks)
         self._noted += len(looks.device)
         self._looks = [looks.rows(looks.device[:0])]
@@ -300,7 +301,7 @@ class OpenRound:
             unable = due[~look.eligible]
             again_s[unable] = self._again_s(device[unable], again_s[unable])
             due = unable[again_s[unable] < until_s]
-        eligible, waits = _joined(found), ~np.isnan(again_s)
+        eligible, waits = Look.joined(found), ~np.isnan(again_s)
         order = np.lexsort((np.concatenate(found_row), eligible.at_s))
         return eligible.rows(order), device[waits], again_s[waits]
 
@@ -321,10 +322,10 @@ class OpenRound:
             self._population.take_back(flights[flights["start_s"] >= end_s])
         flights = np.concatenate(self._flights)
         flights = flights[flights["start_s"] < end_s]
-        looks, turned_away = _joined(self._looks), _joined(self._turned_away)
+        looks, turned_away = Look.joined(self._looks), Look.joined(self._turned_away)
         looks, turned_away = looks.rows(looks.at_s < end_s), turned_away.rows(turned_away.at_s < end_s)
         self._population.remember(looks)
-        refused = _joined(self._refused)
+        refused = Look.joined(self._refused)
         refused = refused.rows(refused.at_s < end_s)
         self._population.ledger.column["refused"][refused.device] = True
         return Played(
@@ -333,18 +334,8 @@ class OpenRound:
             turned_away_s=turned_away.at_s,
             closes_s=closes_s if closes_s <= self._horizon_s else np.inf,
             looks=self._noted + len(looks.device),
-            held=_joined(self._held + self._in_window),
-            left=_joined(self._left),
+            held=Look.joined(self._held + self._in_window),
+            left=Look.joined(self._left),
             candidates=self._candidates,
             refused=refused,
         )
-
-
-def _joined(looks: list[Look]) -> Look:
-    return Look(
-        device=np.concatenate([look.device for look in looks]),
-        at_s=np.concatenate([look.at_s for look in looks]),
-        reason=np.concatenate([look.reason for look in looks]),
-        level_joules=np.concatenate([look.level_joules for look in looks]),
-        skin_celsius=np.concatenate([look.skin_celsius for look in looks]),
-    )

@@ -13,13 +13,11 @@ Rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.arrival import Arrival, Held
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import Battery
@@ -30,15 +28,17 @@ from pocketfleet.device_sim.exertion import Exertion
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
+from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits
 from pocketfleet.device_sim.thermal_class import ROOM_CELSIUS
 from pocketfleet.device_sim.thermal_policy import START_CELSIUS
 from pocketfleet.device_sim.training_heat import Course
-from pocketfleet.training.batches import examples_processed, steps_of_epochs
+from pocketfleet.device_sim.workload import Workload
+from pocketfleet.training.batches import examples_processed
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import ReportCode
 
-__all__ = ["Look", "Population", "Workload"]
+__all__ = ["Population"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -48,101 +48,6 @@ Int8s = npt.NDArray[np.int8]
 # ``events.REASONS`` of a ``Drop`` and of a ``ReportCode``, by their numbers.
 _DROP_REASON = np.array([REASONS.index("" if drop is Drop.NONE else drop.word) for drop in Drop], dtype=np.int8)
 _REPORT_REASON = np.array([REASONS.index(code.name.lower()) for code in ReportCode], dtype=np.int8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What a round asks of each device.
-
-    Attributes:
-        num_training: examples each device trains on, ``[devices]``.
-        steps: steps each device is asked for, ``[devices]``.
-        num_examples: all that each device holds, ``[devices]``; ``None``: those it trains on.
-        arrival: says what each device holds at a time; ``None``: all, from the start.
-        epochs: with an arrival, passes over the training examples present, in place of ``steps``; 0: ``steps``.
-        step_s: seconds a step takes on each device, ``[devices]``.
-        batch_size: examples a step.
-        training_memory_bytes: planned by the program.
-        bundle_bytes: programs, manifest and frozen weights; downloaded once.
-        weights_bytes: one model version; downloaded for each attempt.
-        update_bytes: one encoded update.
-        partial_work: whether interrupted training is reported.
-    """
-
-    num_training: Int64s
-    steps: Int64s
-    step_s: Floats
-    batch_size: int
-    training_memory_bytes: int
-    bundle_bytes: int
-    weights_bytes: int
-    update_bytes: int
-    partial_work: bool
-    num_examples: Int64s | None = None
-    arrival: Arrival | None = None
-    epochs: int = 0
-
-    def may_hold(self, device: Int64s, num_examples: int) -> Bools:
-        """Whether devices hold so many examples at all, some day, ``[n]``."""
-        may: Bools = (self._all_of(device) >= num_examples) & (self.num_training[device] > 0)
-        return may
-
-    def hold(self, device: Int64s, at_s: Floats, num_examples: int) -> Bools:
-        """Whether devices hold so many examples at ``at_s``, and some to train on, ``[n]``."""
-        if self.arrival is None:
-            return self.may_hold(device, num_examples)
-        held = self.arrival.held(device, at_s)
-        hold: Bools = (held.num_present >= num_examples) & (held.num_training > 0)
-        return hold
-
-    def wanted(self, device: Int64s, at_s: Floats) -> tuple[Held, Int64s, Int64s]:
-        """What devices hold at ``at_s``, how many of these examples train, and for how many steps, ``[n]`` each."""
-        if self.arrival is None:
-            everything = Held(first_example=np.zeros_like(device), num_present=self._all_of(device))
-            return everything, self.num_training[device], self.steps[device]
-        held = self.arrival.held(device, at_s)
-        if not self.epochs:
-            return held, held.num_training, self.steps[device]
-        steps = steps_of_epochs(held.num_training, epochs=self.epochs, batch_size=self.batch_size)
-        return held, held.num_training, steps
-
-    def _all_of(self, device: Int64s) -> Int64s:
-        column = self.num_training if self.num_examples is None else self.num_examples
-        held: Int64s = column[device]
-        return held
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What devices found about themselves, each at its own time; columns ``[n]``.
-
-    Attributes:
-        reason: ``eligibility.Reason``.
-        level_joules: in the battery; known only where nothing but battery and skin could stand in the way.
-        skin_celsius: likewise; NaN also where nothing warms.
-    """
-
-    device: Int64s
-    at_s: Floats
-    reason: Int8s
-    level_joules: Floats
-    skin_celsius: Floats
-
-    @property
-    def eligible(self) -> Bools:
-        """Who may train."""
-        eligible: Bools = self.reason == Reason.ELIGIBLE
-        return eligible
-
-    def rows(self, chosen: npt.NDArray[Any]) -> "Look":
-        """The same of some, by indices or a mask."""
-        return Look(
-            device=self.device[chosen],
-            at_s=self.at_s[chosen],
-            reason=self.reason[chosen],
-            level_joules=self.level_joules[chosen],
-            skin_celsius=self.skin_celsius[chosen],
-        )
 
 
 class Population:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pocketfleet.device_sim.attempt import Drop
+from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.open_round import LOOK_EVERY_S
-from pocketfleet.device_sim.population import Look, Population
+from pocketfleet.device_sim.population import Population
 from pocketfleet.training.draws import draw_key, walk, walk_length
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.selection import Selection

@@ -13,7 +13,8 @@ from pocketfleet.device_sim.eligibility import Reason, Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.flash_day import FlashDay
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
-from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.workload import Workload
 
 
 def walked(used: set[int], *, until_s: int, total: int, per_hour: int, retention_s: int) -> tuple[int, int, int]:

@@ -19,12 +19,13 @@ from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, in_order
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
-from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run_directory import RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.tables import EventTotals
 from pocketfleet.device_sim.transfer import Outage
+from pocketfleet.device_sim.workload import Workload
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 
 DEVICES = 80

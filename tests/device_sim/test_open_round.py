@@ -12,7 +12,8 @@ from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.open_round import OpenRound, Played
-from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.workload import Workload
 from pocketfleet.training.admission import Admission
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.selection import Uniform

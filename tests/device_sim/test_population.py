@@ -11,9 +11,11 @@ from pocketfleet.device_sim.eligibility import Reason, Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.flight import Flights
+from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.memory import RUNTIME_BYTES
-from pocketfleet.device_sim.population import Look, Population, Workload
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.transfer import ROUND_TRIPS, Outage
+from pocketfleet.device_sim.workload import Workload
 from pocketfleet.training.round import ReportCode
 
 DEVICES = 6

@@ -15,11 +15,12 @@ from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, in_order
 from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.global_model import GlobalModel
-from pocketfleet.device_sim.population import Population, Workload
+from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run_directory import RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.workers import Workers
+from pocketfleet.device_sim.workload import Workload
 from pocketfleet.export.session import EagerSession
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.train_step import StepSettings
