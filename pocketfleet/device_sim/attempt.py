@@ -23,7 +23,6 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.day_changes import CHARGING, IDLE, WIFI, DayChanges
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.memory import FreeMemory
@@ -120,7 +119,6 @@ class Attempts:
         stage: ``Stage`` reached; ``DONE`` with a report.
         interrupted: ``Drop`` that ended training early, also where a partial report followed.
         drop: ``Drop`` that ended the attempt; ``NONE`` with a report.
-        day: the devices' changes from the start until the deadline.
     """
 
     steps: Int64s
@@ -133,7 +131,6 @@ class Attempts:
     stage: Int8s
     interrupted: Int8s
     drop: Int8s
-    day: DayChanges
 
 
 def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats, Int8s]:
@@ -164,7 +161,7 @@ def first_violation(day: DayChanges, rule: Rule, from_s: Floats) -> tuple[Floats
 def carry_out(
     journey: Journey,
     *,
-    availability: Availability,
+    day: DayChanges,
     rule: Rule,
     partial_work: bool,
     memory: FreeMemory | None = None,
@@ -174,71 +171,77 @@ def carry_out(
 
     Args:
         journey: what is to be done, ``[n]``.
-        availability: the devices' days.
+        day: the devices' changes from their starts to their deadlines, ``[n]``.
         rule: what the phone must go on being.
         partial_work: whether interrupted training is reported.
         memory: what the devices have free; without, nothing is ever killed.
         needed_bytes: of it, while training.
     """
-    n, start, end_by = len(journey.device), journey.start_s, journey.deadline_s
-    day = availability.changes(journey.device, start, end_by)
-    broken_s, broken = first_violation(day, rule, start)
-
-    # Download.
-    downloaded = start + journey.download_s
-    cut_s, cut = _earliest(
-        (broken_s, broken), (start + journey.download_lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE)
+    start, deadline = journey.start_s, (journey.deadline_s, Drop.DEADLINE)
+    broken = first_violation(day, rule, start)
+    download = _carried(
+        start, journey.download_s, broken, (start + journey.download_lost_after_s, Drop.LINK_LOST), deadline
     )
-    fell_1 = cut_s <= downloaded
-    download_s = np.where(fell_1, cut_s - start, journey.download_s)
 
-    # Training.
-    training_s = journey.training_s()
-    trained = downloaded + training_s
-    killed_s = np.full(n, np.inf)
+    downloaded, training_s, killed_s = start + journey.download_s, journey.training_s(), np.full(len(start), np.inf)
     if memory is not None:
-        until_s = np.minimum(trained, end_by)
+        until_s = np.minimum(downloaded + training_s, journey.deadline_s)
         killed_s = memory.killed_s(journey.device, downloaded, until_s, day, needed_bytes=needed_bytes)
-    stop_s, stop = _earliest(
-        (broken_s, broken),
+    train = _carried(
+        downloaded,
+        training_s,
+        broken,
         (killed_s, Drop.OUT_OF_MEMORY),
         (downloaded + journey.battery_lasts_s, Drop.LOW_BATTERY),
         (downloaded + journey.too_hot_after_s(), Drop.TOO_HOT),
-        (end_by, Drop.DEADLINE),
+        deadline,
     )
-    stopped = ~fell_1 & (stop_s <= trained)
-    train_s = np.where(fell_1, 0.0, np.where(stopped, stop_s - downloaded, training_s))
-    steps = np.where(stopped, journey.steps_after(train_s), journey.steps).astype(np.int64)
-    steps = np.where(fell_1, 0, np.minimum(steps, journey.steps))
-    may_report = partial_work & (steps >= 1) & ~np.isin(stop, (Drop.METERED, Drop.DEADLINE, Drop.OUT_OF_MEMORY))
-    fell_2 = stopped & ~may_report
+    stopped = ~download.cut & train.cut
+    train_s = np.where(download.cut, 0.0, train.spent_s)
+    steps = np.where(stopped, np.minimum(journey.steps_after(train_s), journey.steps), journey.steps).astype(np.int64)
+    steps = np.where(download.cut, 0, steps)
+    lost_work = np.isin(train.cause, (Drop.METERED, Drop.DEADLINE, Drop.OUT_OF_MEMORY))
+    dropped = stopped & ~(partial_work & (steps >= 1) & ~lost_work)
 
-    # Upload: only the network and the deadline matter.
+    # Only the network and the deadline matter to an upload.
     upload_from = downloaded + train_s
     whole_s, lost_after_s = journey.upload(upload_from)
-    off_wifi = Rule(idle=False, charging=False, unmetered=rule.unmetered, min_battery_ratio=0.0)
-    lost_s, lost = first_violation(day, off_wifi, upload_from)
-    break_s, break_ = _earliest((lost_s, lost), (upload_from + lost_after_s, Drop.LINK_LOST), (end_by, Drop.DEADLINE))
-    reached_3 = ~fell_1 & ~fell_2
-    fell_3 = reached_3 & (break_s <= upload_from + whole_s)
-    upload_s = np.where(reached_3, np.where(fell_3, break_s - upload_from, whole_s), 0.0)
+    network = Rule(idle=False, charging=False, unmetered=rule.unmetered, min_battery_ratio=0.0)
+    off_wifi, lost = first_violation(day, network, upload_from), (upload_from + lost_after_s, Drop.LINK_LOST)
+    upload = _carried(upload_from, whole_s, off_wifi, lost, deadline)
+    reached = ~download.cut & ~dropped
+    upload_s = np.where(reached, upload.spent_s, 0.0)
 
-    none = np.full(n, Drop.NONE, dtype=np.int8)
+    none, ends = np.full(len(start), Drop.NONE, dtype=np.int8), [download.cut, dropped, reached & upload.cut]
+    stages = [Stage.DOWNLOAD, Stage.TRAIN, Stage.UPLOAD]
     return Attempts(
         steps=steps,
-        download_s=download_s,
+        download_s=download.spent_s,
         train_s=train_s,
         upload_s=upload_s,
-        downloaded_ratio=_ratio(download_s, journey.download_s),
+        downloaded_ratio=_ratio(download.spent_s, journey.download_s),
         uploaded_ratio=_ratio(upload_s, whole_s),
-        end_s=start + download_s + train_s + upload_s,
-        stage=np.select([fell_1, fell_2, fell_3], [Stage.DOWNLOAD, Stage.TRAIN, Stage.UPLOAD], Stage.DONE).astype(
-            np.int8
-        ),
-        interrupted=np.where(stopped, stop, none).astype(np.int8),
-        drop=np.select([fell_1, fell_2, fell_3], [cut, stop, break_], none).astype(np.int8),
-        day=day,
+        end_s=start + download.spent_s + train_s + upload_s,
+        stage=np.select(ends, stages, Stage.DONE).astype(np.int8),
+        interrupted=np.where(stopped, train.cause, none).astype(np.int8),
+        drop=np.select(ends, [download.cause, train.cause, upload.cause], none).astype(np.int8),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Carried:
+    """A stage of attempts: the seconds that it lasted, whether it was cut, and what came first or would have."""
+
+    spent_s: Floats
+    cut: npt.NDArray[np.bool_]
+    cause: Int8s
+
+
+def _carried(from_s: Floats, whole_s: Floats, *causes: tuple[Floats, npt.ArrayLike]) -> _Carried:
+    """A stage of ``whole_s`` seconds that the first of ``causes`` cuts, also at its very end."""
+    when, cause = _earliest(*causes)
+    cut = when <= from_s + whole_s
+    return _Carried(spent_s=np.where(cut, when - from_s, whole_s), cut=cut, cause=cause)
 
 
 def _ratio(spent_s: Floats, whole_s: Floats) -> Floats:

@@ -7,47 +7,34 @@ Rules:
 2. Bytes are metered if the link is, and wherever the day says no Wi-Fi: its Wi-Fi is the unmetered one.
 """
 
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.fleet import Fleet
+from pocketfleet.device_sim.network import PoweredLinks
 
-__all__ = ["Connections", "connect"]
+__all__ = ["connect"]
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Connections:
-    """The links in use, columns ``[n]``; names as of ``network.Links`` and ``fleet.Fleet``."""
-
-    down_bits_per_s: Floats
-    up_bits_per_s: Floats
-    latency_s: Floats
-    link_losses_per_s: Floats
-    down_variation_ratio: Floats
-    up_variation_ratio: Floats
-    receive_watts: Floats
-    transmit_watts: Floats
-    metered: npt.NDArray[np.bool_]
-    radio: npt.NDArray[np.int8]
-
-
-def connect(fleet: Fleet, day: Availability, device: Int64s, at_s: Floats) -> Connections:
-    """What each device's link is at a time.
+def connect(
+    fleet: Fleet, day: Availability, device: Int64s, at_s: Floats, *, wifi: npt.NDArray[np.bool_]
+) -> PoweredLinks:
+    """What each device's link is at a time, ``[n]``.
 
     Args:
         fleet: whose links.
-        day: the devices' days.
+        day: where the devices are, and what hour it is there.
         device: ``[n]``.
         at_s: virtual times, ``[n]``.
+        wifi: whether their day says Wi-Fi then, ``[n]``.
     """
-    wifi = day.state(device, at_s).wifi
-    columns = {name: getattr(fleet, name)[device] for name in Connections.__slots__}
+    columns = {field.name: getattr(fleet, field.name)[device] for field in dataclasses.fields(PoweredLinks)}
     if fleet.cellular is not None:
         off = np.flatnonzero(~wifi)
         for name, column in columns.items():
@@ -58,4 +45,4 @@ def connect(fleet: Fleet, day: Availability, device: Int64s, at_s: Floats) -> Co
         columns["up_bits_per_s"] *= ratio
         columns["link_losses_per_s"] *= fleet.network.losses_ratio[link, place]
     columns["metered"] |= ~wifi
-    return Connections(**columns)
+    return PoweredLinks(**columns)

@@ -78,6 +78,12 @@ class DayChanges:
     time_s: Floats
     code: Codes
 
+    def code_at(self, at_s: Floats) -> Codes:
+        """The state of each device at a time within, ``[n]``; from ``until_s`` on that of just before it."""
+        passed = (self.time_s <= at_s[:, np.newaxis]).sum(axis=1)
+        code: Codes = self.code[np.arange(len(at_s)), passed]
+        return code
+
     def pieces(self) -> tuple[Floats, Floats]:
         """Start and end of the time in each state, ``[n, k + 1]``; empty ones at the end."""
         until_s = self.until_s[:, np.newaxis]

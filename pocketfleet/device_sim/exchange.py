@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from pocketfleet.device_sim.attempt import Attempts, Stage
 from pocketfleet.device_sim.availability import Availability
-from pocketfleet.device_sim.connection import Connections, connect
+from pocketfleet.device_sim.connection import connect
+from pocketfleet.device_sim.day_changes import WIFI, DayChanges
 from pocketfleet.device_sim.fleet import Fleet
+from pocketfleet.device_sim.network import PoweredLinks
 from pocketfleet.device_sim.radio import load_radios, tail_joules, transfer_joules
 from pocketfleet.device_sim.transfer import Transfers, carry_transfers, transfer_rate_factor
 
@@ -31,12 +33,13 @@ class Exchange:
 
     Args:
         fleet: whose links.
-        day: the devices' days.
+        availability: the devices' days.
+        day: their changes from the starts to the deadlines.
         device: dense index.
         number: a running number of the device's attempts: each draws anew.
         seed: the experiment's.
         start_s: virtual time of the attempt's start.
-        deadline_s: virtual time of the deadline, one for all or ``[n]``; what begins later uses the link of then.
+        deadline_s: virtual time of the deadline; what begins later uses the link of then.
         download_bytes: to move down.
         upload_bytes: to move up.
 
@@ -50,20 +53,22 @@ class Exchange:
     def __init__(
         self,
         fleet: Fleet,
-        day: Availability,
+        availability: Availability,
+        day: DayChanges,
         device: Int64s,
         number: Int64s,
         *,
         seed: int,
         start_s: Floats,
-        deadline_s: float | Floats,
+        deadline_s: Floats,
         download_bytes: Floats,
         upload_bytes: Floats,
     ) -> None:
-        self._fleet, self._day, self._device, self._number = fleet, day, device, number
+        self._fleet, self._availability, self._day = fleet, availability, day
+        self._device, self._number = device, number
         self._seed, self._start_s, self._deadline_s = seed, start_s, deadline_s
         self._upload_bytes = upload_bytes
-        self.down_link = connect(fleet, day, device, start_s)
+        self.down_link = self._link_at(start_s)
         link, asleep = self.down_link, np.ones(len(device), dtype=np.bool_)
         self.download = self._drawn(
             "download", link, link.down_bits_per_s, link.down_variation_ratio, download_bytes, asleep
@@ -72,7 +77,7 @@ class Exchange:
 
     def begin_upload(self, from_s: Floats) -> tuple[Floats, Floats]:
         """Draw the uploads that begin at virtual times ``from_s``; as ``attempt.Journey.upload`` wants it."""
-        link = self.up_link = connect(self._fleet, self._day, self._device, np.minimum(from_s, self._deadline_s))
+        link = self.up_link = self._link_at(np.minimum(from_s, self._deadline_s))
         quiet_s = from_s - (self._start_s + self.download.seconds)
         asleep = (quiet_s > load_radios().tail_s[link.radio]) | (link.radio != self.down_link.radio)
         self.upload = self._drawn(
@@ -80,10 +85,14 @@ class Exchange:
         )
         return self.upload.seconds, self.upload.lost_after_s
 
+    def _link_at(self, at_s: Floats) -> PoweredLinks:
+        wifi = (self._day.code_at(at_s) & WIFI) > 0
+        return connect(self._fleet, self._availability, self._device, at_s, wifi=wifi)
+
     def _drawn(
         self,
         purpose: str,
-        link: Connections,
+        link: PoweredLinks,
         bits_per_s: Floats,
         variation_ratio: Floats,
         payload_bytes: Floats,

@@ -24,7 +24,6 @@ from pocketfleet.device_sim.thermal_policy import CHARGE_CELSIUS
 from pocketfleet.device_sim.training_heat import Course, Power, course_of
 
 if TYPE_CHECKING:
-    from pocketfleet.device_sim.availability import Availability
     from pocketfleet.device_sim.fleet import Fleet
     from pocketfleet.device_sim.flight import Flights
 
@@ -40,9 +39,8 @@ class Exertion:
     Args:
         fleet: the devices'.
         battery: likewise.
-        day: likewise.
+        charging: whether each is on its charger when it starts, ``[n]``.
         device: which, ``[n]``.
-        at_s: when each starts.
         level_joules: in the battery then.
         skin_celsius: of the skin then.
         receive_watts: of the download's radio.
@@ -53,9 +51,8 @@ class Exertion:
         *,
         fleet: "Fleet",
         battery: Battery,
-        day: "Availability",
+        charging: npt.NDArray[np.bool_],
         device: Indices,
-        at_s: Floats,
         level_joules: Floats,
         skin_celsius: Floats,
         receive_watts: Floats,
@@ -63,11 +60,10 @@ class Exertion:
         self._battery, self._device, self._receive_watts = battery, device, receive_watts
         self._level_joules, self._skin_celsius = level_joules, skin_celsius
         self._cases = None if battery.cases is None else battery.cases.rows(device)
-        charging = day.state(device, at_s).charging & fleet.has_charger[device]
         self._power = Power(
             cpu_watts=fleet.compute_watts[device],
             idle_watts=fleet.idle_watts[device],
-            charger_watts=np.where(charging, battery.charge_watts(device), 0.0),
+            charger_watts=np.where(charging & fleet.has_charger[device], battery.charge_watts(device), 0.0),
             taken_watts=accepted_watts(
                 level_joules,
                 full_watts=battery.full_watts(device),

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from pocketfleet.device_sim.compute import shared_peak_flops
 from pocketfleet.device_sim.mix import load_mix
-from pocketfleet.device_sim.network import Links, draw_links
+from pocketfleet.device_sim.network import Links, PoweredLinks, draw_links
 from pocketfleet.device_sim.network_plan import NetworkPlan, load_network_plan
 from pocketfleet.device_sim.phone import Phone, find_phone, load_catalogue
 from pocketfleet.device_sim.radio import WIFI
@@ -31,7 +31,7 @@ from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
 
-__all__ = ["CellularLinks", "DeviceOverride", "Fleet", "build_fleet"]
+__all__ = ["DeviceOverride", "Fleet", "build_fleet"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -43,22 +43,7 @@ UNIT_SPREAD = 0.05
 # Assumed: the battery at the start is uniform between these, as if the fleet were met at any hour of its day.
 INITIAL_BATTERY_RATIO = (0.2, 1.0)
 _S_PER_HOUR = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CellularLinks:
-    """The second link of every device under a network plan; columns ``[devices]``, named as ``Fleet``'s."""
-
-    down_bits_per_s: Floats
-    up_bits_per_s: Floats
-    latency_s: Floats
-    link_losses_per_s: Floats
-    down_variation_ratio: Floats
-    up_variation_ratio: Floats
-    metered: Bools
-    radio: npt.NDArray[np.int8]
-    receive_watts: Floats
-    transmit_watts: Floats
+_LINK_COLUMNS = frozenset(field.name for field in dataclasses.fields(PoweredLinks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +99,7 @@ class Fleet:
     radio: npt.NDArray[np.int8]
     has_charger: Bools
     network: NetworkPlan
-    cellular: CellularLinks | None
+    cellular: PoweredLinks | None
     outage: Outage
 
     def __len__(self) -> int:
@@ -234,11 +219,11 @@ def _radio_watts(catalogue: tuple[Phone, ...], phone: npt.NDArray[np.int64], lin
 
 def _cellular_links(
     plan: NetworkPlan, seed: int, phone: npt.NDArray[np.int64], catalogue: tuple[Phone, ...]
-) -> CellularLinks | None:
+) -> PoweredLinks | None:
     if plan.one_network:
         return None
     links = draw_links(plan.cellular, seed=seed, devices=len(phone), purpose="network.cellular")
-    return CellularLinks(**_columns_of(links), **_radio_watts(catalogue, phone, links))
+    return PoweredLinks(**_columns_of(links), **_radio_watts(catalogue, phone, links))
 
 
 def _thermal_class(catalogue: tuple[Phone, ...]) -> npt.NDArray[np.int64]:
@@ -305,7 +290,7 @@ def _apply(fleet: Fleet, override: DeviceOverride, *, key: str) -> None:
             continue
         value = factor * _checked(given[field], lowest, highest, key=f"{key}.{field}")
         getattr(fleet, column)[rows] = value
-        if fleet.cellular is not None and column in CellularLinks.__slots__:
+        if fleet.cellular is not None and column in _LINK_COLUMNS:
             getattr(fleet.cellular, column)[rows] = value
     if override.peak_flops_ratio is not None:
         ratio = _checked(override.peak_flops_ratio, _LEAST_PEAK_RATIO, np.inf, key=f"{key}.peak_flops_ratio")

@@ -24,7 +24,16 @@ from pocketfleet.device_sim.radio import WIFI, radio_names
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal, uniform
 
-__all__ = ["Links", "Quantiles", "Scenario", "draw_links", "load_scenario", "read_scenario", "scenario_names"]
+__all__ = [
+    "Links",
+    "PoweredLinks",
+    "Quantiles",
+    "Scenario",
+    "draw_links",
+    "load_scenario",
+    "read_scenario",
+    "scenario_names",
+]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -96,6 +105,14 @@ class Links:
     up_variation_ratio: Floats
     metered: Bools
     radio: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PoweredLinks(Links):
+    """Links with the watts, above idle, of the radios that serve them; of all devices or of some."""
+
+    receive_watts: Floats
+    transmit_watts: Floats
 
 
 def draw_links(shares: Mapping[Scenario, float], *, seed: int, devices: int, purpose: str = "network.link") -> Links:

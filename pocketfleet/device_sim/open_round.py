@@ -111,7 +111,7 @@ class OpenRound:
         self._waiting = np.empty(0, dtype=np.int64)
         self._waiting_until_s = np.empty(0)
         nobody = population.look(self._waiting, self._waiting_until_s)
-        self._looks = [nobody]
+        self._looks = [nobody]  # the first of them of nobody
         self._noted = 0  # looks that were written down before the end
         self._turned_away = [nobody]
         self._share = _FIRST_GUESS
@@ -259,30 +259,54 @@ class OpenRound:
 
     def _fill(self) -> None:
         """While slots are free, those who could not start yet come again."""
+        first_looks, self._looks = self._looks, self._looks[:1]
         while self._slots > 0 and (len(self._waiting) or self._window_ends_s < np.inf):
+            asked, started = self._waiting, 0
             first_s = float(self._waiting_until_s.min(initial=np.inf))
             if self._window_ends_s <= first_s and self._window_ends_s < self._end_s():
                 self._choose()
-                continue
-            if first_s >= self._end_s():
-                return
-            if self._deadline_s == np.inf:
-                self._note_looks()
-            before = len(self._looks)
-            until_s = min(first_s + LOOK_EVERY_S, self._end_s(), self._window_ends_s)
-            eligible, self._waiting, self._waiting_until_s = self._wait(self._waiting, self._waiting_until_s, until_s)
-            eligible = self._admit(self._hold(eligible), at_most=self._slots)
-            self._slots -= self._start(eligible, slots=self._slots)
+            elif first_s >= self._end_s():
+                break
+            else:
+                started = self._come_again(first_s)
+                self._slots -= started
             if self._slots == 0:
-                filled_s = float(self._flights[-1]["start_s"][-1])
-                self._looks[before:] = [look.rows(look.at_s <= filled_s) for look in self._looks[before:]]
+                self._uncount(asked, chosen=started == 0)
+        self._looks = first_looks + self._looks[1:]
 
-    def _note_looks(self) -> None:
+    def _come_again(self, first_s: float) -> int:
+        """Those who wait come from ``first_s`` on, for a while; returns how many start."""
+        if self._deadline_s == np.inf:
+            self._note_looks(first_s)
+        until_s = min(first_s + LOOK_EVERY_S, self._end_s(), self._window_ends_s)
+        eligible, self._waiting, self._waiting_until_s = self._wait(self._waiting, self._waiting_until_s, until_s)
+        eligible = self._admit(self._hold(eligible), at_most=self._slots)
+        return self._start(eligible, slots=self._slots)
+
+    def _uncount(self, asked: Int64s, *, chosen: bool) -> None:
+        """Rule 3: drop looks after the last slot was taken, by one of ``asked``, or by a choice, whose look is last."""
+        last = self._flights[-1][-1]
+        filled_s = float(last["start_s"])
+        if chosen:
+            self._looks[:-1] = [look.rows(look.at_s < filled_s) for look in self._looks[:-1]]
+            return
+        order = np.argsort(asked)
+        for number, look in enumerate(self._looks):
+            # At the very time of the last start those count that come before it.
+            tied = np.flatnonzero(look.at_s == filled_s)
+            place = np.searchsorted(asked, [last["device"], *look.device[tied]], sorter=order)
+            ranks = order[np.minimum(place, len(order) - 1)]
+            keep = look.at_s < filled_s
+            keep[tied] = ranks[1:] <= ranks[0]
+            self._looks[number] = look.rows(keep)
+
+    def _note_looks(self, until_s: float) -> None:
         """Write down looks that nothing can take back: a round that nobody can start in may last for weeks."""
         looks = Look.joined(self._looks)
-        self._population.remember(looks)
-        self._noted += len(looks.device)
-        self._looks = [looks.rows(looks.device[:0])]
+        past = looks.at_s <= until_s
+        self._population.remember(looks.rows(past))
+        self._noted += int(past.sum())
+        self._looks = [self._looks[0].rows(np.arange(0)), looks.rows(~past)]
 
     def _wait(self, device: Int64s, again_s: Floats, until_s: float) -> tuple[Look, Int64s, Floats]:
         """Let devices come again and again until they may train, or ``until_s``.

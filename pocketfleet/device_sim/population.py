@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
 from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import Battery
+from pocketfleet.device_sim.day_changes import CHARGING, DayChanges
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
 from pocketfleet.device_sim.events import REASONS, EventLog
 from pocketfleet.device_sim.exchange import Exchange
@@ -137,12 +138,14 @@ class Population:
         """
         device, column = look.device, self.ledger.column
         held, num_training, steps = self._workload.wanted(device, look.at_s)
-        exchange = self._exchange(look, deadline_s=deadline_s)
-        exertion = self._exertion(look, exchange)
-        journey = self._journey(look, exchange, exertion, steps=steps, deadline_s=deadline_s)
+        until_s = np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape)
+        day = self._day.changes(device, look.at_s, until_s)
+        exchange = self._exchange(look, day)
+        exertion = self._exertion(look, day, exchange)
+        journey = self._journey(look, exchange, exertion, steps=steps, deadline_s=until_s)
         attempts = carry_out(
             journey,
-            availability=self._day,
+            day=day,
             rule=self._rule,
             partial_work=self._workload.partial_work,
             memory=self._memory,
@@ -180,9 +183,7 @@ class Population:
         )
         if journey.course is not None:
             flights["held_back_s"] = journey.course.held_back_s(attempts.train_s)
-        level, celsius = exertion.after(
-            flights, journey.course, attempts.day, transmit_watts=exchange.up_link.transmit_watts
-        )
+        level, celsius = exertion.after(flights, journey.course, day, transmit_watts=exchange.up_link.transmit_watts)
         self._battery.set(device, level, flights["end_s"], skin_celsius=celsius)
         self._settle(flights)
         return flights
@@ -268,23 +269,24 @@ class Population:
                 reason=_DROP_REASON[cut[reached]],
             )
 
-    def _exchange(self, look: Look, *, deadline_s: float | Floats) -> Exchange:
+    def _exchange(self, look: Look, day: DayChanges) -> Exchange:
         work, device = self._workload, look.device
         return Exchange(
             self.fleet,
             self._day,
+            day,
             device,
             # Each attempt of a device draws its transfers anew; how often it tried before is the running number.
             self.ledger.column["assigned"][device],
             seed=self.seed,
             start_s=look.at_s,
-            deadline_s=deadline_s,
+            deadline_s=day.until_s,
             download_bytes=self._download_bytes(device),
             upload_bytes=np.full(len(device), float(work.update_bytes)),
         )
 
     def _journey(
-        self, look: Look, exchange: Exchange, exertion: Exertion, *, steps: Int64s, deadline_s: float | Floats
+        self, look: Look, exchange: Exchange, exertion: Exertion, *, steps: Int64s, deadline_s: Floats
     ) -> Journey:
         work, device, download_s = self._workload, look.device, exchange.download.seconds
         course = exertion.course(
@@ -296,7 +298,7 @@ class Population:
         return Journey(
             device=device,
             start_s=look.at_s,
-            deadline_s=np.broadcast_to(np.asarray(deadline_s, dtype=np.float64), device.shape),
+            deadline_s=deadline_s,
             steps=steps,
             download_s=download_s,
             step_s=work.step_s[device],
@@ -310,13 +312,12 @@ class Population:
         first = np.where(self.ledger.column["has_bundle"][device], 0.0, float(self._workload.bundle_bytes))
         return first + self._workload.weights_bytes
 
-    def _exertion(self, look: Look, exchange: Exchange) -> Exertion:
+    def _exertion(self, look: Look, day: DayChanges, exchange: Exchange) -> Exertion:
         return Exertion(
             fleet=self.fleet,
             battery=self._battery,
-            day=self._day,
+            charging=(day.code[:, 0] & CHARGING) > 0,
             device=look.device,
-            at_s=look.at_s,
             level_joules=look.level_joules,
             skin_celsius=look.skin_celsius,
             receive_watts=exchange.down_link.receive_watts,

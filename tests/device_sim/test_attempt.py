@@ -5,6 +5,7 @@ import pytest
 from scripted import ScriptedDay
 
 from pocketfleet.device_sim.attempt import Attempts, Drop, Journey, Stage, carry_out
+from pocketfleet.device_sim.day_changes import DayChanges
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.memory import FreeMemory
 
@@ -34,8 +35,13 @@ def journey(devices: int = 1, **changed: float) -> Journey:
     )
 
 
+def changes(made: Journey, *gaps: tuple[int, str, float, float]) -> DayChanges:
+    return ScriptedDay(*gaps).changes(made.device, made.start_s, made.deadline_s)
+
+
 def attempt(*gaps: tuple[int, str, float, float], partial_work: bool = True, rule: Rule = ALL, **changed: float):
-    return carry_out(journey(**changed), availability=ScriptedDay(*gaps), rule=rule, partial_work=partial_work)
+    made = journey(**changed)
+    return carry_out(made, day=changes(made, *gaps), rule=rule, partial_work=partial_work)
 
 
 def check(
@@ -186,8 +192,9 @@ def test_a_change_that_breaks_nothing_is_passed_over() -> None:
 
 
 def test_devices_do_not_touch_each_other() -> None:
-    day = ScriptedDay((0, "idle", 104.0, 500.0), (2, "charging", 119.0, 500.0))
-    many = carry_out(journey(devices=4), availability=day, rule=ALL, partial_work=True)
+    made = journey(devices=4)
+    day = changes(made, (0, "idle", 104.0, 500.0), (2, "charging", 119.0, 500.0))
+    many = carry_out(made, day=day, rule=ALL, partial_work=True)
     assert many.drop.tolist() == [Drop.IN_USE, Drop.NONE, Drop.NONE, Drop.NONE]
     assert many.steps.tolist() == [0, 5, 2, 5]
     assert many.end_s.tolist() == [104.0, 150.0, 139.0, 150.0]
@@ -198,8 +205,8 @@ def test_an_upload_is_told_when_it_begins() -> None:
     told = []
     upload = np.full(1, 20.0), np.full(1, np.inf)
     planned = dataclasses.replace(journey(), upload=lambda from_s: (told.append(from_s.tolist()), upload)[1])
-    carry_out(planned, availability=ScriptedDay((0, "idle", 119.0, 500.0)), rule=ALL, partial_work=True)
-    carry_out(planned, availability=ScriptedDay(), rule=ALL, partial_work=True)
+    carry_out(planned, day=changes(planned, (0, "idle", 119.0, 500.0)), rule=ALL, partial_work=True)
+    carry_out(planned, day=changes(planned), rule=ALL, partial_work=True)
     assert told == [[119.0], [130.0]]
 
 
@@ -209,9 +216,10 @@ def with_memory(*gaps: tuple[int, str, float, float], rule: Rule, needed_bytes: 
     at_s = np.linspace(100.0, 200.0, 101)
     free = memory.free_bytes(np.zeros(101, dtype=np.int64), at_s, at_s < 0.0)
     assert np.all(free == 1e8)
+    made = journey(**changed)
     return carry_out(
-        journey(**changed),
-        availability=ScriptedDay(*gaps),
+        made,
+        day=changes(made, *gaps),
         rule=rule,
         partial_work=True,
         memory=memory,

@@ -1,5 +1,6 @@
 """Connections and exchanges: which link moves the bytes, how fast there and then, and what the radio draws."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def everyone(made: Fleet) -> np.ndarray:
 
 
 def connected(made: Fleet, day: ScriptedDay, at_s: float = 0.0):
-    return connect(made, day, everyone(made), np.full(len(made), at_s))
+    device, times = everyone(made), np.full(len(made), at_s)
+    return connect(made, day, device, times, wifi=day.state(device, times).wifi)
 
 
 def off_wifi(*devices: int) -> list[tuple[int, str, float, float]]:
@@ -98,15 +100,17 @@ def test_overrides_hold_for_both_links() -> None:
 
 def test_a_device_more_changes_no_other_devices_links() -> None:
     few, more = fleet(devices=40), fleet(devices=41)
-    for name in type(few.cellular).__slots__:
-        column = getattr(few.cellular, name)
+    for field in dataclasses.fields(few.cellular):
+        name, column = field.name, getattr(few.cellular, field.name)
         np.testing.assert_array_equal(column, getattr(more.cellular, name)[:40], err_msg=name)
 
 
 def drawn(made: Fleet, day: ScriptedDay, *, number: int = 0, **values) -> Exchange:
     n = len(made)
     given = {"deadline_s": 1e6, "download_bytes": np.full(n, 4e6), "upload_bytes": np.full(n, 1e6)} | values
-    return Exchange(made, day, everyone(made), np.full(n, number), seed=4, start_s=np.zeros(n), **given)
+    given["deadline_s"] = np.full(n, given["deadline_s"])
+    changes = day.changes(everyone(made), np.zeros(n), given["deadline_s"])
+    return Exchange(made, day, changes, everyone(made), np.full(n, number), seed=4, start_s=np.zeros(n), **given)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def carried(made: Fleet, exchange: Exchange, *, steps: int, deadline_s: float = 
             upload=exchange.begin_upload,
             battery_lasts_s=np.full(n, np.inf),
         ),
-        availability=PlacedDay(),
+        day=PlacedDay().changes(everyone(made), np.zeros(n), np.full(n, deadline_s)),
         rule=NOTHING,
         partial_work=True,
     )

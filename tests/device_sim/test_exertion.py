@@ -21,9 +21,8 @@ def exertion(
     made = Exertion(
         fleet=fleet,
         battery=battery,
-        day=ScriptedDay(),
+        charging=np.ones(1, dtype=np.bool_),
         device=ONE,
-        at_s=np.zeros(1),
         level_joules=battery.level_joules.copy(),
         skin_celsius=battery.skin_celsius.copy() if skin_celsius is None else np.array([skin_celsius]),
         receive_watts=fleet.receive_watts,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from plain_round import PlainRound
 from scripted import ScriptedDay
@@ -82,6 +82,9 @@ def play(
     window_s=st.sampled_from([0.0, 0.0, 7.0, 170.0, 1700.0]),
     beyond=st.sampled_from([None, None, 0, 1, 3]),
 )
+# Phones that come again after a choice has filled the round; and at the very time at which its last slot is taken.
+@example(144, 1, 1.0, 20.0, 0.0, 0.0, 2000.0, 7.0, 0)
+@example(301, 5, 1.0, 20.0, 0.0, 0.0, 2000.0, 0.0, None)
 def test_rounds_are_those_played_one_event_at_a_time(
     seed: int,
     cohort: int,
