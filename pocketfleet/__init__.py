@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.errors import PocketfleetError
     from pocketfleet.experiment import Experiment
     from pocketfleet.export.bundle import Bundle
@@ -28,7 +28,7 @@ _HOMES = {
     "Bundle": "pocketfleet.export.bundle",
     "Experiment": "pocketfleet.experiment",
     "PocketfleetError": "pocketfleet.errors",
-    "Run": "pocketfleet.device_sim.report",
+    "Run": "pocketfleet.device_sim.run",
     "export_bundle": "pocketfleet.export.exporter",
     "export_task": "pocketfleet.export.exporter",
     "resume": "pocketfleet.simulation",

@@ -26,7 +26,7 @@ from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.progress import Progress
 
 __all__ = ["app", "main"]

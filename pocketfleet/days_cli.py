@@ -24,7 +24,7 @@ def days(
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """How well the global and the phones' own models do on their users' held-out examples, day by day of use."""
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.whole_file import write_whole
 
     opened = Run(run)

@@ -100,7 +100,7 @@ def _tell(deployment: "Deployment", folder: Path, *, csv_file: Path | None, as_j
     from pocketfleet.assembly import round_plan
     from pocketfleet.device_sim.comparison_tables import csv_text
     from pocketfleet.device_sim.deployment_plan import ASSUMPTIONS, make_plan
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.whole_file import write_whole
 
     count = deployment.experiment.rounds.count

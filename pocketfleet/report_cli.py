@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Write a run's page: learning, a round's timeline, dropouts, phones, fairness, costs, how to run it again."""
     from pocketfleet.device_sim.page import page
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.whole_file import write_whole
 
     opened = Run(run)

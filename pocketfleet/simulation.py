@@ -25,7 +25,7 @@ from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, EventsHash, in_order
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation

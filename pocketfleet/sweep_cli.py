@@ -122,7 +122,7 @@ def compare(
 ) -> None:
     """Put finished runs into one table: where their experiments differ, and by how much the results do."""
     from pocketfleet.device_sim.comparison_tables import csv_text
-    from pocketfleet.device_sim.report import Run
+    from pocketfleet.device_sim.run import Run
     from pocketfleet.device_sim.run_comparison import changed_keys, comparison_rows, flat_experiment
     from pocketfleet.whole_file import write_whole
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_comparison import Row, aligned, run_figures
 from pocketfleet.sweep_plan import PlannedRun
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pocketfleet.device_sim.hour_of_day import HoursOfDay
 from pocketfleet.device_sim.milestone import Target, days_to_rounds, days_to_target
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.server_load import ServerLoad
 from pocketfleet.device_sim.user_cost import DAYS_A_MONTH, TrainingDays, user_figures
 from pocketfleet.errors import InputError

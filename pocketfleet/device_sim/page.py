@@ -18,7 +18,7 @@ import pandas as pd
 from pocketfleet.device_sim import page_charts as charts
 from pocketfleet.device_sim import page_figures as figures
 from pocketfleet.device_sim.page_table import download, figure_tag, readable
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT
 
 __all__ = ["page"]

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from pocketfleet.device_sim.phone import load_catalogue
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT
 from pocketfleet.errors import InputError
 

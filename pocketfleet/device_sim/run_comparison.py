@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT
 from pocketfleet.errors import InputError
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.training.checked_columns import checked_integers, checked_times, require
+from pocketfleet.training.checked_columns import checked_devices, checked_integers, checked_times, require
 from pocketfleet.training.round import BufferedPlan, CheckInCode, CheckIns, ReportCode, Reports, RoundClosed
 
 __all__ = ["BufferedCoordinator"]
@@ -102,9 +102,7 @@ class BufferedCoordinator:
     def check_in_many(self, device: npt.ArrayLike, now_s: npt.ArrayLike) -> CheckIns:
         """Answer devices that ask for work; as ``Coordinator.check_in_many``."""
         times = checked_times(now_s, floor_s=self._now_s)
-        devices = checked_integers("device", device, size=times.size)
-        in_range = (devices >= 0) & (devices < self._population)
-        require(in_range, devices, f"device must be 0..{self._population - 1}")
+        devices = checked_devices(device, size=times.size, population=self._population)
         rows = [self._check_in(*row) for row in zip(devices.tolist(), times.tolist(), strict=True)]
         columns = list(zip(*rows, strict=True)) if rows else [()] * 5
         return CheckIns(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pocketfleet.training.round import Bools, Float64s, Int64s
 
-__all__ = ["checked_integers", "checked_times", "previous_occurrence", "require"]
+__all__ = ["checked_devices", "checked_integers", "checked_times", "previous_occurrence", "require"]
 
 
 def previous_occurrence(values: Int64s) -> Int64s | None:
@@ -49,6 +49,17 @@ def checked_integers(name: str, values: npt.ArrayLike, *, size: int) -> Int64s:
     if column.size and column.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, got {column.dtype}")
     return column.astype(np.int64)
+
+
+def checked_devices(device: npt.ArrayLike, *, size: int, population: int) -> Int64s:
+    """Dense device indices ``[size]``.
+
+    Raises:
+        ValueError: they are no integers, more or fewer, or one is not below ``population``.
+    """
+    devices = checked_integers("device", device, size=size)
+    require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+    return devices
 
 
 def require(fulfilled: Bools, values: npt.NDArray[Any], rule: str) -> None:

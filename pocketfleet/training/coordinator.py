@@ -65,7 +65,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.training.admission import Admission
-from pocketfleet.training.checked_columns import checked_integers, checked_times, previous_occurrence, require
+from pocketfleet.training.checked_columns import (
+    checked_devices,
+    checked_integers,
+    checked_times,
+    previous_occurrence,
+    require,
+)
 from pocketfleet.training.round import (
     Bools,
     CheckInCode,
@@ -198,9 +204,7 @@ class Coordinator:
             ValueError: a device is out of range, a time is not finite or decreases, or lengths differ.
         """
         times = checked_times(now_s, floor_s=self._now_s)
-        devices = checked_integers("device", device, size=times.size)
-        population = self._newest.size
-        require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+        devices = checked_devices(device, size=times.size, population=self._newest.size)
         # A segment from `start` must stop at the first device that was already seen at `start` or after.
         previous = previous_occurrence(devices)
         latest_repeat = None if previous is None else np.maximum.accumulate(previous)
@@ -256,9 +260,7 @@ class Coordinator:
             ValueError: as ``check_in_many``.
         """
         times = checked_times(now_s, floor_s=self._now_s)
-        devices = checked_integers("device", device, size=times.size)
-        population = self._newest.size
-        require((devices >= 0) & (devices < population), devices, f"device must be 0..{population - 1}")
+        devices = checked_devices(device, size=times.size, population=self._newest.size)
         start = 0
         while start < times.size:
             if times[start] > self._window.ends_s:

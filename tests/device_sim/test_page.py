@@ -74,8 +74,11 @@ def test_learning_is_what_rounds_add_up_to(run: Run, read: PageReader) -> None:
     close(table["closed_hours"], rounds["closed_s"] / 3600)
     close(table["total_bytes"], np.cumsum(rounds["downlink_bytes"] + rounds["uplink_bytes"]))
     close(table["total_joules"], np.cumsum(rounds["energy_joules"]))
-    metric = f"test_{run.summary['headline_metric']}"
-    close(table[metric], rounds[metric])
+    same = ["round", "model_version", "assigned", "accepted", "train_loss"]
+    same += [name for name in rounds if name.startswith("test_")]
+    close(table[same], rounds[same])
+    assert table["outcome"].tolist() == rounds["outcome"].tolist()
+    assert set(table) == {*same, "outcome", "closed_hours", "total_bytes", "total_joules"}
 
 
 def test_a_timeline_holds_every_stage_of_its_round(run: Run) -> None:
@@ -85,6 +88,11 @@ def test_a_timeline_holds_every_stage_of_its_round(run: Run) -> None:
     wanted = sorted(zip(stages["device"], stages["kind"], stages["time_s"] - opened_s, strict=True))
     got = sorted(zip(table["device"], table["stage"], table["end_s"], strict=True))
     assert [row[:2] for row in got] == [row[:2] for row in wanted]
+    by_stage = stages.sort_values(["device", "time_s"], kind="stable")
+    own = table.sort_values(["device", "end_s"], kind="stable")
+    close(own["start_s"], by_stage["time_s"] - by_stage["seconds"] - opened_s)
+    assert own["reason"].astype(object).fillna("").tolist() == by_stage["reason"].astype(str).tolist()
+    assert own["name"].tolist() == parquet(run, "devices")["name"].iloc[by_stage["device"]].tolist()
     close([row[2] for row in got], [row[2] for row in wanted])
     close((table["end_s"] - table["start_s"]).sum(), stages["seconds"].sum())
     with pytest.raises(InputError, match=r"--round must be a closed round of the run \(0\.\.4\), got 5"):
@@ -117,7 +125,11 @@ def test_tiers_and_distributions_are_of_the_devices(run: Run, read: PageReader) 
         own = devices[belongs[row["tier"]]]
         close(row["accepted_ratio"], own["accepted"].sum() / devices["accepted"].sum())
         close([row["devices"], row["took_part"]], [len(own), (own["accepted"] > 0).sum()])
-        close(row["metric_global"], own["metric_global"].mean())
+        close([row["assigned"], row["accepted"]], [own["assigned"].sum(), own["accepted"].sum()])
+        close(row["devices_ratio"], len(own) / len(devices))
+        for name in ("metric_global", "metric_personalised"):
+            close(row[name], own[name].mean())
+    assert len(shares.columns) == 9
     assert shares["devices"].sum() == len(devices)
 
 
@@ -125,7 +137,13 @@ def test_deciles_are_tenths_in_order(run: Run, read: PageReader) -> None:
     devices = parquet(run, "devices")
     counts = np.sort(devices["accepted"].to_numpy())
     close(read.csv["participation"]["accepted"], [part.sum() for part in np.array_split(counts, 10)])
+    tenths = np.array_split(counts, 10)
+    close(read.csv["participation"]["devices"], [len(part) for part in tenths])
+    close(read.csv["participation"]["accepted_ratio"], [part.sum() / counts.sum() for part in tenths])
     measured = devices.dropna(subset=["metric_global"]).sort_values(["metric_global", "device"])
+    close(read.csv["fairness"]["devices"], [len(part) for part in np.array_split(measured, 10) if len(part)])
+    close(read.csv["personal"][["device", "num_held_out"]], measured[["device", "num_held_out"]])
+    assert read.csv["personal"]["phone"].tolist() == measured["phone"].tolist()
     for name in ("metric_global", "metric_personalised"):
         parts = [part.mean() for part in np.array_split(measured[name].to_numpy(), 10) if len(part)]
         close(read.csv["fairness"][name], parts)
@@ -134,10 +152,24 @@ def test_deciles_are_tenths_in_order(run: Run, read: PageReader) -> None:
 
 def test_costs_are_totals_and_shares(run: Run, read: PageReader) -> None:
     events, table = parquet(run, "events"), read.csv["costs"].set_index("cost")
+    rounds, devices = parquet(run, "rounds"), parquet(run, "devices")
     accepted = ((events["kind"] == "report") & (events["reason"] == "accepted")).sum()
-    for name, kind, column in (("uplink_bytes", "upload", "bytes"), ("train_s", "train", "seconds")):
-        total = events[column][events["kind"] == kind].sum()
-        close(table.loc[name, ["total", "per_report"]], [total, total / accepted])
+    made = (rounds["outcome"] != "abandoned").sum()
+
+    def total(kind: str, column: str) -> float:
+        return events[column][events["kind"] == kind].sum()
+
+    wanted = {
+        "downlink_bytes": total("download", "bytes"),
+        "uplink_bytes": total("upload", "bytes"),
+        "energy_joules": events["joules"].sum(),
+        "device_steps": rounds["steps"].sum(),
+        "train_s": total("train", "seconds"),
+    }
+    assert set(table.index) == set(wanted)
+    for name, value in wanted.items():
+        shares = [value, value / made, value / accepted, value / len(devices)]
+        close(table.loc[name, ["total", "per_round", "per_report", "per_device"]], shares)
 
 
 def test_the_table_to_read_is_the_table_to_download(read: PageReader) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketfleet.device_sim.report import Run
+from pocketfleet.device_sim.run import Run
 from pocketfleet.errors import InputError
 
 
