@@ -249,7 +249,10 @@ def _terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:
 
 def bundle_hyper(experiment: Experiment, parts: Parts) -> dict[str, float]:
     """Hyper-parameters that the step takes, the algorithm's among them: the manifest's defaults."""
-    terms = parts.algorithm.client_start(parts.weights, parts.algorithm.init(parts.weights), {})
+    algorithm, weights = parts.algorithm, parts.weights
+    terms = algorithm.client_start(
+        weights, algorithm.broadcast(algorithm.init(weights)), algorithm.device_init(weights)
+    )
     values = {**_terms(experiment)[1], **terms.hyper}
     return {name: values[name] for name in parts.settings.hyper_names}
 
@@ -377,4 +380,5 @@ def make_client(experiment: Experiment, bundle_path: str) -> Client:
         settings=settings,
         hyper=_terms(experiment)[1],
         batch_size=experiment.training.batch_size,
+        personalised=experiment.training.personalised,
     )

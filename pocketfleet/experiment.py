@@ -159,6 +159,7 @@ class TrainingSection(_Section):
     nesterov: bool = False
     weight_decay: NotNegative = 0.0
     max_norm: NotNegative = 0.0  # 0: no clipping
+    personalised: bool = True  # devices keep the model that they trained, and measure it on what they hold out
 
     @model_validator(mode="after")
     def _nesterov(self) -> Self:

@@ -20,6 +20,7 @@ from pocketfleet.assembly import (
     workload,
 )
 from pocketfleet.device_sim.clock_only import ClockOnly
+from pocketfleet.device_sim.cohort import one_by_one_chunk
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, EventsHash, in_order
@@ -164,7 +165,7 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
         )
         observer("simulate", {})
         with contextlib.ExitStack() as stack:
-            model = _learner(experiment, parts, bundle, DeviceStore(directory.path / "device_store"), stack)
+            model = _learner(experiment, parts, bundle, directory.path / "device_store", stack)
             simulator = Simulator(
                 rounds=make_rounds(experiment, population, log, parts.selection),
                 schedule=schedule(experiment),
@@ -183,11 +184,12 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
 
 
 def _learner(
-    experiment: Experiment, parts: Parts, bundle: Bundle, store: DeviceStore, stack: contextlib.ExitStack
+    experiment: Experiment, parts: Parts, bundle: Bundle, kept: Path, stack: contextlib.ExitStack
 ) -> GlobalModel | ClockOnly:
     """What makes the next model; its worker processes end with ``stack``."""
     if experiment.engine.timing_only:
-        return ClockOnly(weights=parts.weights, store=store)
+        # Nobody trains: the store of no device.
+        return ClockOnly(weights=parts.weights, store=DeviceStore(kept, devices=0))
     start_client = functools.partial(make_client, experiment, str(bundle.path))
     return GlobalModel(
         weights=parts.weights,
@@ -195,8 +197,10 @@ def _learner(
         session=EagerSession(parts.task, parts.model, parts.settings),
         test=parts.data.test,
         headline=parts.headline,
-        workers=stack.enter_context(Workers(start_client, processes=experiment.engine.processes)),
-        store=store,
+        trainers=stack.enter_context(Workers(start_client, processes=experiment.engine.processes)),
+        store=DeviceStore(kept, devices=experiment.fleet.devices),
+        population=experiment.fleet.devices,
+        chunk_size=one_by_one_chunk,
         staleness_exponent=experiment.rounds.staleness_exponent,
     )
 
@@ -244,6 +248,7 @@ def _finish(
         "events_sha256": digest.hexdigest(),
     }
     tables = {"rounds": rounds, "devices": devices}
+    model.store.save_index()
     directory.finish(tables, model.weights.trainable | model.weights.buffers, summary)
 
 

@@ -1,18 +1,23 @@
 """What one device computes in a round: its steps on its own examples, and how well it predicts before and after.
 
-Who executes the steps is a ``Session``: eager PyTorch, or the exported program in its runtime.
+Who executes the steps is a ``Session``: eager PyTorch, or the exported program in its runtime. Devices train one after
+the other here; ``batched_client`` trains many at once, and is held against this.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
+from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
+from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.errors import InputError
 from pocketfleet.export.session import Session
-from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.aggregation import Aggregator, MeanAggregator
+from pocketfleet.training.algorithm import Algorithm, Trained
 from pocketfleet.training.batches import batch_indices
 from pocketfleet.training.dropout import step_seed
 from pocketfleet.training.examples import Examples
@@ -42,8 +47,8 @@ class ClientResult:
     """What training on one device gave.
 
     ``train_loss`` is the mean of the steps' losses, ``train_loss_rms`` the root of the mean of their squares.
-    ``personalised`` is the locally trained model (trainable weights and buffers); ``metrics_before`` and
-    ``metrics_after`` are means over the device's ``num_held_out`` held-out examples, empty where it has none.
+    ``personalised`` is the device's own model (trainable weights and buffers), empty where devices keep none;
+    ``metrics_before`` and ``metrics_after`` are means over its ``num_held_out`` held-out examples, empty without.
     """
 
     device: int
@@ -51,10 +56,10 @@ class ClientResult:
     train_loss: float
     train_loss_rms: float
     device_state: Tensors
-    personalised: Tensors
-    metrics_before: dict[str, float]
-    metrics_after: dict[str, float]
-    num_held_out: int
+    personalised: Tensors = field(default_factory=dict)
+    metrics_before: dict[str, float] = field(default_factory=dict)
+    metrics_after: dict[str, float] = field(default_factory=dict)
+    num_held_out: int = 0
 
     @property
     def finite(self) -> bool:
@@ -83,6 +88,8 @@ class Client:
         settings: of the steps, the algorithm's terms switched on.
         hyper: the experiment's hyper-parameters by name.
         batch_size: examples a step.
+        personalised: whether a device keeps the model that it trained, and measures it.
+        make_aggregator: an empty aggregator for a chunk's updates.
     """
 
     session: Session
@@ -91,34 +98,104 @@ class Client:
     settings: StepSettings
     hyper: Mapping[str, float]
     batch_size: int
+    personalised: bool = True
+    make_aggregator: Callable[[], Aggregator] = MeanAggregator
 
-    def train(self, assignment: Assignment, weights: Weights, server_state: Tensors) -> ClientResult:
-        """Train from the downloaded weights; nothing outside the result changes."""
-        terms = self.algorithm.client_start(weights, server_state, assignment.device_state)
-        hyper = hyper_tensors(self.settings, {**self.hyper, **terms.hyper})
-        start = TrainState.start(weights, self.settings, correction=terms.correction)
-        end, losses = self._steps(assignment, start, hyper)
-        update, device_state = self.algorithm.client_update(
-            update_of(weights, end),
-            steps=assignment.steps,
-            server_state=server_state,
-            device_state=assignment.device_state,
+    def train_chunk(self, cohort: Cohort, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ChunkResult:
+        """Train the devices of a chunk one after the other.
+
+        Args:
+            cohort: of one model version.
+            weights: what they downloaded.
+            broadcast: the algorithm's, downloaded too.
+            device_state: the algorithm's, stacked ``[k, ...]``; empty where devices keep none.
+        """
+        results = [
+            self.train(
+                Assignment(
+                    device=int(cohort.device[row]),
+                    steps=int(cohort.steps[row]),
+                    batch_seed=int(cohort.batch_seed[row]),
+                    device_state=row_of(device_state, row),
+                    present=cohort.present(row),
+                ),
+                weights,
+                broadcast,
+            )
+            for row in range(len(cohort))
+        ]
+        return ChunkResult.of(
+            cohort,
+            Update(
+                stacked([result.update.delta for result in results]),
+                stacked([result.update.buffers for result in results]),
+                stacked([result.update.extra for result in results]),
+            ),
+            self.make_aggregator(),
+            train_loss=np.array([result.train_loss for result in results]),
+            train_loss_rms=np.array([result.train_loss_rms for result in results]),
+            num_held_out=np.array([result.num_held_out for result in results]),
+            metrics_before=_columns([result.metrics_before for result in results]),
+            metrics_after=_columns([result.metrics_after for result in results]),
+            own_model=stacked([result.personalised for result in results]),
+            device_state=stacked([result.device_state for result in results]),
         )
-        held_out = self.data.held_out(assignment.device, assignment.present)
-        trained = Weights(trainable=end.trainable, buffers=end.buffers, frozen=weights.frozen)
-        return ClientResult(
+
+    def train(self, assignment: Assignment, weights: Weights, broadcast: Tensors) -> ClientResult:
+        """Train from the downloaded weights; nothing outside the result changes."""
+        terms = self.algorithm.client_start(weights, broadcast, assignment.device_state)
+        hyper = {**self.hyper, **terms.hyper}
+        models = [
+            (
+                TrainState.start(weights, self.settings, correction=terms.correction, trainable=terms.start),
+                hyper_tensors(self.settings, hyper),
+            )
+        ]
+        if terms.personal:
+            models.append(
+                (
+                    TrainState.start(weights, self.settings, trainable=terms.personal),
+                    hyper_tensors(self.settings, {**hyper, **terms.personal_hyper}),
+                )
+            )
+        (end, *own), losses = self._steps(assignment, models)
+        update, device_state = self.algorithm.client_update(
+            Trained(
+                update=update_of(weights, end),
+                steps=torch.tensor(float(assignment.steps)),
+                hyper=hyper,
+                personal=own[0].trainable if own else {},
+            ),
+            broadcast,
+            assignment.device_state,
+        )
+        result = ClientResult(
             device=assignment.device,
             update=update,
             train_loss=float(losses.mean()),
             train_loss_rms=float(losses.square().mean().sqrt()),
             device_state=device_state,
-            personalised=end.trainable | end.buffers,
+        )
+        return self._measured(result, own[0] if own else end, assignment, weights) if self.personalised else result
+
+    def _measured(
+        self, result: ClientResult, own: TrainState, assignment: Assignment, weights: Weights
+    ) -> ClientResult:
+        """The result with the device's own model, and both models measured on what it holds out."""
+        held_out = self.data.held_out(assignment.device, assignment.present)
+        trained = Weights(trainable=own.trainable, buffers=own.buffers, frozen=weights.frozen)
+        return replace(
+            result,
+            personalised=own.trainable | own.buffers,
             metrics_before=mean_evaluation(self.session, weights, held_out, batch_size=self.batch_size),
             metrics_after=mean_evaluation(self.session, trained, held_out, batch_size=self.batch_size),
             num_held_out=len(held_out),
         )
 
-    def _steps(self, assignment: Assignment, state: TrainState, hyper: Tensors) -> tuple[TrainState, torch.Tensor]:
+    def _steps(
+        self, assignment: Assignment, models: list[tuple[TrainState, Tensors]]
+    ) -> tuple[list[TrainState], torch.Tensor]:
+        """The models after the assignment's steps, and the losses ``[steps]`` of the first."""
         examples = self.data.training(assignment.device, assignment.present)
         losses = []
         batches = batch_indices(
@@ -127,17 +204,27 @@ class Client:
             batch_size=self.batch_size,
             batch_seed=assignment.batch_seed,
         )
+        states = [state for state, _ in models]
         for step, rows in enumerate(batches):
             batch = examples.take(torch.from_numpy(rows))
+            seed = step_seed(assignment.batch_seed, step)
             try:
-                loss, state = self.session.train_step(
-                    state, batch.x, batch.y, hyper, dropout_seed=step_seed(assignment.batch_seed, step)
-                )
+                stepped = [
+                    self.session.train_step(state, batch.x, batch.y, hyper, dropout_seed=seed)
+                    for state, (_, hyper) in zip(states, models, strict=True)
+                ]
             except (RuntimeError, ValueError, IndexError) as exc:
                 hint = ". Batch norm cannot train on one example: choose a training.batch_size that leaves none over"
                 raise InputError(
                     f"the task's model fails on a batch of {len(batch)} of the {len(examples)} examples of device "
                     f"{assignment.device}: {exc}{hint if len(batch) == 1 else ''}"
                 ) from exc
-            losses.append(loss)
-        return state, torch.stack(losses).to(torch.float64)
+            losses.append(stepped[0][0])
+            states = [state for _, state in stepped]
+        return states, torch.stack(losses).to(torch.float64)
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Metrics of single devices as columns by name, nan where a device has none."""
+    names = {name: None for row in rows for name in row}
+    return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}

@@ -1,7 +1,10 @@
 """Rounds without the arithmetic: the clock, the phones and the coordinator run, the model stays as it was."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
@@ -38,7 +41,7 @@ class ClockOnly:
         del round_index
         return {}
 
-    def take_updates(self) -> list[dict[str, Any]]:
+    def take_updates(self) -> Sequence[Mapping[str, npt.NDArray[np.generic]]]:
         """None."""
         return []
 

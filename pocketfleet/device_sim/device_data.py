@@ -5,7 +5,6 @@ what it holds at a time is a run of that order; every fifth of the order is held
 which fifth is held out is drawn.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,19 +13,23 @@ import torch
 from torch import nn
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.device_rows import DeviceRows, ListedRows, PaddedRows, padded
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
-from pocketfleet.training.partition import HELD_OUT_ONE_IN, held_out_split, partition, sizes
+from pocketfleet.training.partition import HELD_OUT_ONE_IN, held_out_split, held_out_splits, partition
 from pocketfleet.training.task import NaturalTask, Task, task_examples, user_examples
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["DeviceData"]
+
+Rows = npt.NDArray[np.int64]
 
 
 class DeviceData:
     """Examples by device; a function of the task, the partition and the seed, so that any process can rebuild it.
 
     Attributes:
+        examples: of the whole fleet; the rows below are of these.
         test: examples that no device holds.
         num_training: how many examples each device trains on once all are there, ``int64 [devices]``.
         num_held_out: how many it measures its models on, likewise.
@@ -50,25 +53,25 @@ class DeviceData:
         self.test = task_examples(task, "test")
         self._seed = seed
         self._arrives = arrives
-        self._rows: Sequence[npt.NDArray[np.int64]]
-        self._own: list[Examples] = []
+        self._rows: DeviceRows
         if kind == "natural":
             if not isinstance(task, NaturalTask):
                 raise InputError(f'partition.kind "natural" needs a task with device_examples, {task.name!r} has none')
-            self._own = [user_examples(task, device) for device in range(devices)]
-            _check_alike(self._own)
-            self._rows = [np.arange(len(own)) for own in self._own]
+            own = [user_examples(task, device) for device in range(devices)]
+            _check_alike(own)
+            self.examples = Examples(torch.cat([one.x for one in own]), torch.cat([one.y for one in own]))
+            self._rows = ListedRows(np.concatenate([[0], np.cumsum([len(one) for one in own])]))
         else:
-            self._shared = task_examples(task, "train")
+            self.examples = task_examples(task, "train")
             self._rows = partition(
                 kind,
-                self._shared.y.numpy(),
+                self.examples.y.numpy(),
                 devices=devices,
                 seed=seed,
                 alpha=alpha,
                 examples_per_device=examples_per_device,
             )
-        count = sizes(self._rows)
+        count = self._rows.sizes()
         self.num_held_out = count // HELD_OUT_ONE_IN
         self.num_training = count - self.num_held_out
 
@@ -80,22 +83,39 @@ class DeviceData:
             present: places of those it holds, in order of arrival; ``None``: all. Unused where all are there from the
                 start.
         """
-        return self._take(device, self._split(device, present, "training"))
+        return self.examples.take(torch.from_numpy(self._split(device, present, "training")))
 
     def held_out(self, device: int, present: range | None = None) -> Examples:
         """The examples that a device measures its models on, none of fewer than five; ``present`` as above."""
-        return self._take(device, self._split(device, present, "held_out"))
+        return self.examples.take(torch.from_numpy(self._split(device, present, "held_out")))
 
-    def _split(
-        self, device: int, present: range | None, part: Literal["training", "held_out"]
-    ) -> npt.NDArray[np.int64]:
+    def splits(self, devices: Rows, first_example: Rows, num_present: Rows) -> tuple[PaddedRows, PaddedRows]:
+        """Rows of ``examples`` that several devices train on and those they hold out, as ``device_rows`` pads them.
+
+        Args:
+            devices: dense indices ``[k]``.
+            first_example: the first that each holds, in order of arrival, ``[k]``.
+            num_present: how many it holds, ``[k]``; both are unused where all are there from the start.
+        """
+        if not self._arrives:
+            return held_out_splits(self._rows.many(devices), seed=self._seed, devices=devices)
+        ranges = [range(first, first + held) for first, held in zip(first_example, num_present, strict=True)]
+        pairs = list(zip(devices.tolist(), ranges, strict=True))
+        training, held_out = (
+            [self._split(device, present, part) for device, present in pairs] for part in ("training", "held_out")
+        )
+        return padded(training), padded(held_out)
+
+    def _split(self, device: int, present: range | None, part: Literal["training", "held_out"]) -> Rows:
         rows = self._rows[device]
         if not self._arrives:
             training, held_out = held_out_split(rows, seed=self._seed, device=device)
             return training if part == "training" else held_out
-        place = np.arange(len(rows)) if present is None else np.arange(present.start, present.stop)
+        place = np.arange(len(rows))
+        if present is not None:
+            place = place[present.start : present.stop]
         wanted = (place % HELD_OUT_ONE_IN == HELD_OUT_ONE_IN - 1) == (part == "held_out")
-        chosen: npt.NDArray[np.int64] = rows[place[wanted]]
+        chosen: Rows = rows[place[wanted]]
         return chosen
 
     def scaling(self, model: nn.Module) -> Tensors:
@@ -104,9 +124,6 @@ class DeviceData:
             return {}
         with_examples = np.flatnonzero(self.num_training)
         return frozen_scaling(model, (FeatureSums.of(self.training(int(device)).x) for device in with_examples))
-
-    def _take(self, device: int, rows: npt.NDArray[np.int64]) -> Examples:
-        return (self._own[device] if self._own else self._shared).take(torch.from_numpy(rows))
 
 
 def _check_alike(examples: list[Examples]) -> None:

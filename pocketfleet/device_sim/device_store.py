@@ -1,65 +1,108 @@
-"""What a device keeps between rounds: its personalised model and its algorithm's state, on disk.
+"""What devices keep between rounds: their own models and their algorithm's state, on disk.
 
 Rules:
 
-1. One safetensors file a device and round, ``DDDDDDD-RRRRRR.safetensors``, written once and never changed; reading
-   maps it into memory.
-2. Which files count is the store's *index* (device -> round), part of every checkpoint. A file that no kept index
-   names is left over and goes at the next ``keep``.
+1. A chunk of devices is written at once, as one safetensors file ``NNNNNNNN.safetensors`` of tensors stacked
+   ``[k, ...]``, written once and never changed; reading maps it into memory.
+2. Which file and row count for a device is the store's *index*, ``int32 [devices, 2]``, part of every checkpoint; -1
+   before a device took part. A file that no kept index names is left over and goes at the next ``keep``.
+3. Files are numbered upwards, so that those after a checkpoint never overwrite those it counts on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pocketfleet.errors import InputError
 from pocketfleet.training.weights import Tensors
 
-__all__ = ["DeviceStore"]
+__all__ = ["DeviceStore", "Index"]
 
+Index = npt.NDArray[np.int32]
 _MODEL, _STATE = "model/", "state/"
+_INDEX = "index.npy"
 
 
 class DeviceStore:
-    """Files below ``path``; ``index`` tells which round each device's tensors are of."""
+    """Files below ``path`` for so many ``devices``."""
 
-    def __init__(self, path: Path, index: Mapping[int, int] | None = None) -> None:
+    def __init__(self, path: Path, *, devices: int) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self.index: dict[int, int] = dict(index or {})
+        self.index: Index = np.full((devices, 2), -1, dtype=np.int32)
 
-    def write(self, device: int, *, round_index: int, model: Tensors, state: Tensors) -> None:
-        """Keep a device's locally trained model and its algorithm's state from now on."""
-        target = self._file(device, round_index)
+    @classmethod
+    def opened(cls, path: Path) -> "DeviceStore":
+        """The store as ``save_index`` left it.
+
+        Raises:
+            InputError: there is none at ``path``.
+        """
+        try:
+            index = np.load(path / _INDEX, allow_pickle=False)
+        except (OSError, ValueError) as exc:
+            raise InputError(f"{path} holds no store of devices' models: {exc}") from exc
+        store = cls(path, devices=len(index))
+        store.index = index
+        return store
+
+    def save_index(self) -> None:
+        """Keep the index beside the files, for ``opened``."""
+        np.save(self._path / _INDEX, self.index)
+
+    def write(self, devices: npt.NDArray[np.int64], *, model: Tensors, state: Tensors) -> None:
+        """Keep devices' models and states, tensors ``[k, ...]``, from now on; of neither, nothing is written."""
+        if not model and not state:
+            return
+        number = int(self.index[:, 0].max(initial=-1)) + 1
+        target = self._file(number)
         partial = target.with_suffix(".partial")
         named = {_MODEL + name: value.contiguous() for name, value in model.items()}
         named |= {_STATE + name: value.contiguous() for name, value in state.items()}
         save_file(named, partial)
         partial.replace(target)
-        self.index[device] = round_index
+        self.index[devices, 0] = number
+        self.index[devices, 1] = np.arange(len(devices))
 
     def model(self, device: int) -> Tensors:
-        """The personalised model: trainable weights and buffers by name; empty before the device took part."""
-        return self._read(device, _MODEL)
+        """The device's own model: trainable weights and buffers by name; empty before the device took part."""
+        number, row = self.index[device].tolist()
+        return self._rows(number, [row], _MODEL, squeeze=True) if number >= 0 else {}
 
-    def state(self, device: int) -> Tensors:
-        """The algorithm's state; empty before the device took part."""
-        return self._read(device, _STATE)
+    def states(self, devices: npt.NDArray[np.int64], start: Tensors) -> Tensors:
+        """The algorithm's states of devices, stacked ``[k, ...]``; ``start``: that of one that has not taken part."""
+        states = {
+            name: value.expand(len(devices), *value.shape).contiguous() for name, value in start.items() if len(devices)
+        }
+        if not states:
+            return {}
+        numbers, rows = self.index[devices].T
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            places = np.flatnonzero(numbers == number)
+            kept = self._rows(number, rows[places].tolist(), _STATE)
+            for name, value in kept.items():
+                states[name][torch.from_numpy(places)] = value
+        return states
 
-    def keep(self, *indexes: Mapping[int, int]) -> None:
+    def keep(self, *indexes: Index) -> None:
         """Delete every file that none of these indexes names."""
-        wanted = {self._file(device, index).name for kept in indexes for device, index in kept.items()}
+        wanted = {self._file(int(number)).name for index in indexes for number in np.unique(index[:, 0])} | {_INDEX}
         for file in self._path.iterdir():
             if file.name not in wanted:
                 file.unlink()
 
-    def _read(self, device: int, prefix: str) -> Tensors:
-        if device not in self.index:
-            return {}
-        with safe_open(self._file(device, self.index[device]), framework="pt") as file:
+    def _rows(self, number: int, rows: Iterable[int], prefix: str, *, squeeze: bool = False) -> Tensors:
+        chosen = list(rows)
+        with safe_open(self._file(number), framework="pt") as file:
             names = sorted(name for name in file.keys() if name.startswith(prefix))  # noqa: SIM118 - no mapping
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            if squeeze:
+                return {name.removeprefix(prefix): file.get_slice(name)[chosen[0]] for name in names}
+            return {name.removeprefix(prefix): file.get_tensor(name)[chosen] for name in names}
 
-    def _file(self, device: int, round_index: int) -> Path:
-        return self._path / f"{device:07d}-{round_index:06d}.safetensors"
+    def _file(self, number: int) -> Path:
+        return self._path / f"{number:08d}.safetensors"

@@ -1,31 +1,34 @@
 """The global model: how a closed round's accepted work becomes the next version."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from pocketfleet.device_sim.client import Assignment, ClientResult, mean_evaluation
+from pocketfleet.device_sim.chunk_result import ChunkResult
+from pocketfleet.device_sim.client import mean_evaluation
+from pocketfleet.device_sim.cohort import Cohort, chunks
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
-from pocketfleet.device_sim.workers import Workers, one_torch_thread
+from pocketfleet.device_sim.workers import Trainers, one_torch_thread
 from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import Session
-from pocketfleet.training.aggregation import MeanAggregator
+from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import Float64s, Int64s
-from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
 __all__ = ["GlobalModel", "Learning", "staleness_discount"]
 
 # Test examples a call; any number gives the same means up to rounding.
 _EVALUATION_BATCH = 500
+Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +55,28 @@ class GlobalModel:
         session: Session,
         test: Examples,
         headline: str,
-        workers: Workers,
+        trainers: Trainers,
         store: DeviceStore,
+        population: int,
+        chunk_size: Callable[[int], int],
+        make_aggregator: Callable[[], Aggregator] = MeanAggregator,
         staleness_exponent: float = 0.0,
     ) -> None:
-        """Take the parts; ``staleness_exponent`` is of ``staleness_discount``."""
+        """Take the parts.
+
+        Args:
+            weights: of the untrained model.
+            algorithm: makes the next model.
+            session: evaluates.
+            test: what it evaluates on.
+            headline: the metric of the devices' rows.
+            trainers: who trains cohorts.
+            store: what devices keep.
+            population: how many devices there are.
+            chunk_size: devices a chunk, of a cohort of so many.
+            make_aggregator: an empty aggregator for a round.
+            staleness_exponent: of ``staleness_discount``.
+        """
         self.weights = weights
         self.server_state = algorithm.init(weights)
         self.version = 0
@@ -65,11 +85,15 @@ class GlobalModel:
         self._staleness_exponent = staleness_exponent
         self.store = store
         self._algorithm = algorithm
+        self._device_start = algorithm.device_init(weights)
         self._session = session
         self._test = test
         self._headline = headline
-        self._workers = workers
-        self._updates: list[dict[str, Any]] = []
+        self._trainers = trainers
+        self._population = population
+        self._chunk_size = chunk_size
+        self._make_aggregator = make_aggregator
+        self._updates: list[Columns] = []
 
     @property
     def sha256(self) -> str:
@@ -88,51 +112,67 @@ class GlobalModel:
             TrainingDivergedError: no update is finite, or the next model is not. The model is as it was; what devices
                 keep may have moved on, which a checkpoint undoes.
         """
-        aggregator, losses = MeanAggregator(), 0.0
-        loss_of: dict[int, float] = {}
-        total, non_finite = 0, 0
-        results = self._train(accepted)
-        for flight, num_examples, result in zip(accepted, accepted["num_examples"].tolist(), results, strict=True):
-            if not result.finite:
-                non_finite += 1
-                continue
-            discount = staleness_discount(
-                self.version - int(flight["model_version"]), exponent=self._staleness_exponent
-            )
-            aggregator.add(_scaled(result.update, discount), device=result.device, weight=num_examples)
-            losses += result.train_loss * num_examples
-            loss_of[result.device] = result.train_loss_rms
-            total += num_examples
-            self._remember(result, flight, round_index=round_index, ledger=ledger)
-        if total == 0:
+        aggregator = self._make_aggregator()
+        rows = []
+        for result in self._train(accepted):
+            aggregator.merge(result.part)
+            kept = np.flatnonzero(result.finite)
+            self._keep(result, kept)
+            rows.append(_rows(result, kept, self._headline))
+        trained = _joined(rows)
+        non_finite = len(accepted) - len(trained["place"])
+        if non_finite == len(accepted):
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
-        weights, server_state = self._algorithm.server_update(self.weights, aggregator.result(), self.server_state)
+        participation = len(trained["place"]) / self._population
+        weights, server_state = self._algorithm.server_update(
+            self.weights, aggregator.result(), self.server_state, participation=participation
+        )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
         self.weights, self.server_state = weights, server_state
         self.version += 1
         self._versions[self.version] = (weights, server_state)
+        flights = accepted[trained["place"]]
+        self._record(flights, trained, round_index=round_index, ledger=ledger)
+        examples = flights["num_examples"]
         return Learning(
-            train_loss=losses / total,
+            train_loss=float((trained["train_loss"] * examples).sum() / examples.sum()),
             non_finite=non_finite,
-            device=np.array(list(loss_of), dtype=np.int64),
-            loss=np.array(list(loss_of.values())),
+            device=flights["device"].copy(),
+            loss=trained["train_loss_rms"],
         )
 
-    def _train(self, accepted: Flights) -> Iterator[ClientResult]:
-        """Results in the order of the devices, each from the version that its device downloaded."""
-        assignments = [self._assignment(flight) for flight in accepted]
-        versions = np.unique(accepted["model_version"]).tolist()
-        if len(versions) == 1:
-            # Of one version they come one at a time: memory holds one update whatever the cohort.
-            yield from self._workers.train(assignments, *self._versions[versions[0]])
-            return
-        found: dict[int, ClientResult] = {}
-        for version in versions:
-            rows = np.flatnonzero(accepted["model_version"] == version)
-            of_version = self._workers.train([assignments[row] for row in rows], *self._versions[version])
-            found |= dict(zip(rows.tolist(), of_version, strict=True))
-        yield from (found[row] for row in range(len(assignments)))
+    def _train(self, accepted: Flights) -> Iterator[ChunkResult]:
+        """Results in the order of the chunks, each device's from the version that it downloaded."""
+        examples = accepted["num_examples"].astype(np.float64)
+        cohort = Cohort(
+            place=np.arange(len(accepted)),
+            **{
+                name: accepted[name].copy()
+                for name in ("device", "steps", "batch_seed", "first_example", "num_present", "model_version")
+            },
+            weight=examples if self._algorithm.weighting == "examples" else np.ones(len(accepted)),
+            scale=staleness_discount(self.version - accepted["model_version"], exponent=self._staleness_exponent),
+        )
+        models = {
+            number: (weights, self._algorithm.broadcast(server_state))
+            for number, (weights, server_state) in self._versions.items()
+        }
+        return self._trainers.train(
+            chunks(cohort, size=self._chunk_size(len(cohort))),
+            models,
+            lambda chunk: self.store.states(chunk.device, self._device_start),
+        )
+
+    def _keep(self, result: ChunkResult, kept: Int64s) -> None:
+        """Write what devices with finite updates keep."""
+        rows = torch.from_numpy(kept)
+        whole = len(kept) == len(result.cohort)
+        model, state = (
+            tensors if whole else {name: value[rows] for name, value in tensors.items()}
+            for tensors in (result.own_model, result.device_state)
+        )
+        self.store.write(result.cohort.device[kept], model=model, state=state)
 
     def keep(self, versions: set[int]) -> None:
         """Forget all versions but these and the newest."""
@@ -179,49 +219,53 @@ class GlobalModel:
         }
         self.weights, self.server_state = self._versions[self.version]
 
-    def take_updates(self) -> list[dict[str, Any]]:
-        """One row an update that was taken into a model since the last call; ``tables.update_rows``."""
+    def take_updates(self) -> Sequence[Mapping[str, npt.NDArray[np.generic]]]:
+        """Columns of the updates that were taken into a model since the last call; ``tables.update_rows``."""
         rows, self._updates = self._updates, []
         return rows
 
-    def _assignment(self, flight: np.void) -> Assignment:
-        device, first = int(flight["device"]), int(flight["first_example"])
-        return Assignment(
-            device=device,
-            steps=int(flight["steps"]),
-            batch_seed=int(flight["batch_seed"]),
-            device_state=self.store.state(device),
-            present=range(first, first + int(flight["num_present"])),
+    def _record(self, flights: Flights, trained: Columns, *, round_index: int, ledger: Ledger) -> None:
+        metrics = {name: trained[name] for name in ("metric_global", "metric_personalised")}
+        names = ("start_s", "end_s", "device", "model_version", "num_present")
+        self._updates.append(
+            {name: flights[name].copy() for name in names}
+            | {"round": np.full(len(flights), round_index), **metrics}
+            | {name: trained[name] for name in ("num_held_out", "train_loss")}
         )
-
-    def _remember(self, result: ClientResult, flight: np.void, *, round_index: int, ledger: Ledger) -> None:
-        device, headline = result.device, self._headline
-        self.store.write(device, round_index=round_index, model=result.personalised, state=result.device_state)
-        metrics = {
-            "metric_global": result.metrics_before.get(headline, np.nan),
-            "metric_personalised": result.metrics_after.get(headline, np.nan),
-        }
-        row = {name: flight[name] for name in ("start_s", "end_s", "device", "model_version", "num_present")}
-        row |= {"round": round_index, "num_held_out": result.num_held_out, "train_loss": result.train_loss, **metrics}
-        self._updates.append(row)
-        ledger.column["trained_version"][device] = flight["model_version"]
-        for name, value in metrics.items():
-            ledger.column[name][device] = value
+        ledger.column["trained_version"][flights["device"]] = flights["model_version"]
+        for name, values in metrics.items():
+            ledger.column[name][flights["device"]] = values
 
 
-def staleness_discount(staleness: int, *, exponent: float) -> float:
-    """What an update counts whose version was ``staleness`` versions old: ``(1 + staleness) ** -exponent``.
+def _rows(result: ChunkResult, kept: Int64s, headline: str) -> Columns:
+    """Columns of a chunk's devices with finite updates."""
+    missing = np.full(len(result.cohort), np.nan)
+    columns = {
+        "place": result.cohort.place,
+        "train_loss": result.train_loss,
+        "train_loss_rms": result.train_loss_rms,
+        "num_held_out": result.num_held_out,
+        "metric_global": result.metrics_before.get(headline, missing),
+        "metric_personalised": result.metrics_after.get(headline, missing),
+    }
+    return {name: values[kept] for name, values in columns.items()}
+
+
+def _joined(rows: Sequence[Columns]) -> Columns:
+    """The columns of all chunks, in the order of the round's table."""
+    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    order = np.argsort(columns["place"])
+    return {name: values[order] for name, values in columns.items()}
+
+
+def staleness_discount(staleness: npt.ArrayLike, *, exponent: float) -> Float64s:
+    """What an update counts whose version was ``staleness`` versions old: ``(1 + staleness) ** -exponent``; any shape.
 
     The polynomial of Xie et al. 2019, arXiv:1903.03934; FedBuff takes 0.5 (Nguyen et al. 2022, arXiv:2106.06639). It
     scales the update, not its weight in the mean: alone in a buffer, a stale update moves the model less.
     """
-    return float((1.0 + staleness) ** -exponent)
-
-
-def _scaled(update: Update, factor: float) -> Update:
-    if factor == 1.0:
-        return update
-    return Update({name: value * factor for name, value in update.delta.items()}, update.buffers)
+    discounts: Float64s = (1.0 + np.asarray(staleness, dtype=np.float64)) ** -exponent
+    return discounts
 
 
 def _divergence(round_index: int, what: str) -> str:

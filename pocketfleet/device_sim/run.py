@@ -115,8 +115,11 @@ class Run:
         self._check_trained()
         if not 0 <= device < len(self.devices) or self.devices["trained_version"][device] < 0:
             raise InputError(f"device {device} has no model of its own: it is not of this fleet or was never accepted")
-        rounds = [int(file.stem.rpartition("-")[2]) for file in self._kept.glob(f"{device:07d}-*.safetensors")]
-        own = DeviceStore(self._kept, {device: max(rounds)}).model(device)
+        own = DeviceStore.opened(self._kept).model(device)
+        if not own:
+            raise InputError(
+                f"the phones of the run in {self.path} kept no models of their own: set training.personalised to true"
+            )
         model = self.weights()
         return replace(
             model,

@@ -5,13 +5,14 @@ accepted devices train (``GlobalModel.learn``), the model is evaluated, and a ch
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.device_sim.device_store import DeviceStore, Index
 from pocketfleet.device_sim.events import SERVER, EventLog
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.global_model import Learning
@@ -45,8 +46,8 @@ class Learner(Protocol):
         """Metrics by name, each beginning with ``test_``."""
         ...
 
-    def take_updates(self) -> list[dict[str, Any]]:
-        """One row an update that was taken into a model since the last call; ``tables.update_rows``."""
+    def take_updates(self) -> Sequence[Mapping[str, npt.NDArray[np.generic]]]:
+        """Columns of the updates that were taken into a model since the last call; ``tables.update_rows``."""
         ...
 
     def state(self) -> Tensors:
@@ -112,7 +113,7 @@ class Simulator:
         self._rows: list[dict[str, Any]] = []  # closed rounds since the last checkpoint
         self._checkpoint = -1
         self._metrics_initial: dict[str, float] = {}
-        self._kept_index: dict[int, int] = {}  # device store entries of the last checkpoint
+        self._kept_index: Index = model.store.index.copy()  # the device store's, of the last checkpoint
         self._wall_before_s = 0.0
         self._wall_start_s = time.perf_counter()
 
@@ -184,7 +185,7 @@ class Simulator:
 
     def _save(self) -> None:
         """Write the rows since the last checkpoint, then the checkpoint that counts on them."""
-        previous = dict(self._kept_index)
+        previous = self._kept_index
         self._checkpoint += 1
         parts = {"rounds": server_rows(self._rows), "updates": update_rows(self._model.take_updates())}
         self._directory.write_parts(self._checkpoint, {"events": self._log.take(), **parts})
@@ -195,14 +196,14 @@ class Simulator:
             "event_sequence": self._log.sequence,
             "metrics_initial": self._metrics_initial,
             "wall_s": self._wall_s(),
-            "store_index": sorted(self._model.store.index.items()),
         }
         arrays = {f"rounds.{name}": column for name, column in self._rounds.state().items()}
+        arrays["store_index"] = self._model.store.index
         self._directory.write_checkpoint(
             self._checkpoint,
             Checkpoint(values=values, arrays=arrays | self._population.state(), tensors=self._model.state()),
         )
-        self._kept_index = dict(self._model.store.index)
+        self._kept_index = self._model.store.index.copy()
         self._model.store.keep(previous, self._kept_index)
 
     def restore(self) -> None:
@@ -222,8 +223,8 @@ class Simulator:
         self._log.sequence = values["event_sequence"]
         self._metrics_initial = values["metrics_initial"]
         self._wall_before_s = values["wall_s"]
-        self._model.store.index = dict(values["store_index"])
-        self._kept_index = dict(self._model.store.index)
+        self._model.store.index = checkpoint.arrays["store_index"].copy()
+        self._kept_index = self._model.store.index.copy()
         self._model.restore(checkpoint.tensors)
         self._population.restore(checkpoint.arrays)
         try:

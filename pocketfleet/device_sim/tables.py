@@ -66,9 +66,13 @@ def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return _typed(rows, ROUND_COLUMNS)
 
 
-def update_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of updates that became part of a model as a table of ``UPDATE_COLUMNS``, none too."""
-    return _typed(rows, UPDATE_COLUMNS)[list(UPDATE_COLUMNS)]
+def update_rows(pieces: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Columns of updates that became part of a model, in pieces, as a table of ``UPDATE_COLUMNS``; none too."""
+    columns = {
+        name: np.concatenate([np.empty(0, dtype=kind), *(np.atleast_1d(piece[name]) for piece in pieces)])
+        for name, kind in UPDATE_COLUMNS.items()
+    }
+    return pd.DataFrame(columns).astype(UPDATE_COLUMNS)
 
 
 def _typed(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -1,33 +1,64 @@
-"""A cohort's training on one process or several: results in the order of the assignments, whatever finishes first.
+"""A cohort's training on one process or several: results in the order of the chunks, whatever finishes first.
 
-Every process computes with one torch thread, so that one process or many give the same bits.
+Every process computes with one torch thread, and chunks do not depend on the number of processes, so that one process
+or many give the same bits.
 """
 
-import io
 import multiprocessing
-import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Protocol, Self
 
 import torch
 
 from pocketfleet.device_sim.child_process import end_with_parent, interrupts_ignored
-from pocketfleet.device_sim.client import Assignment, Client, ClientResult
+from pocketfleet.device_sim.chunk_result import ChunkResult
+from pocketfleet.device_sim.cohort import Cohort
+from pocketfleet.device_sim.plain_bytes import dumps, loads
+from pocketfleet.device_sim.shared_model import AttachedModels, ModelHandle, SharedModel
 from pocketfleet.errors import PocketfleetError
 from pocketfleet.training.weights import Tensors, Weights
 
-__all__ = ["Workers", "one_torch_thread"]
+__all__ = ["ChunkTrainer", "ModelVersion", "Trainers", "Workers", "one_torch_thread"]
 
-ClientFactory = Callable[[], Client]
+# What devices download of a version: weights, and what the algorithm broadcasts.
+ModelVersion = tuple[Weights, Tensors]
 # Chunks a process has waiting beside the one it works on: enough never to idle, few enough to bound memory.
 _CHUNKS_AHEAD = 2
-# Devices in a chunk at most: weights are sent once a chunk, results come back once a chunk.
-_CHUNK_DEVICES = 8
+
+
+class ChunkTrainer(Protocol):
+    """Who trains a chunk: ``client.Client``, or ``batched_client.BatchedClient``."""
+
+    def train_chunk(self, cohort: Cohort, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ChunkResult:
+        """Train the devices of a chunk; ``device_state`` is stacked ``[k, ...]``."""
+        ...
+
+
+class Trainers(Protocol):
+    """Who trains a cohort: ``Workers``, or more than one machine."""
+
+    def train(
+        self,
+        chunks: Iterable[Cohort],
+        models: Mapping[int, ModelVersion],
+        states: Callable[[Cohort], Tensors],
+    ) -> Iterator[ChunkResult]:
+        """Yield one result a chunk, in order.
+
+        Args:
+            chunks: each of one model version.
+            models: by version.
+            states: the devices' algorithm state, asked for when a chunk is handed out.
+        """
+        ...
+
+
+TrainerFactory = Callable[[], ChunkTrainer]
 
 
 @contextmanager
@@ -42,26 +73,26 @@ def one_torch_thread() -> Iterator[None]:
 
 
 class Workers:
-    """Trains cohorts; use as a context manager.
+    """Trains cohorts on this machine; use as a context manager.
 
     Args:
-        make_client: builds the client, once in each process; picklable when ``processes`` is above 1.
+        make_trainer: builds who trains, once in each process; picklable when ``processes`` is above 1.
         processes: 1 trains in this process.
     """
 
-    def __init__(self, make_client: ClientFactory, *, processes: int) -> None:
+    def __init__(self, make_trainer: TrainerFactory, *, processes: int) -> None:
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
-        self._client: Client | None = None
+        self._trainer: ChunkTrainer | None = None
         if processes == 1:
-            self._client = make_client()
+            self._trainer = make_trainer()
         else:
             self._pool = ProcessPoolExecutor(
                 processes,
                 # Spawned, not forked: a fork of a process that runs threads (torch, arrow) may hang.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(make_client,),
+                initargs=(make_trainer,),
             )
             # The pool starts a process for each call that finds none idle: all of them now, to load side by side.
             with interrupts_ignored():
@@ -78,66 +109,78 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def train(
-        self, assignments: Sequence[Assignment], weights: Weights, server_state: Tensors
-    ) -> Iterator[ClientResult]:
-        """Yield one result an assignment, in order.
+        self,
+        chunks: Iterable[Cohort],
+        models: Mapping[int, ModelVersion],
+        states: Callable[[Cohort], Tensors],
+    ) -> Iterator[ChunkResult]:
+        """See ``Trainers``.
 
         Raises:
             PocketfleetError: a worker process died.
         """
-        if self._client is not None:
-            with one_torch_thread():
-                for assignment in assignments:
-                    yield self._client.train(assignment, weights, server_state)
+        if self._trainer is not None:
+            for chunk in chunks:
+                with one_torch_thread():
+                    result = self._trainer.train_chunk(chunk, *models[int(chunk.model_version[0])], states(chunk))
+                yield result
             return
-        assert self._pool is not None
-        model = _dumps((weights, server_state))
-        size = max(1, min(_CHUNK_DEVICES, -(-len(assignments) // (self._processes * _CHUNKS_AHEAD))))
-        chunks = deque(assignments[start : start + size] for start in range(0, len(assignments), size))
-        running: deque[Future[bytes]] = deque()
         try:
-            while chunks or running:
-                while chunks and len(running) < self._processes * _CHUNKS_AHEAD:
-                    running.append(self._pool.submit(_train_chunk, _dumps(chunks.popleft()), model))
-                yield from pickle.loads(running.popleft().result())
+            with ExitStack() as stack:
+                yield from self._in_processes(chunks, _Shared(models, stack), states)
         except BrokenProcessPool as exc:
             raise PocketfleetError(
                 "a training process died: it was killed, ran out of memory (then continue with --resume and fewer "
                 "engine.processes), or your script starts a simulation without if __name__ == '__main__'"
             ) from exc
 
+    def _in_processes(
+        self, chunks: Iterable[Cohort], shared: "_Shared", states: Callable[[Cohort], Tensors]
+    ) -> Iterator[ChunkResult]:
+        assert self._pool is not None
+        running: deque[Future[bytes]] = deque()
+        for chunk in chunks:
+            if len(running) >= self._processes * _CHUNKS_AHEAD:
+                yield loads(running.popleft().result())
+            handle = shared.handle(int(chunk.model_version[0]))
+            running.append(self._pool.submit(_train_chunk, dumps((chunk, states(chunk))), handle))
+        while running:
+            yield loads(running.popleft().result())
+
+
+class _Shared:
+    """Versions in shared memory, put there when they are first asked for; given back with ``stack``."""
+
+    def __init__(self, models: Mapping[int, ModelVersion], stack: ExitStack) -> None:
+        self._models, self._stack = models, stack
+        self._handles: dict[int, ModelHandle] = {}
+
+    def handle(self, version: int) -> ModelHandle:
+        if version not in self._handles:
+            memory = SharedModel(self._models[version])
+            self._stack.callback(memory.close)
+            self._handles[version] = memory.handle
+        return self._handles[version]
+
+
+# One trainer a worker process, made when it starts, and the models that it reads.
+_trainer: ChunkTrainer | None = None
+_models = AttachedModels()
+
 
 def _loaded() -> None:
-    """Done once a worker process has made its client."""
+    """The first work of a process: to be there."""
 
 
-# The client of this worker process, made once by ``_start_worker``.
-_client: Client | None = None
-
-
-def _start_worker(make_client: ClientFactory) -> None:
-    global _client
+def _start_worker(make_trainer: TrainerFactory) -> None:
+    global _trainer
     end_with_parent()
     torch.set_num_threads(1)
-    _client = make_client()
+    _trainer = make_trainer()
 
 
-def _train_chunk(assignments: bytes, model: bytes) -> bytes:
-    assert _client is not None
-    weights, server_state = pickle.loads(model)
-    return _dumps([_client.train(assignment, weights, server_state) for assignment in pickle.loads(assignments)])
-
-
-class _Pickler(pickle.Pickler):
-    """Tensors as plain arrays: torch's own way through a pipe opens a shared-memory file for each."""
-
-    def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - pickle's signature
-        if type(value) is torch.Tensor:
-            return torch.from_numpy, (value.numpy(),)
-        return NotImplemented
-
-
-def _dumps(value: object) -> bytes:
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol=5).dump(value)
-    return buffer.getvalue()
+def _train_chunk(work: bytes, handle: ModelHandle) -> bytes:
+    assert _trainer is not None
+    chunk, states = loads(work)
+    weights, broadcast = _models.model(handle)
+    return dumps(_trainer.train_chunk(chunk, weights, broadcast, states))

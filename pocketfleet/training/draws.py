@@ -20,7 +20,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["draw_key", "mix", "normal", "numbers", "permutation", "uniform", "walk", "walk_length"]
+__all__ = ["draw_key", "mix", "normal", "numbers", "permutation", "permutations", "uniform", "walk", "walk_length"]
 
 UInt64s = npt.NDArray[np.uint64]
 
@@ -58,11 +58,12 @@ def _first_key(seed: int, purpose: str) -> UInt64s:
     return key
 
 
-def draw_key(seed: int, purpose: str, *indices: npt.ArrayLike) -> UInt64s:
+def draw_key(seed: int | npt.NDArray[np.int64], purpose: str, *indices: npt.ArrayLike) -> UInt64s:
     """Fold a seed, a purpose and indices into keys.
 
     Args:
-        seed: the experiment's seed, 0 or more.
+        seed: the experiment's seed, 0 or more; an array of seeds makes keys of its shape, with which the indices'
+            broadcast.
         purpose: what the draw is for, always with as many indices (the ``i``-th number of a key is the key of its
             index ``i``); two purposes never share numbers.
         indices: non-negative integers or integer arrays that broadcast together.
@@ -70,7 +71,10 @@ def draw_key(seed: int, purpose: str, *indices: npt.ArrayLike) -> UInt64s:
     Returns:
         ``uint64`` keys in the broadcast shape of ``indices`` (``()`` without any).
     """
-    key = _first_key(seed, purpose)
+    if isinstance(seed, np.ndarray):
+        key = mix(seed.astype(np.uint64) + np.uint64(_purpose_number(purpose)))
+    else:
+        key = _first_key(seed, purpose)
     for index in indices:
         # Adding before mixing keeps (a, b) and (b, a) apart, since mix is applied between the two.
         step = np.asarray(index).astype(np.uint64)
@@ -108,6 +112,20 @@ def normal(key: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
 def permutation(key: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     """The order of ``range(count)`` that a scalar key draws; shape ``[count]``."""
     return np.argsort(numbers(key, count), kind="stable").astype(np.int64)
+
+
+def permutations(keys: npt.ArrayLike, counts: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:
+    """``permutation(keys[i], counts[i])`` for each ``i``, ``[..., width]``; what is beyond a count stays in its place.
+
+    Args:
+        keys: ``[...]``.
+        counts: as broadcast against ``keys``, at most ``width``.
+        width: of the table.
+    """
+    beyond = np.arange(width) >= counts[..., np.newaxis]
+    # The sort is stable: the largest number that could be drawn stays in front of what is beyond.
+    drawn = np.where(beyond, np.uint64(_WORD), numbers(keys, width))
+    return np.argsort(drawn, axis=-1, kind="stable").astype(np.int64)
 
 
 _WALK_ROUNDS = 6

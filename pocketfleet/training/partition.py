@@ -14,17 +14,16 @@ shares), so that small data can feed a large fleet, and adding a device changes 
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaincinv
 
 from pocketfleet.errors import InputError
-from pocketfleet.training.draws import draw_key, permutation, uniform
+from pocketfleet.training.device_rows import DeviceRows, DrawnRows, ListedRows, PaddedRows
+from pocketfleet.training.draws import draw_key, permutation, permutations, uniform
 
-__all__ = ["HELD_OUT_ONE_IN", "held_out_split", "partition", "sizes"]
+__all__ = ["HELD_OUT_ONE_IN", "held_out_split", "held_out_splits", "partition"]
 
 Rows = npt.NDArray[np.int64]
 # One in five of a device's own examples is held back to measure its models; a device with fewer than five has none.
@@ -33,7 +32,7 @@ HELD_OUT_ONE_IN = 5
 
 def partition(
     kind: str, labels: npt.NDArray[np.generic], *, devices: int, seed: int, alpha: float, examples_per_device: int = 0
-) -> Sequence[Rows]:
+) -> DeviceRows:
     """Row numbers of each device's examples.
 
     Args:
@@ -51,57 +50,48 @@ def partition(
         classes = _classes(labels)
         if examples_per_device:
             draw = functools.partial(_draw_by_label, classes, seed=seed, alpha=alpha, count=examples_per_device)
-            return _DrawnRows(devices, examples_per_device, draw)
+            return DrawnRows(devices, examples_per_device, draw)
         shares = _dirichlet(seed, "label_shares", np.arange(devices), parts=len(classes), alpha=alpha)
-        return _deal_by_label(classes, shares, seed=seed, sizes=_even_sizes(len(labels), devices))
+        return ListedRows.of(_deal_by_label(classes, shares, seed=seed, sizes=_even_sizes(len(labels), devices)))
     if examples_per_device:
         draw = functools.partial(_draw, len(labels), examples_per_device, seed=seed)
-        return _DrawnRows(devices, examples_per_device, draw)
+        return DrawnRows(devices, examples_per_device, draw)
     sizes = _even_sizes(len(labels), devices)
     if kind == "quantity":
         shares = _dirichlet(seed, "quantity", np.arange(1), parts=devices, alpha=alpha)[0]
         sizes = _sizes_of_shares(shares, len(labels))
     order = permutation(draw_key(seed, "deal"), len(labels))
-    return np.split(order, np.cumsum(sizes)[:-1])
-
-
-class _DrawnRows(Sequence[Rows]):
-    """As many rows for each of ``devices``, drawn when they are asked for: a million devices hold no list."""
-
-    def __init__(self, devices: int, count: int, draw: Callable[..., Rows]) -> None:
-        self._devices, self._count, self._draw = devices, count, draw
-
-    def __len__(self) -> int:
-        return self._devices
-
-    @overload
-    def __getitem__(self, device: int) -> Rows: ...
-    @overload
-    def __getitem__(self, device: slice) -> list[Rows]: ...
-    def __getitem__(self, device: int | slice) -> Rows | list[Rows]:
-        if isinstance(device, slice):
-            return [self[number] for number in range(*device.indices(self._devices))]
-        if not 0 <= device < self._devices:
-            raise IndexError(device)
-        return self._draw(device=device)
-
-    def sizes(self) -> Rows:
-        """How many rows each device has, without drawing them."""
-        return np.full(self._devices, self._count, dtype=np.int64)
-
-
-def sizes(rows: Sequence[Rows]) -> Rows:
-    """How many rows each device has, ``int64 [devices]``."""
-    if isinstance(rows, _DrawnRows):
-        return rows.sizes()
-    return np.array([len(own) for own in rows], dtype=np.int64)
+    return ListedRows(np.concatenate([[0], np.cumsum(sizes)]), order)
 
 
 def held_out_split(rows: Rows, *, seed: int, device: int) -> tuple[Rows, Rows]:
     """Split one device's rows into those it trains on and those it holds out: a fifth, drawn by (seed, device)."""
-    held = len(rows) // HELD_OUT_ONE_IN
-    order = permutation(draw_key(seed, "held_out", device), len(rows))
-    return rows[np.sort(order[held:])], rows[np.sort(order[:held])]
+    (training, counts), (held_out, held) = held_out_splits(
+        (rows[np.newaxis], np.array([len(rows)])), seed=seed, devices=np.array([device])
+    )
+    return training[0, : counts[0]], held_out[0, : held[0]]
+
+
+def held_out_splits(rows: PaddedRows, *, seed: int, devices: Rows) -> tuple[PaddedRows, PaddedRows]:
+    """``held_out_split`` of several devices: the rows ``[k, n]`` they train on and those they hold out, padded."""
+    table, counts = rows
+    held = counts // HELD_OUT_ONE_IN
+    order = permutations(draw_key(seed, "held_out", devices), counts, table.shape[1])
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(table.shape[1]), order.shape), axis=1)
+    is_held = rank < held[:, np.newaxis]
+    within = np.arange(table.shape[1]) < counts[:, np.newaxis]
+    return _chosen(table, within & ~is_held), _chosen(table, within & is_held)
+
+
+def _chosen(table: Rows, chosen: npt.NDArray[np.bool_]) -> PaddedRows:
+    """The chosen rows of each device in their order, padded."""
+    counts = chosen.sum(axis=1)
+    places = np.argsort(~chosen, axis=1, kind="stable")[:, : int(counts.max(initial=0))]
+    # Beyond its own, a device's last one again.
+    last = np.maximum(counts - 1, 0)[:, np.newaxis]
+    places = np.take_along_axis(places, np.minimum(np.arange(places.shape[1]), last), axis=1)
+    return np.take_along_axis(table, places, axis=1), counts
 
 
 def _classes(labels: npt.NDArray[np.generic]) -> list[Rows]:
@@ -135,19 +125,21 @@ def _dirichlet(seed: int, purpose: str, index: Rows, *, parts: int, alpha: float
     return shares
 
 
-def _draw(examples: int, count: int, *, seed: int, device: int) -> Rows:
-    return (uniform(draw_key(seed, "draw", device), count) * examples).astype(np.int64)
+def _draw(examples: int, count: int, devices: Rows, *, seed: int) -> Rows:
+    return (uniform(draw_key(seed, "draw", devices), count) * examples).astype(np.int64)
 
 
-def _draw_by_label(classes: list[Rows], *, seed: int, alpha: float, count: int, device: int) -> Rows:
-    share = _dirichlet(seed, "label_shares", np.array([device]), parts=len(classes), alpha=alpha)[0]
+def _draw_by_label(classes: list[Rows], devices: Rows, *, seed: int, alpha: float, count: int) -> Rows:
+    shares = _dirichlet(seed, "label_shares", devices, parts=len(classes), alpha=alpha)
     sizes = np.array([len(rows) for rows in classes])
-    u = uniform(draw_key(seed, "draw", device), 2 * count)
-    label = np.searchsorted(np.cumsum(share)[:-1], u[:count], side="right")
-    place = (u[count:] * sizes[label]).astype(np.int64)
-    return np.array(
-        [classes[number][row] for number, row in zip(label.tolist(), place.tolist(), strict=True)], np.int64
-    )
+    starts = np.cumsum(sizes) - sizes
+    u = uniform(draw_key(seed, "draw", devices), 2 * count)
+    bounds = np.cumsum(shares, axis=1)[:, :-1]
+    # How many bounds are at or below the number: searchsorted from the right, row by row.
+    label = (bounds[:, np.newaxis, :] <= u[:, :count, np.newaxis]).sum(axis=2)
+    place = (u[:, count:] * sizes[label]).astype(np.int64)
+    drawn: Rows = np.concatenate(classes)[starts[label] + place]
+    return drawn
 
 
 def _deal_by_label(

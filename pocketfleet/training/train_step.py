@@ -45,12 +45,22 @@ class TrainState:
     correction: Tensors = field(default_factory=dict)
 
     @classmethod
-    def start(cls, weights: Weights, settings: StepSettings, *, correction: Tensors | None = None) -> "TrainState":
-        """The state before a device's first step: slots at zero, the anchor at the downloaded weights."""
+    def start(
+        cls,
+        weights: Weights,
+        settings: StepSettings,
+        *,
+        correction: Tensors | None = None,
+        trainable: Tensors | None = None,
+    ) -> "TrainState":
+        """The state before a device's first step: slots at zero, the anchor at the downloaded ``weights``.
+
+        ``trainable`` are weights by name to start from in place of the downloaded ones.
+        """
         if settings.correction and correction is None:
             correction = {name: torch.zeros_like(value) for name, value in weights.trainable.items()}
         return cls(
-            trainable=dict(weights.trainable),
+            trainable=weights.trainable | (trainable or {}),
             frozen=dict(weights.frozen),
             buffers=dict(weights.buffers),
             optimizer_slots=empty_slots(weights.trainable, settings),

@@ -4,7 +4,7 @@
 Statistics (buffers) are reported as they are, not as differences: they are averaged by their own rule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -22,15 +22,24 @@ class UpdateError(PocketfleetError):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """``delta`` by trainable name and ``buffers`` by buffer name, as trained on one device."""
+    """``delta`` by trainable name and ``buffers`` by buffer name, as trained on one device.
+
+    ``extra`` is what an algorithm's devices report beside them, by names of its own. The updates of a chunk of devices
+    are one ``Update`` too, each tensor stacked ``[k, ...]``.
+    """
 
     delta: Tensors
     buffers: Tensors
+    extra: Tensors = field(default_factory=dict)
+
+    def groups(self) -> dict[str, Tensors]:
+        """The three by the names of the attributes."""
+        return {"delta": self.delta, "buffers": self.buffers, "extra": self.extra}
 
     @property
     def finite(self) -> bool:
         """Whether every value is finite."""
-        return all_finite(self.delta) and all_finite(self.buffers)
+        return all(all_finite(tensors) for tensors in self.groups().values())
 
 
 def update_of(start: Weights, end: TrainState) -> Update:

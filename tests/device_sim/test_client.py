@@ -5,6 +5,7 @@ import torch
 from tiny import TinyTask, make_client, tiny_data, tiny_weights
 
 from pocketfleet.device_sim.client import Assignment, mean_evaluation
+from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.export.session import EagerSession
 from pocketfleet.training.examples import Examples
@@ -46,19 +47,29 @@ def test_a_device_trains_on_the_examples_that_are_there() -> None:
 def test_held_out_examples_are_measured_before_and_after() -> None:
     task = TinyTask(users=5)
     client = make_client()
-    client = type(client)(
-        session=client.session,
-        data=tiny_data(task, devices=5),
-        algorithm=client.algorithm,
-        settings=client.settings,
-        hyper=client.hyper,
-        batch_size=8,
-    )
+    client = replace(client, data=tiny_data(task, devices=5), batch_size=8)
     result = client.train(work(4), tiny_weights(), {})
     # User 4 holds out one example with y = 5: (0 - 5)^2 before, and after one step to w = 2.5, 6.25.
     assert result.metrics_before == {"loss": pytest.approx(25.0), "mse": pytest.approx(25.0)}
     assert result.metrics_after == {"loss": pytest.approx(6.25), "mse": pytest.approx(6.25)}
     assert client.train(work(0), tiny_weights(), {}).metrics_before == {}
+    unmeasured = replace(client, personalised=False).train(work(4), tiny_weights(), {})
+    assert (unmeasured.metrics_after, unmeasured.personalised, unmeasured.num_held_out) == ({}, {}, 0)
+    assert torch.equal(unmeasured.update.delta["w"], result.update.delta["w"])
+
+
+def test_a_chunk_is_its_devices_one_by_one() -> None:
+    client, devices = make_client(broken=True), [3, 2, 1]
+    cohort = Cohort.of_devices(devices, steps=[3, 2, 1], batch_seed=7)
+    cohort.weight[:] = [4.0, 3.0, 2.0]
+    result = client.train_chunk(cohort, tiny_weights(), {}, {})
+    alone = [client.train(work(device, device), tiny_weights(), {}) for device in devices]
+    assert result.finite.tolist() == [True, False, True]
+    assert result.train_loss.tolist()[::2] == [alone[0].train_loss, alone[2].train_loss]
+    assert result.own_model["w"].tolist()[::2] == [one.personalised["w"].item() for one in alone[::2]]
+    # Device 2's update is not finite and weighs nothing: (4 * 3.5 + 2 * 1) / 6.
+    assert result.part.num_updates == 2
+    assert result.part.result().delta["w"].item() == pytest.approx(16 / 6)
 
 
 def test_what_is_not_finite_is_told() -> None:

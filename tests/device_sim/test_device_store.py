@@ -1,36 +1,86 @@
+import numpy as np
+import pytest
 import torch
 
 from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.errors import InputError
+
+START = {"c": torch.tensor([7.0, 8.0])}
 
 
-def test_what_a_device_keeps_is_read_back(tmp_path) -> None:
-    store = DeviceStore(tmp_path)
+def devices(*numbers: int) -> np.ndarray:
+    return np.array(numbers, dtype=np.int64)
+
+
+def test_what_devices_keep_is_read_back(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=6)
     assert store.model(4) == {}
-    assert store.state(4) == {}
-    store.write(4, round_index=2, model={"w": torch.tensor([1.0, 2.0])}, state={"c": torch.tensor(3)})
+    store.write(
+        devices(4, 1),
+        model={"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])},
+        state={"c": torch.tensor([[5.0, 6.0], [0.0, 1.0]])},
+    )
     assert store.model(4)["w"].tolist() == [1.0, 2.0]
-    assert store.state(4)["c"].item() == 3
+    assert store.model(1)["w"].tolist() == [3.0, 4.0]
     assert store.model(5) == {}
+    # Device 5 has not taken part: its state is the one that all start with.
+    assert store.states(devices(1, 5, 4), START)["c"].tolist() == [[0.0, 1.0], [7.0, 8.0], [5.0, 6.0]]
+    assert store.states(devices(1, 5), {}) == {}
+
+
+def test_states_of_several_files_come_in_the_order_asked_for(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=5)
+    for round_index in range(3):
+        taking_part = devices(round_index, round_index + 2)
+        state = torch.stack([torch.full((2,), 10.0 * round_index + device) for device in taking_part])
+        store.write(taking_part, model={}, state={"c": state})
+    # Device 2 took part in rounds 0 and 2, which counts.
+    assert store.states(devices(4, 3, 2, 1, 0), START)["c"][:, 0].tolist() == [24.0, 13.0, 22.0, 11.0, 0.0]
+
+
+def test_scalars_are_kept_too(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=2)
+    store.write(devices(0, 1), model={"w": torch.tensor([1.5, 2.5])}, state={})
+    assert store.model(1)["w"].item() == 2.5
 
 
 def test_an_index_of_before_still_reads_what_was_there_then(tmp_path) -> None:
-    store = DeviceStore(tmp_path)
-    store.write(0, round_index=1, model={"w": torch.tensor(1.0)}, state={})
-    before = dict(store.index)
-    store.write(0, round_index=2, model={"w": torch.tensor(2.0)}, state={})
-    assert DeviceStore(tmp_path, before).model(0)["w"].item() == 1.0
+    store = DeviceStore(tmp_path, devices=1)
+    store.write(devices(0), model={"w": torch.tensor([1.0])}, state={})
+    before = store.index.copy()
+    store.write(devices(0), model={"w": torch.tensor([2.0])}, state={})
     assert store.model(0)["w"].item() == 2.0
+    store.index = before
+    assert store.model(0)["w"].item() == 1.0
 
 
 def test_files_that_no_kept_index_names_go(tmp_path) -> None:
-    store = DeviceStore(tmp_path)
+    store = DeviceStore(tmp_path, devices=2)
     kept = []
     for round_index in range(4):
-        store.write(0, round_index=round_index, model={"w": torch.tensor(float(round_index))}, state={})
-        kept.append(dict(store.index))
-    (tmp_path / "0000009-000009.partial").write_bytes(b"half a file")
+        store.write(devices(0), model={"w": torch.tensor([float(round_index)])}, state={})
+        kept.append(store.index.copy())
+    store.save_index()
+    (tmp_path / "00000009.partial").write_bytes(b"half a file")
     store.keep(kept[2], kept[3])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "0000000-000002.safetensors",
-        "0000000-000003.safetensors",
+        "00000002.safetensors",
+        "00000003.safetensors",
+        "index.npy",
     ]
+
+
+def test_a_store_is_opened_by_its_saved_index(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=3)
+    store.write(devices(2), model={"w": torch.tensor([[4.0]])}, state={})
+    store.save_index()
+    assert DeviceStore.opened(tmp_path).model(2)["w"].tolist() == [4.0]
+    with pytest.raises(InputError, match="holds no store of devices' models"):
+        DeviceStore.opened(tmp_path / "none")
+
+
+def test_of_nothing_no_file_is_written(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=3)
+    store.write(devices(2), model={}, state={})
+    assert list(tmp_path.iterdir()) == []
+    assert (store.index == -1).all()

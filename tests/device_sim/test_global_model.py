@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import ALGORITHM, TinyTask, make_client, tiny_weights
 
+from pocketfleet.device_sim.cohort import one_by_one_chunk
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.global_model import GlobalModel
@@ -31,8 +32,10 @@ def model(folder: Path, *, broken: bool = False, w: float = 0.0) -> GlobalModel:
         session=EagerSession(task, task.make_model(), StepSettings()),
         test=task.test_examples(),
         headline="mse",
-        workers=Workers(partial(make_client, broken=broken), processes=1),
-        store=DeviceStore(folder),
+        trainers=Workers(partial(make_client, broken=broken), processes=1),
+        store=DeviceStore(folder, devices=4),
+        population=4,
+        chunk_size=one_by_one_chunk,
     )
 
 

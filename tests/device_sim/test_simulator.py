@@ -10,6 +10,7 @@ import pytest
 from scripted import ScriptedDay
 from tiny import ALGORITHM, TinyTask, make_client, tiny_weights
 
+from pocketfleet.device_sim.cohort import one_by_one_chunk
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog, in_order
@@ -64,8 +65,10 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
                 session=EagerSession(task, task.make_model(), StepSettings()),
                 test=task.test_examples(),
                 headline="mse",
-                workers=Workers(make_client, processes=1),
-                store=DeviceStore(tmp_path / "run" / "device_store"),
+                trainers=Workers(make_client, processes=1),
+                store=DeviceStore(tmp_path / "run" / "device_store", devices=4),
+                population=4,
+                chunk_size=one_by_one_chunk,
             )
             outcome = Simulator(
                 rounds=SynchronousRounds(plan, population, log),

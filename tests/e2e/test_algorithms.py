@@ -25,9 +25,9 @@ class Halved(FedAvg):
     """Every device reports half of what it learnt."""
     name: str = "halved"
 
-    def client_update(self, update, *, steps, server_state, device_state):
-        halved = {name: value / 2 for name, value in update.delta.items()}
-        return replace(update, delta=halved), device_state
+    def client_update(self, trained, broadcast, device_state):
+        halved = {name: value / 2 for name, value in trained.update.delta.items()}
+        return replace(trained.update, delta=halved), device_state
 
 def make_algorithm(server_optimizer):
     return Halved(server_optimizer=server_optimizer)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pocketfleet import Bundle, Experiment, Run, simulate
+from pocketfleet.device_sim.chunk_result import stacked
 from pocketfleet.device_sim.client import Assignment, Client
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.errors import GateError
@@ -21,6 +22,7 @@ from pocketfleet.training.algorithm import FedAvg
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.task import check_task, initial_model, load_task
 from pocketfleet.training.tasks.boston import BostonTask
+from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors
 
 # Float32 training is chaotic in the long run; from the same weights one device's update is not.
@@ -69,8 +71,9 @@ class Fleet:
                 work = self.work(device, round_index)
                 expected = reference.train(work, weights, {}).update
                 distances.append(distance(other.train(work, weights, {}).update.delta, expected.delta))
-                aggregator.add(expected, device=device, weight=1.0)
-            weights, _ = ALGORITHM.server_update(weights, aggregator.result(), {})
+                alone = Update(*(stacked([tensors]) for tensors in expected.groups().values()))
+                aggregator.add_many(alone, weight=np.ones(1), scale=np.ones(1))
+            weights, _ = ALGORITHM.server_update(weights, aggregator.result(), {}, participation=1.0)
         return distances
 
 

@@ -1,11 +1,12 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pocketfleet.training.aggregation import MeanAggregator
-from pocketfleet.training.algorithm import Algorithm, ClientTerms, FedAvg, FedProx
+from pocketfleet.training.algorithm import Algorithm, ClientTerms, FedAvg, FedProx, Trained
 from pocketfleet.training.server_optimizer import ServerMomentum, ServerSgd
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep, hyper_tensors
 from pocketfleet.training.update import Update, update_of
@@ -25,25 +26,33 @@ def start_at(w: float) -> Weights:
     return Weights(trainable={"weight": torch.tensor([[w]])}, buffers={}, frozen={})
 
 
+def add(aggregator: MeanAggregator, update: Update, *, weight: float) -> None:
+    """One device's update as a chunk of one."""
+    groups = {
+        group: {name: value.unsqueeze(0) for name, value in tensors.items()}
+        for group, tensors in update.groups().items()
+    }
+    aggregator.add_many(Update(**groups), weight=np.array([float(weight)]), scale=np.ones(1))
+
+
 def one_round(algorithm: Algorithm, weights: Weights, *, steps: int, learning_rate: float) -> Weights:
     """Both devices train, the server takes the mean."""
     server_state = algorithm.init(weights)
     settings = algorithm.step_settings(StepSettings())
     step = TrainStep(nn.Linear(1, 1, bias=False), quadratic, settings)
     aggregator = MeanAggregator()
-    for device, (wanted, examples) in enumerate(zip(WANTED, EXAMPLES, strict=True)):
-        terms = algorithm.client_start(weights, server_state, {})
+    for wanted, examples in zip(WANTED, EXAMPLES, strict=True):
+        terms = algorithm.client_start(weights, algorithm.broadcast(server_state), {})
         hyper = hyper_tensors(settings, {"learning_rate": learning_rate} | terms.hyper)
         state = TrainState.start(weights, settings, correction=terms.correction)
         x = torch.ones(examples, 1)
         for _ in range(steps):
             _, state = step(state, x, wanted * x, hyper)
-        update, device_state = algorithm.client_update(
-            update_of(weights, state), steps=steps, server_state=server_state, device_state={}
-        )
+        trained = Trained(update=update_of(weights, state), steps=torch.tensor(float(steps)), hyper={})
+        update, device_state = algorithm.client_update(trained, {}, {})
         assert device_state == {}
-        aggregator.add(update, device=device, weight=examples)
-    return algorithm.server_update(weights, aggregator.result(), server_state)[0]
+        add(aggregator, update, weight=examples)
+    return algorithm.server_update(weights, aggregator.result(), server_state, participation=1.0)[0]
 
 
 def test_federated_averaging_of_two_quadratics() -> None:
@@ -75,7 +84,8 @@ def test_terms_and_settings() -> None:
 
 def test_a_device_reports_its_update_as_it_is() -> None:
     update, state = Update({"w": torch.ones(1)}, {}), {"s": torch.ones(1)}
-    reported, next_state = FEDAVG.client_update(update, steps=3, server_state={}, device_state=state)
+    trained = Trained(update=update, steps=torch.tensor(3.0), hyper={})
+    reported, next_state = FEDAVG.client_update(trained, {}, state)
     assert reported is update
     assert next_state is state
 
@@ -86,7 +96,7 @@ def test_the_servers_momentum_lasts_from_round_to_round() -> None:
     state = algorithm.init(weights)
     mean = Update({"weight": torch.ones(1, 1, dtype=torch.float64)}, {})
     for expected in (1.0, 2.5, 4.25):  # velocities 1, 1.5, 1.75
-        weights, state = algorithm.server_update(weights, mean, state)
+        weights, state = algorithm.server_update(weights, mean, state, participation=1.0)
         assert weights.trainable["weight"].item() == expected
 
 
@@ -99,8 +109,8 @@ def test_statistics_become_the_mean_and_counters_whole_numbers() -> None:
     aggregator = MeanAggregator()
     for device, (mean, count, weight) in enumerate([([1.0, 0.0], 12, 1), ([2.0, 4.0], 13, 3)]):
         buffers = {"mean": torch.tensor(mean), "count": torch.tensor(count), "odd": torch.tensor(1 - device)}
-        aggregator.add(Update({"w": torch.zeros(1)}, buffers), device=device, weight=weight)
-    after, _ = FEDAVG.server_update(weights, aggregator.result(), {})
+        add(aggregator, Update({"w": torch.zeros(1)}, buffers), weight=weight)
+    after, _ = FEDAVG.server_update(weights, aggregator.result(), {}, participation=1.0)
     # (1 + 3 * 2) / 4 and (0 + 3 * 4) / 4; (12 + 39) / 4 = 12.75 is nearest 13; (1 + 3 * 0) / 4 = 0.25 is nearest 0.
     assert (after.buffers["mean"].tolist(), after.buffers["mean"].dtype) == ([1.75, 3.0], torch.float32)
     assert (after.buffers["count"].item(), after.buffers["count"].dtype) == (13, torch.int64)
@@ -116,15 +126,9 @@ class Halved(FedAvg):
 
     name: str = "halved"
 
-    def client_update(
-        self,
-        update: Update,
-        *,
-        steps: int,  # noqa: ARG002
-        server_state: Tensors,  # noqa: ARG002
-        device_state: Tensors,
-    ) -> tuple[Update, Tensors]:
-        return Update({name: value / 2 for name, value in update.delta.items()}, update.buffers), device_state
+    def client_update(self, trained: Trained, broadcast: Tensors, device_state: Tensors) -> tuple[Update, Tensors]:  # noqa: ARG002
+        delta = {name: value / 2 for name, value in trained.update.delta.items()}
+        return replace(trained.update, delta=delta), device_state
 
 
 def test_an_algorithm_of_ones_own_runs_where_the_packaged_ones_do() -> None:
@@ -137,6 +141,7 @@ def test_an_algorithm_of_ones_own_runs_where_the_packaged_ones_do() -> None:
 def test_what_is_an_algorithm() -> None:
     class Nameless:
         step_settings = init = client_start = client_update = server_update = None
+        device_init = broadcast = weighting = None
 
     assert isinstance(FEDAVG, Algorithm)
     assert isinstance(FedProx(server_optimizer=ServerSgd(), proximal_mu=1.0), Algorithm)

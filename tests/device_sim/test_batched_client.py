@@ -1,0 +1,132 @@
+import functools
+
+import numpy as np
+import pytest
+import torch
+from both_clients import BothClients, both_clients, distances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pocketfleet.device_sim.chunk_result import ChunkResult
+from pocketfleet.device_sim.cohort import Cohort
+from pocketfleet.training.task import load_task
+from pocketfleet.training.train_step import StepSettings
+
+ALL_TERMS = StepSettings(momentum=True, nesterov=True, weight_decay=True, clipping=True, correction=True)
+
+
+def assert_alike(one: ChunkResult, many: ChunkResult, *, within: float) -> None:
+    assert many.cohort is one.cohort
+    assert distances(many.own_model, one.own_model).max() < within
+    np.testing.assert_allclose(many.train_loss, one.train_loss, rtol=within)
+    np.testing.assert_allclose(many.train_loss_rms, one.train_loss_rms, rtol=within)
+    assert many.num_held_out.tolist() == one.num_held_out.tolist()
+    assert many.finite.tolist() == one.finite.tolist()
+    for found, expected in ((many.metrics_before, one.metrics_before), (many.metrics_after, one.metrics_after)):
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6)
+    ours, theirs = many.part.result(), one.part.result()
+    for name, value in theirs.delta.items():
+        torch.testing.assert_close(ours.delta[name], value, rtol=within * 10, atol=within)
+
+
+@functools.cache
+def boston(*, float64: bool, batch_size: int) -> BothClients:
+    # 405 tracts by shares over 12 devices: from 3 to 94 training examples.
+    return both_clients(
+        load_task("boston"),
+        devices=12,
+        kind="quantity",
+        alpha=1.0,
+        settings=ALL_TERMS,
+        batch_size=batch_size,
+        float64=float64,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    chunk=st.integers(1, 13),
+    batch_size=st.sampled_from([1, 5, 8, 32]),
+)
+def test_many_at_once_are_one_by_one_whatever_their_examples_steps_and_chunks(
+    steps: list[int], chunk: int, batch_size: int
+) -> None:
+    both = boston(float64=True, batch_size=batch_size)
+    assert both.one_by_one.data.num_training[: len(steps)].min() >= 1
+    cohort = Cohort.of_devices(range(len(steps)), steps=steps, batch_seed=range(50, 50 + len(steps)))
+    for one, many in both.results(cohort, size=chunk):
+        assert_alike(one, many, within=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_in_float32_each_update_is_the_same_within_a_thousandth(optimizer) -> None:
+    hyper = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    both = both_clients(
+        load_task("boston"), devices=20, settings=StepSettings(optimizer=optimizer), hyper=hyper, batch_size=8
+    )
+    cohort = Cohort.of_devices(range(20), steps=[3 + number % 5 for number in range(20)], batch_seed=range(20))
+    found = []
+    for one, many in both.results(cohort, size=7):
+        start = both.weights.trainable
+        own = [{name: value[name] - start[name] for name in start} for value in (many.own_model, one.own_model)]
+        found.append(distances(*own))
+    assert np.concatenate(found).max() < 1e-3
+    assert np.median(np.concatenate(found)) < 1e-5
+
+
+def test_digits_too() -> None:
+    both = both_clients(load_task("mnist"), devices=4, examples_per_device=25, batch_size=8)
+    cohort = Cohort.of_devices(range(4), steps=[4, 3, 2, 1], batch_seed=range(4))
+    (one, many), *_ = both.results(cohort, size=4)
+    assert_alike(one, many, within=1e-4)
+
+
+class Normalised:
+    """Batch norm: an example's gradient depends on its neighbours', so that padding would change it."""
+
+    name = "normalised"
+
+    def make_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(13, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+
+    def __init__(self) -> None:
+        boston = load_task("boston")
+        self.loss, self.metrics = boston.loss, boston.metrics
+        self.train_examples, self.test_examples = boston.train_examples, boston.test_examples
+
+
+def test_batch_norm_is_grouped_by_the_size_of_batches() -> None:
+    both = both_clients(Normalised(), devices=9, float64=True, batch_size=8, kind="quantity", alpha=3.0)
+    assert not both.batched.step.masked
+    assert boston(float64=True, batch_size=8).batched.step.masked
+    counts = both.one_by_one.data.num_training
+    fitting = [device for device in range(9) if counts[device] % 8 != 1]
+    assert len({int(counts[device]) % 8 for device in fitting}) > 2
+    cohort = Cohort.of_devices(fitting, steps=5, batch_seed=range(len(fitting)))
+    for one, many in both.results(cohort, size=9):
+        assert_alike(one, many, within=1e-9)
+        # The running statistics went along.
+        assert many.own_model["1.running_mean"].shape == (len(fitting), 8)
+
+
+def test_compiled_steps_are_the_same_steps() -> None:
+    both = both_clients(load_task("boston"), devices=6, settings=ALL_TERMS, batch_size=8, compiled=True, chunk=4)
+    cohort = Cohort.of_devices(range(6), steps=[6, 5, 4, 3, 2, 1], batch_seed=range(6))
+    for one, many in both.results(cohort, size=4):
+        assert_alike(one, many, within=1e-3)
+    # One program, whatever the chunk's size and its devices' steps.
+    assert len(both.batched.step._programs) == 1
+
+
+def test_an_update_that_is_not_finite_is_told_by_its_row() -> None:
+    both = both_clients(load_task("boston"), devices=3, batch_size=8)
+    data = both.batched.data
+    data.examples.y[data._rows[1]] = torch.inf
+    cohort = Cohort.of_devices(range(3), steps=2, batch_seed=range(3))
+    for one, many in both.results(cohort, size=3):
+        assert many.finite.tolist() == one.finite.tolist() == [True, False, True]
+        assert many.part.num_updates == 2
