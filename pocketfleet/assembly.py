@@ -12,7 +12,6 @@ from torch import nn
 from pocketfleet.device_sim.arrival import Arrival, with_use
 from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
-from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.compute import program_seconds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
@@ -28,7 +27,6 @@ from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
-from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
 from pocketfleet.training.batches import steps_of_epochs
@@ -54,12 +52,15 @@ from pocketfleet.training.weights import Weights
 __all__ = [
     "Parts",
     "adaptation",
+    "adapted_task",
     "bundle_hyper",
+    "device_data",
     "given_path",
-    "make_client",
+    "make_algorithm",
     "make_rounds",
     "round_plan",
     "schedule",
+    "step_terms",
     "workload",
 ]
 
@@ -95,16 +96,16 @@ class Parts:
         Raises:
             InputError: something that the experiment names is not there, or does not fit.
         """
-        task = _adapted_task(experiment)
+        task = adapted_task(experiment)
         model = initial_model(task, seed=experiment.seed)
-        data = _device_data(experiment, task)
+        data = device_data(experiment, task)
         richest = int(data.num_training.argmax())
         if data.num_training[richest] == 0:
             raise InputError("no device has any examples: lower fleet.devices or set partition.examples_per_device")
         sample = data.training(richest)
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
-        algorithm = _algorithm(experiment)
-        settings = algorithm.step_settings(_terms(experiment)[0])
+        algorithm = make_algorithm(experiment)
+        settings = algorithm.step_settings(step_terms(experiment)[0])
         availability = make_availability(
             experiment.fleet.availability,
             seed=experiment.seed,
@@ -143,7 +144,8 @@ def adaptation(experiment: Experiment) -> Adaptation:
     return Adaptation(trainable=tuple(training.trainable), lora_rank=training.lora_rank)
 
 
-def _adapted_task(experiment: Experiment) -> Task:
+def adapted_task(experiment: Experiment) -> Task:
+    """The experiment's task, its model trained as ``adaptation`` says."""
     return adapted(load_task(experiment.task.name, experiment.task.options), adaptation(experiment))
 
 
@@ -181,7 +183,8 @@ def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSetti
     return given
 
 
-def _device_data(experiment: Experiment, task: Task) -> DeviceData:
+def device_data(experiment: Experiment, task: Task) -> DeviceData:
+    """Which examples each device holds."""
     return DeviceData(
         task,
         devices=experiment.fleet.devices,
@@ -234,7 +237,7 @@ def _fleet(experiment: Experiment) -> Fleet:
     )
 
 
-def _terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:
+def step_terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:
     """Which terms a step has before the algorithm adds its own, and how strong they are."""
     training = experiment.training
     return chosen_terms(
@@ -253,11 +256,16 @@ def bundle_hyper(experiment: Experiment, parts: Parts) -> dict[str, float]:
     terms = algorithm.client_start(
         weights, algorithm.broadcast(algorithm.init(weights)), algorithm.device_init(weights)
     )
-    values = {**_terms(experiment)[1], **terms.hyper}
+    values = {**step_terms(experiment)[1], **terms.hyper}
     return {name: values[name] for name in parts.settings.hyper_names}
 
 
-def _algorithm(experiment: Experiment) -> Algorithm:
+def make_algorithm(experiment: Experiment) -> Algorithm:
+    """The algorithm that the experiment names, with its server optimizer.
+
+    Raises:
+        InputError: there is none of that name, or a user's own is none.
+    """
     name, server = experiment.algorithm.name, experiment.server
     optimizer: ServerOptimizer = ServerSgd(learning_rate=server.learning_rate)
     if server.optimizer == "momentum":
@@ -354,31 +362,4 @@ def schedule(experiment: Experiment) -> Schedule:
         horizon_s=experiment.rounds.horizon_s,
         evaluate_every=experiment.rounds.evaluate_every,
         checkpoint_every=experiment.engine.checkpoint_every,
-    )
-
-
-def make_client(experiment: Experiment, bundle_path: str) -> Client:
-    """The client of this process, rebuilt from the experiment: a worker process shares no memory with its parent."""
-    task = _adapted_task(experiment)
-    algorithm = _algorithm(experiment)
-    settings = algorithm.step_settings(_terms(experiment)[0])
-    runtime = experiment.engine.runtime
-    session: Session
-    if runtime == "torch":
-        session = EagerSession(task, initial_model(task, seed=experiment.seed), settings)
-    else:
-        if runtime == "executorch":
-            from pocketfleet.export.executorch import limit_threads
-
-            # One thread a process, as for torch: processes share the machine's cores.
-            limit_threads(1)
-        session = open_session(Bundle.load(Path(bundle_path)), runtime)
-    return Client(
-        session=session,
-        data=_device_data(experiment, task),
-        algorithm=algorithm,
-        settings=settings,
-        hyper=_terms(experiment)[1],
-        batch_size=experiment.training.batch_size,
-        personalised=experiment.training.personalised,
     )

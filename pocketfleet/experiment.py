@@ -243,6 +243,12 @@ class EngineSection(_Section):
     """How the host computes; never in the events."""
 
     runtime: Literal["torch", "executorch", "onnx"] = "torch"
+    # Which way: chosen by a short probe, which writes its choice here and its measurements into plan_reason.
+    plan: Literal["auto", "each", "each_channels_last", "each_onnx", "batched", "batched_unfolded"] = "auto"
+    plan_reason: str = ""
+    chunk: Count = 256  # devices that are mapped at once; see device_sim.engine_plan.DEFAULT_CHUNK
+    compile: bool = False  # hand mapped steps to torch's compiler
+    device: Literal["cpu", "cuda"] = "cpu"  # where mapped steps are computed
     processes: Count = 1
     checkpoint_every: Count = 1  # closed rounds
     timing_only: bool = False  # everything but the arithmetic: same events, no model

@@ -14,15 +14,14 @@ from pocketfleet.assembly import (
     adaptation,
     bundle_hyper,
     given_path,
-    make_client,
     make_rounds,
     schedule,
     workload,
 )
 from pocketfleet.device_sim.clock_only import ClockOnly
-from pocketfleet.device_sim.cohort import one_by_one_chunk
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
+from pocketfleet.device_sim.engine_plan import chunk_size
 from pocketfleet.device_sim.events import EventLog, EventsHash, in_order
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
@@ -30,7 +29,7 @@ from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
-from pocketfleet.device_sim.workers import Workers
+from pocketfleet.engine import make_workers, planned, planned_way
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
@@ -78,6 +77,7 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
         _make_bundle(experiment, parts, staging / "bundle", observer)
+        experiment = planned(experiment, parts, staging / "bundle")
         directory = RunDirectory.create(path, experiment.to_toml(), force=force)
         try:
             directory.write_text(INPUTS, json.dumps(input_hashes(experiment)))
@@ -132,9 +132,10 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
             check_unchanged(experiment, (path / INPUTS).read_text())
         bundled = (path / "bundle").exists()
         parts = Parts.of(experiment, path / "bundle" if bundled else given_path(experiment))
-        directory.write_text(EXPERIMENT, experiment.to_toml())
         if not bundled:
             _make_bundle(experiment, parts, path / "bundle", observer)
+        experiment = planned(experiment, parts, path / "bundle")
+        directory.write_text(EXPERIMENT, experiment.to_toml())
     except BaseException:
         directory.close()
         raise
@@ -190,17 +191,16 @@ def _learner(
     if experiment.engine.timing_only:
         # Nobody trains: the store of no device.
         return ClockOnly(weights=parts.weights, store=DeviceStore(kept, devices=0))
-    start_client = functools.partial(make_client, experiment, str(bundle.path))
     return GlobalModel(
         weights=parts.weights,
         algorithm=parts.algorithm,
         session=EagerSession(parts.task, parts.model, parts.settings),
         test=parts.data.test,
         headline=parts.headline,
-        trainers=stack.enter_context(Workers(start_client, processes=experiment.engine.processes)),
+        trainers=stack.enter_context(make_workers(experiment, bundle.path)),
         store=DeviceStore(kept, devices=experiment.fleet.devices),
         population=experiment.fleet.devices,
-        chunk_size=one_by_one_chunk,
+        chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         staleness_exponent=experiment.rounds.staleness_exponent,
     )
 

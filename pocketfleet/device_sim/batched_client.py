@@ -162,44 +162,48 @@ class BatchedClient:
         """The states after the devices' steps, and the losses of the first, ``[steps, k]``, 0 beyond a device's own."""
         rows, counts = training
         table = BatchTable(counts, steps=cohort.steps, batch_size=self.batch_size, batch_seed=cohort.batch_seed)
-        steps, whole = int(cohort.steps[0]), len(cohort)
-        losses = torch.zeros(steps, whole, dtype=torch.float64)
+        steps, active = int(cohort.steps[0]), len(cohort)
+        if self.step.fixed_size:
+            # One size for all: further rows repeat the first device, and what becomes of them is not looked at.
+            states = [rows_of_state(state, torch.from_numpy(self._filled(active))) for state in states]
+        losses = torch.zeros(steps, active, dtype=torch.float64)
         ended: list[list[TrainState]] = []
-        active = whole
         for step in range(steps):
             still = int(np.searchsorted(-cohort.steps, -step, side="left"))
             if still < active:
                 ended.append([rows_of_state(state, slice(still, active)) for state in states])
-                states = [rows_of_state(state, slice(0, still)) for state in states]
+                if not self.step.fixed_size:
+                    states = [rows_of_state(state, slice(0, still)) for state in states]
                 active = still
             places, sizes = table.step(step, active)
-            batch = self._examples(np.take_along_axis(rows[:active], places, axis=1))
+            if self.step.fixed_size:
+                wide = np.minimum(np.arange(self.batch_size), places.shape[1] - 1)
+                tall = self._filled(active)
+                places, sizes = places[tall[:, np.newaxis], wide], sizes[tall]
+                batch = self._examples(np.take_along_axis(rows[tall], places, axis=1))
+            else:
+                batch = self._examples(np.take_along_axis(rows[:active], places, axis=1))
             try:
-                stepped = [self._step(state, batch, sizes, hyper) for state, hyper in zip(states, hypers, strict=True)]
+                stepped = [
+                    self.step(state, batch.x, batch.y, sizes, hyper)
+                    for state, hyper in zip(states, hypers, strict=True)
+                ]
             except (RuntimeError, ValueError, IndexError) as exc:
                 hint = ". Batch norm cannot train on one example: choose a training.batch_size that leaves none over"
                 raise InputError(
                     f"the task's model fails on batches of {int(sizes.min())} to {int(sizes.max())} examples of "
                     f"{active} devices: {exc}{hint if sizes.min() == 1 else ''}"
                 ) from exc
-            losses[step, :active] = stepped[0][0].cpu()
+            losses[step, :active] = stepped[0][0][:active].cpu()
             states = [state for _, state in stepped]
-        parts = zip(states, *reversed(ended), strict=True)
+        ended.append([rows_of_state(state, slice(0, active)) for state in states])
+        parts = zip(*reversed(ended), strict=True)
         return [joined_states(list(part)) if len(part) > 1 else part[0] for part in parts], losses.numpy()
 
-    def _step(
-        self, state: TrainState, batch: Examples, sizes: npt.NDArray[np.int64], hyper: Tensors
-    ) -> tuple[torch.Tensor, TrainState]:
-        if not self.step.fixed_size:
-            return self.step(state, batch.x, batch.y, sizes, hyper)
-        # Filled up with the first device and the first example, so that there is one program for all.
-        active, width = batch.x.shape[:2]
-        wide = torch.arange(self.batch_size).clamp(max=width - 1)
-        tall = torch.arange(self.chunk)
-        tall[active:] = 0
-        filled = Examples(batch.x[tall][:, wide], batch.y[tall][:, wide])
-        loss, after = self.step(rows_of_state(state, tall), filled.x, filled.y, sizes[tall.numpy()], hyper)
-        return loss[:active], rows_of_state(after, slice(0, active))
+    def _filled(self, active: int) -> npt.NDArray[np.int64]:
+        """Rows of a full chunk: the first ``active``, then the first one again."""
+        row = np.arange(max(self.chunk, active))
+        return np.where(row < active, row, 0)
 
     def _examples(self, rows: npt.NDArray[np.int64]) -> Examples:
         """The examples ``[k, b, ...]`` at ``rows`` ``[k, b]``."""
@@ -270,7 +274,8 @@ class BatchedClient:
         model.eval()
 
         def one(trainable: Tensors, buffers: Tensors, x: torch.Tensor, y: torch.Tensor) -> Tensors:
-            output = functional_call(model, (trainable, buffers, weights.frozen), (x,))
+            with self.step.running():
+                output = functional_call(model, (trainable, buffers, weights.frozen), (x,))
             return {"loss": task.loss(output, y)} | task.metrics(output, y)
 
         if own:

@@ -84,6 +84,7 @@ class Workers:
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
         self._trainer: ChunkTrainer | None = None
+        self._loading: list[Future[None]] = []
         if processes == 1:
             self._trainer = make_trainer()
         else:
@@ -96,10 +97,15 @@ class Workers:
             )
             # The pool starts a process for each call that finds none idle: all of them now, to load side by side.
             with interrupts_ignored():
-                for _ in range(processes):
-                    self._pool.submit(_loaded)
+                self._loading = [self._pool.submit(_loaded) for _ in range(processes)]
 
     def __enter__(self) -> Self:
+        """Wait until there is a process to train in, so that a simulation's seconds are of its work."""
+        try:
+            for loading in self._loading:
+                loading.result()
+        except BrokenProcessPool as exc:
+            raise _died() from exc
         return self
 
     def __exit__(
@@ -129,10 +135,7 @@ class Workers:
             with ExitStack() as stack:
                 yield from self._in_processes(chunks, _Shared(models, stack), states)
         except BrokenProcessPool as exc:
-            raise PocketfleetError(
-                "a training process died: it was killed, ran out of memory (then continue with --resume and fewer "
-                "engine.processes), or your script starts a simulation without if __name__ == '__main__'"
-            ) from exc
+            raise _died() from exc
 
     def _in_processes(
         self, chunks: Iterable[Cohort], shared: "_Shared", states: Callable[[Cohort], Tensors]
@@ -146,6 +149,13 @@ class Workers:
             running.append(self._pool.submit(_train_chunk, dumps((chunk, states(chunk))), handle))
         while running:
             yield loads(running.popleft().result())
+
+
+def _died() -> PocketfleetError:
+    return PocketfleetError(
+        "a training process died: it was killed, ran out of memory (then continue with --resume and fewer "
+        "engine.processes), or your script starts a simulation without if __name__ == '__main__'"
+    )
 
 
 class _Shared:

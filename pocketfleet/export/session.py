@@ -51,8 +51,17 @@ class Session(Protocol):
 class EagerSession:
     """The reference: PyTorch itself, one operator at a time."""
 
-    def __init__(self, task: Task, model: nn.Module, settings: StepSettings) -> None:
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        settings: StepSettings,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """Take the parts; ``memory_format`` is how images and kernels lie in memory while training."""
         self._task, self._model = task, model
+        self._memory_format = memory_format
         self._step = TrainStep(model, task.loss, settings)
         # Found at the first step: watching for dice costs time in every operator.
         self._drops: bool | None = None
@@ -61,6 +70,10 @@ class EagerSession:
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of ``TrainStep``."""
+        if self._memory_format != torch.contiguous_format:
+            # Weights keep the format from step to step: only the first of a device's steps copies them.
+            x, trainable = self._laid(x), {name: self._laid(value) for name, value in state.trainable.items()}
+            state = replace(state, trainable=trainable)
         if self._drops is False:
             return self._step(state, x, y, hyper)
         source, sites = drawn(dropout_seed), []
@@ -73,6 +86,9 @@ class EagerSession:
         # A step that failed, such as batch norm's on a single example, has not come to see all of the model.
         self._drops = bool(sites)
         return result
+
+    def _laid(self, value: torch.Tensor) -> torch.Tensor:
+        return value.contiguous(memory_format=self._memory_format) if value.dim() == 4 else value
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """The model's output in evaluation mode."""

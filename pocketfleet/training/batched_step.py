@@ -7,13 +7,17 @@ Rules:
 2. What a step makes of its gradient is ``TrainStep.update``, mapped.
 3. Batches of several sizes are padded and masked where one example's gradient depends on no other example
    (``maskable``); where it does (batch norm), or the loss is a scalar, devices are grouped by the size of their batch.
-4. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
+4. A step whose shapes come again and again is traced and replayed: the very operators, without the mapping and the
+   bookkeeping of autograd around them, which for a small model take as long. Bits do not change.
+5. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
 
 Tried with torch 2.13.0: ``torch.fx.experimental.proxy_tensor.make_fx``.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -31,6 +35,8 @@ from pocketfleet.training.weights import Tensors, Weights
 __all__ = ["BatchedStep", "maskable", "rows_of_state", "stacked_state"]
 
 Sizes = npt.NDArray[np.int64]
+# Tracing takes as long as some fifty steps save: a shape that came so often will come again.
+_TRACED_AT = 20
 # The parts of a state that differ between devices.
 _OWN = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
 
@@ -57,12 +63,23 @@ class BatchedStep:
         step: of one device.
         masked: whether batches of several sizes are masked; ``maskable`` tells whether they may be.
         compiled: hand the step to torch's compiler; falls back with one warning where there is none.
+        running: the context that the model runs in, such as ``UnfoldedConvolutions``.
     """
 
-    def __init__(self, step: TrainStep, *, masked: bool, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        step: TrainStep,
+        *,
+        masked: bool,
+        compiled: bool = False,
+        running: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self._step = step
+        self.running = running
         self.masked = masked
         self._compiled = compiled
+        # By the inputs' shapes: how often they came, and their programs.
+        self._seen: Counter[tuple[Any, ...]] = Counter()
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     @property
@@ -105,19 +122,14 @@ class BatchedStep:
     def _run(
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
     ) -> tuple[torch.Tensor, TrainState]:
-        if not self._compiled:
-            return self._eager(state, x, y, mask, hyper)
         inputs = [*_tensors(state), *hyper.values(), x, y, *([] if mask is None else [mask])]
         key = (mask is None, *((value.shape, value.dtype) for value in inputs))
-        try:
-            if key not in self._programs:
-                self._programs[key] = self._traced(state, hyper, masked=mask is not None, inputs=inputs)
-            loss, *values = self._programs[key](*inputs)
-        except RuntimeError as exc:
-            # Torch's compiler says so of a missing C++ compiler, of one that fails, and of what it cannot compile.
-            warnings.warn(f"engine.compile is left out, torch's compiler failed: {_first_line(exc)}", stacklevel=2)
-            self._compiled = False
-            return self._eager(state, x, y, mask, hyper)
+        if key not in self._programs:
+            self._seen[key] += 1
+            if not self._compiled and self._seen[key] < _TRACED_AT:
+                return self._eager(state, x, y, mask, hyper)
+            self._programs[key] = self._program(state, hyper, masked=mask is not None, inputs=inputs)
+        loss, *values = self._programs[key](*inputs)
         return loss, _with_tensors(state, values)
 
     def _eager(
@@ -146,7 +158,8 @@ class BatchedStep:
             own: Tensors, kept: Tensors, x: torch.Tensor, y: torch.Tensor, counts: torch.Tensor | None
         ) -> tuple[torch.Tensor, Tensors]:
             tensors = own | frozen | {name: value.clone() for name, value in kept.items()}
-            losses = loss(functional_call(model, tensors, (x,)), y)
+            with self.running():
+                losses = loss(functional_call(model, tensors, (x,)), y)
             mean = losses.mean() if counts is None else (losses * counts).sum() / counts.sum()
             return mean, {name: tensors[name] for name in kept}
 
@@ -164,7 +177,7 @@ class BatchedStep:
 
         return replace(state, **torch.vmap(one)(given, gradient))
 
-    def _traced(
+    def _program(
         self, state: TrainState, hyper: Hyper, *, masked: bool, inputs: list[torch.Tensor]
     ) -> Callable[..., Any]:
         count = len(_tensors(state))
@@ -179,12 +192,20 @@ class BatchedStep:
         graph = make_fx(flat)(*inputs)
         graph.graph.eliminate_dead_code()
         graph.recompile()
+        if not self._compiled:
+            return graph
         compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
-        with warnings.catch_warnings():
-            # Its own imports of what torch itself has deprecated.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            # Compiled at the first call.
-            compiled(*inputs)
+        try:
+            with warnings.catch_warnings():
+                # Its own imports of what torch itself has deprecated.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                # Compiled at the first call.
+                compiled(*inputs)
+        except RuntimeError as exc:
+            # Torch's compiler says so of a missing C++ compiler, of one that fails, and of what it cannot compile.
+            warnings.warn(f"engine.compile is left out, torch's compiler failed: {_first_line(exc)}", stacklevel=2)
+            self._compiled = False
+            return graph
         return compiled
 
 

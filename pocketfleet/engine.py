@@ -1,0 +1,167 @@
+"""From an experiment to who trains: the way of computing, and the processes that compute."""
+
+import functools
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from pocketfleet.assembly import Parts, adapted_task, device_data, make_algorithm, step_terms
+from pocketfleet.device_sim.batched_client import BatchedClient
+from pocketfleet.device_sim.client import Client
+from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.engine_plan import Way, candidates, probe
+from pocketfleet.device_sim.workers import ChunkTrainer, Workers
+from pocketfleet.errors import InputError
+from pocketfleet.experiment import Experiment
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.batched_step import BatchedStep, maskable
+from pocketfleet.training.task import Task, check_task, initial_model
+from pocketfleet.training.train_step import StepSettings, TrainStep
+from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
+
+__all__ = ["make_trainer", "make_workers", "planned", "planned_way"]
+
+# Examples on which a model is tried for whether its batches may be padded.
+_TRIED = 4
+
+
+def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experiment:
+    """The experiment with its way of computing settled: ``engine.plan`` is ``auto`` no more.
+
+    Raises:
+        InputError: the way that is asked for is not possible.
+    """
+    engine = experiment.engine
+    if engine.device == "cuda" and not torch.cuda.is_available():
+        raise InputError('engine.device is "cuda", and torch sees no such device here: leave it at "cpu"')
+    if engine.timing_only or engine.plan != "auto":
+        return experiment
+    if engine.runtime != "torch":
+        return _with_plan(experiment, "each", f"the programs of {engine.runtime} train device by device")
+    cohort = experiment.rounds.cohort
+    ways = candidates(parts.model, cohort=cohort, onnx=_has_onnx(bundle_path))
+    if engine.device == "cuda":
+        ways = tuple(way for way in ways if way.startswith("batched")) or ("batched",)
+    algorithm = parts.algorithm
+    plan = probe(
+        ways,
+        lambda way: make_trainer(experiment, str(bundle_path), way=way, data=parts.data),
+        parts.data,
+        parts.weights,
+        cohort=cohort,
+        chunk=engine.chunk,
+        broadcast=algorithm.broadcast(algorithm.init(parts.weights)),
+        device_start=algorithm.device_init(parts.weights),
+    )
+    return _with_plan(experiment, plan.way, plan.reason)
+
+
+def _with_plan(experiment: Experiment, way: Way, reason: str) -> Experiment:
+    engine = experiment.engine.model_copy(update={"plan": way, "plan_reason": reason})
+    return experiment.model_copy(update={"engine": engine})
+
+
+def _has_onnx(bundle_path: Path) -> bool:
+    return "onnx" in Bundle.load(bundle_path).runtimes
+
+
+def make_workers(experiment: Experiment, bundle_path: Path) -> Workers:
+    """The processes that train the experiment's cohorts, each with a trainer of its own."""
+    return Workers(functools.partial(make_trainer, experiment, str(bundle_path)), processes=experiment.engine.processes)
+
+
+def make_trainer(
+    experiment: Experiment, bundle_path: str, *, way: Way | None = None, data: DeviceData | None = None
+) -> ChunkTrainer:
+    """Who trains chunks in this process, made of the experiment: a worker process shares no objects with its parent.
+
+    Args:
+        experiment: planned, but for ``way``.
+        bundle_path: the run's bundle.
+        way: in place of the experiment's.
+        data: the fleet's examples, if they are there already.
+
+    Raises:
+        InputError: the way is not possible for this task.
+    """
+    task = adapted_task(experiment)
+    algorithm = make_algorithm(experiment)
+    settings = algorithm.step_settings(step_terms(experiment)[0])
+    way = way or planned_way(experiment)
+    data = data or device_data(experiment, task)
+    if way.startswith("batched"):
+        return _batched(experiment, task, data, algorithm, settings, unfolded=way == "batched_unfolded")
+    return Client(
+        session=_session(experiment, task, settings, bundle_path, way),
+        data=data,
+        algorithm=algorithm,
+        settings=settings,
+        hyper=step_terms(experiment)[1],
+        batch_size=experiment.training.batch_size,
+        personalised=experiment.training.personalised,
+    )
+
+
+def planned_way(experiment: Experiment) -> Way:
+    """The way of a planned experiment."""
+    plan = experiment.engine.plan
+    if plan == "auto":
+        raise ValueError("the experiment is not planned yet")
+    return plan
+
+
+def _session(experiment: Experiment, task: Task, settings: StepSettings, bundle_path: str, way: Way) -> Session:
+    runtime = experiment.engine.runtime
+    if way == "each_onnx":
+        runtime = "onnx"
+    if runtime == "torch":
+        memory_format = torch.channels_last if way == "each_channels_last" else torch.contiguous_format
+        return EagerSession(task, initial_model(task, seed=experiment.seed), settings, memory_format=memory_format)
+    if runtime == "executorch":
+        from pocketfleet.export.executorch import limit_threads
+
+        # One thread a process, as for torch: processes share the machine's cores.
+        limit_threads(1)
+    return open_session(Bundle.load(Path(bundle_path)), runtime)
+
+
+def _batched(
+    experiment: Experiment,
+    task: Task,
+    data: DeviceData,
+    algorithm: Algorithm,
+    settings: StepSettings,
+    *,
+    unfolded: bool,
+) -> BatchedClient:
+    model = initial_model(task, seed=experiment.seed)
+    few = data.training(int(data.num_training.argmax()))
+    few = few.take(torch.arange(min(len(few), _TRIED)))
+    weights = check_task(task, model, few)
+    if tuple(task.loss(model.eval()(few.x), few.y).shape) != (len(few),):
+        raise InputError(
+            f'engine.plan "batched" needs a loss of one value an example, that of task {task.name!r} is their mean: '
+            'return the values, or set engine.plan to "each"'
+        )
+    step = TrainStep(model, task.loss, settings)
+    return BatchedClient(
+        task=task,
+        step=BatchedStep(
+            step,
+            masked=len(few) > 1 and maskable(model, task.loss, weights, few.x, few.y),
+            compiled=experiment.engine.compile,
+            running=UnfoldedConvolutions if unfolded else nullcontext,
+        ),
+        train_step=step,
+        data=data,
+        algorithm=algorithm,
+        settings=settings,
+        hyper=step_terms(experiment)[1],
+        batch_size=experiment.training.batch_size,
+        chunk=experiment.engine.chunk,
+        device=experiment.engine.device,
+        personalised=experiment.training.personalised,
+    )
