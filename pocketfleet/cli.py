@@ -26,7 +26,10 @@ from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pocketfleet.device_sim.run import Run
+    from pocketfleet.device_sim.stage_clock import Stage, StageClock
     from pocketfleet.progress import Progress
 
 __all__ = ["app", "main"]
@@ -68,11 +71,15 @@ def simulate(
             "--timing-only", help="Everything but the arithmetic: same events, no model (engine.timing_only)."
         ),
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell where the wall time went, and write it to profile.json in the run.")
+    ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw plot.png into the run directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
 ) -> None:
     """Let a simulated fleet train a model in virtual time."""
+    from pocketfleet.device_sim.stage_clock import StageClock
     from pocketfleet.progress import Progress
 
     if (experiment is None) == (resume is None):
@@ -83,26 +90,41 @@ def simulate(
         )
     target = resume or out or Path("runs") / Path(str(experiment)).stem
     progress = Progress(shown=not (quiet or as_json))
+    clock = StageClock() if profile else None
     try:
         if experiment is not None:
             timing = ["engine.timing_only=true"] if timing_only else []
-            run = _started(experiment, [*(settings or []), *timing], target, force, progress)
+            run = _started(experiment, [*(settings or []), *timing], target, force, progress, clock)
         else:
-            run = _resumed(target, settings or [], progress)
+            run = _resumed(target, settings or [], progress, clock)
     except KeyboardInterrupt as interrupt:
         going = resume is not None or progress.simulating
         advice = f"continue with: pocketfleet simulate --resume {target}" if going else "nothing was written yet"
         typer.echo(f"pocketfleet: interrupted; {advice}", err=True)
         # 128 and the number of the signal, as a shell reports it.
         raise typer.Exit(130) from interrupt
+    if clock is not None:
+        (run.path / "profile.json").write_text(json.dumps(clock.seconds, indent=2) + "\n")
     picture = run.plot() if plot else None
     if as_json:
         typer.echo(json.dumps(run.summary, indent=2))
     elif not quiet:
         _print_run(run, picture)
+        if clock is not None:
+            print_table(_stages(clock.seconds), title="wall time of the simulation by stage")
 
 
-def _started(source: str, settings: list[str], target: Path, force: bool, progress: "Progress") -> "Run":
+def _stages(seconds: "Mapping[Stage, float]") -> list[dict[str, str]]:
+    total_s = sum(seconds.values()) or 1.0
+    return [
+        {"stage": stage, "seconds": f"{spent_s:.2f}", "share": f"{spent_s / total_s:.1%}"}
+        for stage, spent_s in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+def _started(
+    source: str, settings: list[str], target: Path, force: bool, progress: "Progress", clock: "StageClock | None"
+) -> "Run":
     from pocketfleet.experiment import Experiment
 
     experiment = Experiment.load(source, settings)
@@ -110,15 +132,15 @@ def _started(source: str, settings: list[str], target: Path, force: bool, progre
     with progress:
         from pocketfleet.simulation import simulate
 
-        return simulate(experiment, target, force=force, observer=progress)
+        return simulate(experiment, target, force=force, observer=progress, profile=clock)
 
 
-def _resumed(target: Path, settings: list[str], progress: "Progress") -> "Run":
+def _resumed(target: Path, settings: list[str], progress: "Progress", clock: "StageClock | None") -> "Run":
     progress.expect(0, name=target.name)
     with progress:
         from pocketfleet.simulation import resume
 
-        return resume(target, settings, observer=progress)
+        return resume(target, settings, observer=progress, profile=clock)
 
 
 @app.command()

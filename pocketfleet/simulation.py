@@ -28,6 +28,7 @@ from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
+from pocketfleet.device_sim.stage_clock import StageClock, Watch, unwatched
 from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
 from pocketfleet.engine import make_workers, planned, planned_way
 from pocketfleet.errors import InputError
@@ -57,7 +58,14 @@ def _silent(stage: str, row: Mapping[str, Any]) -> None:
     """The observer of a run that nobody watches."""
 
 
-def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, observer: Observer = _silent) -> Run:
+def simulate(
+    experiment: Experiment,
+    out: Path | str,
+    *,
+    force: bool = False,
+    observer: Observer = _silent,
+    profile: StageClock | None = None,
+) -> Run:
     """Run an experiment from its beginning.
 
     Args:
@@ -65,6 +73,7 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
         out: the run directory; created, or replaced with ``force``.
         force: replace an earlier run.
         observer: told of stages (``"export"``, ``"simulate"``) with an empty row, and of ``"round"`` with its row.
+        profile: counts the wall time of the simulation by stage.
 
     Returns:
         The finished run.
@@ -85,7 +94,7 @@ def simulate(experiment: Experiment, out: Path | str, *, force: bool = False, ob
         except BaseException:
             directory.close()
             raise
-    return _run(experiment, parts, directory, observer)
+    return _run(experiment, parts, directory, observer, profile)
 
 
 @contextlib.contextmanager
@@ -105,13 +114,20 @@ def _staged(path: Path) -> Iterator[Path]:
         yield folder
 
 
-def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer = _silent) -> Run:
+def resume(
+    out: Path | str,
+    settings: Sequence[str] = (),
+    *,
+    observer: Observer = _silent,
+    profile: StageClock | None = None,
+) -> Run:
     """Continue a run that was killed or that diverged, from its last checkpoint; a finished one is returned as it is.
 
     Args:
         out: the run directory.
         settings: changes such as ``"training.learning_rate=0.001"``; see ``simulate``.
         observer: as in ``simulate``.
+        profile: as in ``simulate``.
 
     Raises:
         InputError: there is no run at ``out``, or a setting cannot change any more.
@@ -139,7 +155,7 @@ def resume(out: Path | str, settings: Sequence[str] = (), *, observer: Observer 
     except BaseException:
         directory.close()
         raise
-    return _run(experiment, parts, directory, observer)
+    return _run(experiment, parts, directory, observer, profile)
 
 
 def _ended(path: Path, settings: Sequence[str]) -> Run:
@@ -150,10 +166,15 @@ def _ended(path: Path, settings: Sequence[str]) -> Run:
     return Run(path)
 
 
-def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer: Observer) -> Run:
+def _run(
+    experiment: Experiment, parts: Parts, directory: RunDirectory, observer: Observer, profile: StageClock | None
+) -> Run:
+    clock = profile or StageClock()
+    watch: Watch = clock.watched if profile else unwatched
+    disk = watch(directory, "disk")
     try:
         bundle = Bundle.load(directory.path / "bundle")
-        log = EventLog()
+        log = watch(EventLog(), "events")
         population = Population(
             fleet=parts.fleet,
             availability=parts.availability,
@@ -166,26 +187,29 @@ def _run(experiment: Experiment, parts: Parts, directory: RunDirectory, observer
         )
         observer("simulate", {})
         with contextlib.ExitStack() as stack:
-            model = _learner(experiment, parts, bundle, directory.path / "device_store", stack)
+            model = _learner(experiment, parts, bundle, directory.path / "device_store", stack, watch)
+            rounds = make_rounds(experiment, population, log, parts.selection)
+            stack.enter_context(clock.running())
             simulator = Simulator(
-                rounds=make_rounds(experiment, population, log, parts.selection),
+                rounds=watch(rounds, "physics"),
                 schedule=schedule(experiment),
                 population=population,
-                model=model,
-                directory=directory,
+                model=watch(model, "server"),
+                directory=disk,
                 log=log,
                 observer=functools.partial(observer, "round"),
             )
             simulator.restore()
+            rounds.watch(watch)
             outcome = simulator.run()
-        _finish(experiment, parts, directory, population, model, outcome)
+            _finish(experiment, parts, disk, population, model, outcome)
     finally:
         directory.close()
     return Run(directory.path)
 
 
 def _learner(
-    experiment: Experiment, parts: Parts, bundle: Bundle, kept: Path, stack: contextlib.ExitStack
+    experiment: Experiment, parts: Parts, bundle: Bundle, kept: Path, stack: contextlib.ExitStack, watch: Watch
 ) -> GlobalModel | ClockOnly:
     """What makes the next model; its worker processes end with ``stack``."""
     if experiment.engine.timing_only:
@@ -194,11 +218,11 @@ def _learner(
     return GlobalModel(
         weights=parts.weights,
         algorithm=parts.algorithm,
-        session=EagerSession(parts.task, parts.model, parts.settings),
+        session=watch(EagerSession(parts.task, parts.model, parts.settings), "evaluation"),
         test=parts.data.test,
         headline=parts.headline,
-        trainers=stack.enter_context(make_workers(experiment, bundle.path)),
-        store=DeviceStore(kept, devices=experiment.fleet.devices),
+        trainers=watch(stack.enter_context(make_workers(experiment, bundle.path)), "training"),
+        store=watch(DeviceStore(kept, devices=experiment.fleet.devices), "disk"),
         population=experiment.fleet.devices,
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         staleness_exponent=experiment.rounds.staleness_exponent,

@@ -28,6 +28,7 @@ from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.open_round import LOOK_EVERY_S
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.draws import draw_key, walk, walk_length
 from pocketfleet.training.round import BufferedPlan, CheckInCode, Float64s, Int64s, ReportCode
@@ -69,6 +70,10 @@ class BufferedRounds:
         self._slots["device"] = _NOBODY
         self._walk = _Walk()
         self._looks = 0
+
+    def watch(self, watch: Watch) -> None:
+        """Have the coordinator's time counted apart; after ``restore``."""
+        self._coordinator = watch(self._coordinator, "coordinator")
 
     @property
     def model_version(self) -> int:

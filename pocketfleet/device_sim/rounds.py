@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from pocketfleet.device_sim.flight import Flights
+from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.round import Float64s, Int64s, RoundClosed
 
 __all__ = ["ClosedRound", "Rounds", "of_prefix"]
@@ -43,6 +44,10 @@ class Rounds(Protocol):
     @property
     def model_version(self) -> int:
         """The newest version that was published."""
+        ...
+
+    def watch(self, watch: Watch) -> None:
+        """Have the coordinator's time counted apart; after ``restore``."""
         ...
 
     def play(self, now_s: float, *, horizon_s: float) -> tuple[float, ClosedRound | None]:

@@ -25,6 +25,7 @@ from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.open_round import OpenRound
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import Float64s, Int64s, ReportCode, RoundPlan
 from pocketfleet.training.selection import Feedback, Selection, Uniform
@@ -47,6 +48,10 @@ class SynchronousRounds:
         self._population = population
         self._log = log
         self._coordinator = Coordinator(plan, population=devices, selection=self._selection)
+
+    def watch(self, watch: Watch) -> None:
+        """Have the coordinator's time counted apart; after ``restore``."""
+        self._coordinator = watch(self._coordinator, "coordinator")
 
     @property
     def model_version(self) -> int:
