@@ -253,6 +253,20 @@ class EngineSection(_Section):
     checkpoint_every: Count = 1  # closed rounds
     timing_only: bool = False  # everything but the arithmetic: same events, no model
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.runtime != "torch" and self.plan not in {"auto", "each"}:
+            raise ValueError(
+                f'engine.plan "{self.plan}" is of engine.runtime "torch", which is "{self.runtime}": its programs '
+                'train device by device; leave engine.plan at "auto"'
+            )
+        if self.device != "cpu" and (self.runtime != "torch" or self.plan.startswith("each")):
+            raise ValueError(
+                f'engine.device "{self.device}" needs mapped devices: set engine.plan to "auto" or "batched", and '
+                'engine.runtime to "torch"'
+            )
+        return self
+
 
 class Experiment(_Section):
     """One run, wholly described.

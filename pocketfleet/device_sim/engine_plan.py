@@ -115,7 +115,11 @@ def probe(
                 # Torch's word for an operator that it maps by a loop.
                 warnings.filterwarnings("error", message="There is a performance drop")
                 trainer = make_trainer(way)
-                trained[way] = work.train(trainer, few).part.result()
+                part = work.train(trainer, few).part
+                if way == ways[0] and part.num_updates == 0:
+                    # The run itself will say what diverging means.
+                    return EnginePlan(way=way, chunk=chunk, reason="its first steps are not finite: nothing to compare")
+                trained[way] = part.result()
                 _check_alike(trained[way], trained[ways[0]])
                 sample = few if way.startswith("each") else _sample(data, chunk_size(way, chunk)(cohort))
                 seconds[way] = work.step_seconds(trainer, sample)
