@@ -1,6 +1,7 @@
 """From an experiment's sections to the objects that they name, made and checked before anything is written."""
 
 import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,23 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
 from pocketfleet.training.adaptation import Adaptation, adapted
-from pocketfleet.training.algorithm import Algorithm, FedAvg, FedProx
+from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.selection_by_name import load_selection
-from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
+from pocketfleet.training.server_optimizer import (
+    ServerAdagrad,
+    ServerAdam,
+    ServerMomentum,
+    ServerOptimizer,
+    ServerSgd,
+    ServerYogi,
+)
 from pocketfleet.training.step_settings import chosen_terms
 from pocketfleet.training.task import (
     ArrivingTask,
@@ -43,16 +53,17 @@ from pocketfleet.training.task import (
     arrived_examples,
     check_task,
     initial_model,
-    load_factory,
     load_task,
 )
+from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.train_step import StepSettings
-from pocketfleet.training.weights import Weights
+from pocketfleet.training.weights import Tensors, Weights
 
 __all__ = [
     "Parts",
     "adaptation",
     "adapted_task",
+    "batch_size",
     "bundle_hyper",
     "device_data",
     "given_path",
@@ -65,6 +76,13 @@ __all__ = [
 ]
 
 _DAY_S = 86_400.0
+_SERVER_OPTIMIZERS: Mapping[str, Callable[..., ServerOptimizer]] = {
+    "sgd": ServerSgd,
+    "momentum": ServerMomentum,
+    "adam": ServerAdam,
+    "yogi": ServerYogi,
+    "adagrad": ServerAdagrad,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +94,7 @@ class Parts:
     data: DeviceData
     weights: Weights
     algorithm: Algorithm
+    traffic: Traffic
     settings: StepSettings
     fleet: Fleet
     availability: Availability
@@ -105,7 +124,8 @@ class Parts:
         sample = data.training(richest)
         weights = check_task(task, model, sample).with_frozen(data.scaling(model))
         algorithm = make_algorithm(experiment)
-        settings = algorithm.step_settings(step_terms(experiment)[0])
+        plain, hyper = step_terms(experiment)
+        settings = algorithm.step_settings(plain)
         availability = make_availability(
             experiment.fleet.availability,
             seed=experiment.seed,
@@ -120,12 +140,15 @@ class Parts:
             data=data,
             weights=weights,
             algorithm=algorithm,
+            traffic=Traffic.of(algorithm, weights, hyper),
             settings=settings,
             fleet=_fleet(experiment),
             availability=availability,
             arrival=_arrival(experiment, task, data, availability),
             profile=load_profile(experiment.fleet.profile),
-            given_bundle=_given_bundle(bundle_path, experiment, settings, weights),
+            given_bundle=_given_bundle(
+                bundle_path, experiment, settings, weights, batch_size=batch_size(experiment, data)
+            ),
             headline=_headline(task, model, sample),
             selection=load_selection(
                 experiment.rounds.selection,
@@ -161,7 +184,9 @@ def given_path(experiment: Experiment) -> Path | None:
     return Path(experiment.task.bundle) if experiment.task.bundle else None
 
 
-def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSettings, weights: Weights) -> Bundle | None:
+def _given_bundle(
+    path: Path | None, experiment: Experiment, settings: StepSettings, weights: Weights, *, batch_size: int
+) -> Bundle | None:
     """The bundle at ``path``, if there is one to use, found to fit."""
     if path is None:
         return None
@@ -171,10 +196,9 @@ def _given_bundle(path: Path | None, experiment: Experiment, settings: StepSetti
         raise InputError(
             f"task.bundle {path} was exported for {given.settings}, the experiment is {settings}: {way_out}"
         )
-    if given.max_batch < experiment.training.batch_size:
+    if given.max_batch < batch_size:
         raise InputError(
-            f"task.bundle {path} takes batches up to {given.max_batch}, training.batch_size is "
-            f"{experiment.training.batch_size}: {way_out}"
+            f"task.bundle {path} takes batches up to {given.max_batch}, training.batch_size is {batch_size}: {way_out}"
         )
     try:
         check_same_tensors(given, weights)
@@ -253,9 +277,8 @@ def step_terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:
 def bundle_hyper(experiment: Experiment, parts: Parts) -> dict[str, float]:
     """Hyper-parameters that the step takes, the algorithm's among them: the manifest's defaults."""
     algorithm, weights = parts.algorithm, parts.weights
-    terms = algorithm.client_start(
-        weights, algorithm.broadcast(algorithm.init(weights)), algorithm.device_init(weights)
-    )
+    broadcast = algorithm.broadcast(algorithm.init(weights))
+    terms = algorithm.client_start(weights, broadcast, algorithm.device_init(weights))
     values = {**step_terms(experiment)[1], **terms.hyper}
     return {name: values[name] for name in parts.settings.hyper_names}
 
@@ -266,30 +289,22 @@ def make_algorithm(experiment: Experiment) -> Algorithm:
     Raises:
         InputError: there is none of that name, or a user's own is none.
     """
-    name, server = experiment.algorithm.name, experiment.server
-    optimizer: ServerOptimizer = ServerSgd(learning_rate=server.learning_rate)
-    if server.optimizer == "momentum":
-        optimizer = ServerMomentum(learning_rate=server.learning_rate, momentum=server.momentum)
-    if name == "fedavg":
-        return FedAvg(server_optimizer=optimizer)
-    if name == "fedprox":
-        return FedProx(server_optimizer=optimizer, proximal_mu=experiment.algorithm.proximal_mu)
-    if ":" not in name:
-        raise InputError(f'algorithm.name must be "fedavg", "fedprox" or "my_module:make_algorithm", got {name!r}')
-    try:
-        algorithm = load_factory(name, key="algorithm.name")(server_optimizer=optimizer)
-    except TypeError as exc:
-        raise InputError(f"{name!r} must be a function called with server_optimizer=...: {exc}") from exc
-    if not isinstance(algorithm, Algorithm):
-        raise InputError(
-            f"{name!r} returned {type(algorithm).__name__}, which lacks parts of training.algorithm.Algorithm"
-        )
-    return algorithm
+    section, server = experiment.algorithm, experiment.server
+    optimizer = _SERVER_OPTIMIZERS[server.optimizer](**server.arguments())
+    return load_algorithm(section.name, section.arguments(), server_optimizer=optimizer)
+
+
+def batch_size(experiment: Experiment, data: DeviceData) -> int:
+    """Examples a step; under FedSGD as many as the richest device trains on, so that each one's batch is all it has."""
+    if experiment.algorithm.name == "fedsgd":
+        return int(data.num_training.max())
+    return experiment.training.batch_size
 
 
 def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
     """What a round asks of each device, and what that costs it, by the bundle's footprint."""
-    program, fleet = experiment.fleet.program, parts.fleet
+    program, fleet, traffic = experiment.fleet.program, parts.fleet, parts.traffic
+    size = batch_size(experiment, parts.data)
     footprint = bundle.footprint(program)
     predicted_s = program_seconds(
         # Every step is charged as a full one, at the largest batch.
@@ -301,27 +316,36 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
         memory_bytes_per_s=fleet.memory_bytes_per_s,
         parallel_peak_flops=fleet.parallel_peak_flops,
     )
+    # A second model has weights and slots of its own beside the first one's.
+    second_bytes = (traffic.models - 1) * (tensors_bytes(parts.weights.trainable) + footprint.state_bytes)
     return Workload(
         num_training=parts.data.num_training,
-        steps=_steps_wanted(experiment, parts.data.num_training),
+        steps=_steps_wanted(experiment, parts.data.num_training, batch_size=size),
         num_examples=parts.data.num_training + parts.data.num_held_out,
         arrival=parts.arrival,
         epochs=0 if experiment.training.steps else experiment.training.epochs,
-        step_s=np.where(np.isnan(fleet.measured_step_s), predicted_s, fleet.measured_step_s),
-        batch_size=experiment.training.batch_size,
-        training_memory_bytes=footprint.training_memory_bytes,
-        bundle_bytes=bundle.download_bytes(program),
-        weights_bytes=LosslessCodec().encoded_bytes(parts.weights),
-        update_bytes=LosslessCodec().encoded_bytes(parts.weights),
+        step_s=traffic.models * np.where(np.isnan(fleet.measured_step_s), predicted_s, fleet.measured_step_s),
+        batch_size=size,
+        training_memory_bytes=footprint.training_memory_bytes + second_bytes,
+        bundle_bytes=bundle.download_bytes(program) + _file_bytes(traffic.first),
+        weights_bytes=tensors_bytes(traffic.weights) + _file_bytes(traffic.broadcast),
+        update_bytes=LosslessCodec().encoded_bytes(traffic.report),
         partial_work=experiment.rounds.partial_work == "report",
     )
 
 
-def _steps_wanted(experiment: Experiment, num_training: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _file_bytes(tensors: Tensors) -> int:
+    """Size of a file that there is only where it holds something."""
+    return tensors_bytes(tensors) if tensors else 0
+
+
+def _steps_wanted(
+    experiment: Experiment, num_training: np.ndarray[Any, Any], *, batch_size: int
+) -> np.ndarray[Any, Any]:
     training = experiment.training
     if training.steps:
         return np.full(len(num_training), training.steps, dtype=np.int64)
-    return steps_of_epochs(num_training, epochs=training.epochs, batch_size=training.batch_size)
+    return steps_of_epochs(num_training, epochs=training.epochs, batch_size=batch_size)
 
 
 def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:

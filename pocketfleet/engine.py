@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pocketfleet.assembly import Parts, adapted_task, device_data, make_algorithm, step_terms
+from pocketfleet.assembly import Parts, adapted_task, batch_size, device_data, make_algorithm, step_terms
 from pocketfleet.device_sim.batched_client import BatchedClient
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.device_data import DeviceData
@@ -100,7 +100,7 @@ def make_trainer(
         algorithm=algorithm,
         settings=settings,
         hyper=step_terms(experiment)[1],
-        batch_size=experiment.training.batch_size,
+        batch_size=batch_size(experiment, data),
         personalised=experiment.training.personalised,
     )
 
@@ -160,7 +160,7 @@ def _batched(
         algorithm=algorithm,
         settings=settings,
         hyper=step_terms(experiment)[1],
-        batch_size=experiment.training.batch_size,
+        batch_size=batch_size(experiment, data),
         chunk=experiment.engine.chunk,
         device=experiment.engine.device,
         personalised=experiment.training.personalised,

@@ -226,17 +226,83 @@ class RoundsSection(_Section):
 class AlgorithmSection(_Section):
     """What devices and server do with updates."""
 
-    name: str = "fedavg"  # fedavg | fedprox | "my_module:make_algorithm"
-    # Li et al. 2020 (arXiv:1812.06127) tune mu over 0.001 to 1.
+    name: str = "fedavg"  # of training.algorithm_by_name, or "my_module:make_algorithm"
+    # fedprox: Li et al. 2020 (arXiv:1812.06127) tune mu over 0.001 to 1.
     proximal_mu: NotNegative = 0.01
+    # feddyn: Acar et al. 2021 (arXiv:2111.04263) tune alpha over 0.001 to 0.1.
+    alpha: Positive = 0.01
+    # ditto: Li et al. 2021 (arXiv:2012.04221) take a lambda of 1 where they do not tune it and nobody attacks.
+    personal_mu: NotNegative = 1.0
+    private: list[str] = []  # fedper: patterns of the weights that stay on devices, such as "head.*"
+    options: dict[str, Any] = {}  # keyword arguments of your own
+
+    @model_validator(mode="after")
+    def _of_the_algorithm(self) -> Self:
+        own = ("options",) if ":" in self.name else _ALGORITHM_KEYS.get(self.name, ())
+        for algorithm, keys in {**_ALGORITHM_KEYS, "my_module:make_algorithm": ("options",)}.items():
+            for key in keys:
+                default = type(self).model_fields[key].default
+                if key not in own and getattr(self, key) != default:
+                    raise ValueError(
+                        f'algorithm.{key} is for algorithm.name "{algorithm}", which is "{self.name}": leave it at '
+                        f"{default}"
+                    )
+        if self.name == "fedper" and not self.private:
+            raise ValueError(
+                'algorithm.name "fedper" needs algorithm.private, patterns of the weights that stay on devices, such '
+                'as ["head.*"]: set it'
+            )
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the algorithm: its own keys, or a user's own ``options``."""
+        if ":" in self.name:
+            return dict(self.options)
+        return {key: getattr(self, key) for key in _ALGORITHM_KEYS.get(self.name, ())}
 
 
 class ServerSection(_Section):
     """The server's optimizer."""
 
-    optimizer: Literal["sgd", "momentum"] = "sgd"  # sgd at rate 1 is FedAvg, momentum is FedAvgM
+    # sgd at rate 1 is FedAvg, momentum is FedAvgM, the others are FedAdam, FedYogi and FedAdagrad
+    optimizer: Literal["sgd", "momentum", "adam", "yogi", "adagrad"] = "sgd"
     learning_rate: Positive = 1.0
     momentum: float = Field(default=0.9, ge=0, lt=1)  # Hsu et al. 2019, section 4.3
+    # Reddi et al. 2021 (arXiv:2003.00295), section 5; tau is of adagrad too.
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: Positive = 1e-3
+
+    @model_validator(mode="after")
+    def _of_the_optimizer(self) -> Self:
+        for key in ("momentum", "beta1", "beta2", "tau"):
+            default = type(self).model_fields[key].default
+            if key not in self.arguments() and getattr(self, key) != default:
+                takers = " or ".join(f'"{name}"' for name, keys in _SERVER_KEYS.items() if key in keys)
+                raise ValueError(
+                    f'server.{key} is for server.optimizer {takers}, which is "{self.optimizer}": leave it at {default}'
+                )
+        return self
+
+    def arguments(self) -> dict[str, float]:
+        """Keyword arguments of the optimizer."""
+        return {key: getattr(self, key) for key in ("learning_rate", *_SERVER_KEYS[self.optimizer])}
+
+
+# Keys that no other packaged algorithm, or server optimizer, takes.
+_ALGORITHM_KEYS: Mapping[str, tuple[str, ...]] = {
+    "fedprox": ("proximal_mu",),
+    "feddyn": ("alpha",),
+    "ditto": ("personal_mu",),
+    "fedper": ("private",),
+}
+_SERVER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "sgd": (),
+    "momentum": ("momentum",),
+    "adam": ("beta1", "beta2", "tau"),
+    "yogi": ("beta1", "beta2", "tau"),
+    "adagrad": ("tau",),
+}
 
 
 class EngineSection(_Section):
@@ -294,6 +360,28 @@ class Experiment(_Section):
                 f"rounds.cohort must be 1..{self.fleet.devices} (the fleet's size), got {self.rounds.cohort}: lower it "
                 "or raise fleet.devices"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_step(self) -> Self:
+        if self.algorithm.name == "feddyn" and self.server != ServerSection():
+            raise ValueError(
+                'algorithm.name "feddyn" makes the next model by a rule of its own: leave server.optimizer at "sgd" '
+                f'and server.learning_rate at 1.0, got "{self.server.optimizer}" and {self.server.learning_rate}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_gradient(self) -> Self:
+        if self.algorithm.name != "fedsgd":
+            return self
+        for key in ("epochs", "steps", "batch_size"):
+            default = TrainingSection.model_fields[key].default
+            if getattr(self.training, key) != default:
+                raise ValueError(
+                    'algorithm.name "fedsgd" is one step over all of a device\'s examples: leave '
+                    f"training.{key} at {default}, got {getattr(self.training, key)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ import pandas as pd
 from pocketfleet.assembly import (
     Parts,
     adaptation,
+    batch_size,
     bundle_hyper,
     given_path,
     make_rounds,
@@ -295,7 +296,7 @@ def _make_bundle(experiment: Experiment, parts: Parts, out: Path, observer: Obse
         out=out,
         settings=parts.settings,
         hyper=bundle_hyper(experiment, parts),
-        max_batch=experiment.training.batch_size,
+        max_batch=batch_size(experiment, parts.data),
         weights=parts.weights,
         task_path=experiment.task.name,
         task_options=experiment.task.options,

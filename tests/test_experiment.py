@@ -243,3 +243,94 @@ def test_task_options_are_toml_values() -> None:
         Experiment.from_table(
             {"task": {"name": "boston", "options": {"a": [None]}}, "training": {"learning_rate": 1.0}}
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("fedavg", [], {}),
+        ("fedprox", ["algorithm.proximal_mu=0.5"], {"proximal_mu": 0.5}),
+        ("fedsgd", [], {}),
+        ("scaffold", [], {}),
+        ("feddyn", ["algorithm.alpha=0.5"], {"alpha": 0.5}),
+        ("ditto", ["algorithm.personal_mu=0.5"], {"personal_mu": 0.5}),
+        ("fedper", ['algorithm.private=["6.*"]'], {"private": ["6.*"]}),
+        ("mine:make", ["algorithm.options.power=2"], {"power": 2}),
+    ],
+)
+def test_an_algorithm_gets_its_own_keys(name: str, settings: list[str], expected: dict[str, Any]) -> None:
+    assert least().with_settings(f"algorithm.name={name}", *settings).algorithm.arguments() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ["algorithm.proximal_mu=0.5"],
+            'algorithm.proximal_mu is for algorithm.name "fedprox", which is "fedavg": leave it at 0.01',
+        ),
+        (
+            ["algorithm.name=ditto", "algorithm.alpha=0.5"],
+            'algorithm.alpha is for algorithm.name "feddyn", which is "ditto": leave it at 0.01',
+        ),
+        (
+            ["algorithm.name=mine:make", "algorithm.personal_mu=0.5"],
+            'algorithm.personal_mu is for algorithm.name "ditto", which is "mine:make": leave it at 1.0',
+        ),
+        (
+            ['algorithm.private=["head.*"]'],
+            'algorithm.private is for algorithm.name "fedper", which is "fedavg": leave it at []',
+        ),
+        (
+            ["algorithm.options.power=2"],
+            'algorithm.options is for algorithm.name "my_module:make_algorithm", which is "fedavg": leave it at {}',
+        ),
+        (["algorithm.name=fedper"], 'algorithm.name "fedper" needs algorithm.private, patterns of the weights that'),
+        (
+            ["algorithm.name=feddyn", "server.learning_rate=0.5"],
+            'algorithm.name "feddyn" makes the next model by a rule of its own: leave server.optimizer at "sgd" and '
+            'server.learning_rate at 1.0, got "sgd" and 0.5',
+        ),
+        (
+            ["algorithm.name=feddyn", "server.optimizer=adam"],
+            'leave server.optimizer at "sgd" and server.learning_rate at 1.0, got "adam" and 1.0',
+        ),
+        (
+            ["algorithm.name=fedsgd", "training.epochs=2"],
+            'algorithm.name "fedsgd" is one step over all of a device\'s examples: leave training.epochs at 1, got 2',
+        ),
+        (["algorithm.name=fedsgd", "training.steps=3"], "leave training.steps at 0, got 3"),
+        (["algorithm.name=fedsgd", "training.batch_size=8"], "leave training.batch_size at 16, got 8"),
+    ],
+)
+def test_what_is_another_algorithms_is_refused(settings: list[str], words: str) -> None:
+    assert words in refused(*settings)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "keys"),
+    [
+        ("sgd", []),
+        ("momentum", ["momentum"]),
+        ("adam", ["beta1", "beta2", "tau"]),
+        ("yogi", ["beta1", "beta2", "tau"]),
+        ("adagrad", ["tau"]),
+    ],
+)
+def test_a_server_optimizer_gets_its_own_keys_and_refuses_others(optimizer: str, keys: list[str]) -> None:
+    for key in ("momentum", "beta1", "beta2", "tau"):
+        settings = (f"server.optimizer={optimizer}", "server.learning_rate=0.25", f"server.{key}=0.5")
+        if key in keys:
+            found = least().with_settings(*settings).server.arguments()
+            assert sorted(found) == sorted(["learning_rate", *keys])
+            assert (found["learning_rate"], found[key]) == (0.25, 0.5)
+        else:
+            text = refused(*settings)
+            assert f"server.{key} is for server.optimizer " in text
+            assert f', which is "{optimizer}": leave it at ' in text
+
+
+def test_who_takes_a_servers_key_is_told() -> None:
+    assert 'server.tau is for server.optimizer "adam" or "yogi" or "adagrad", which is "sgd": leave it at 0.001' in (
+        refused("server.tau=0.5")
+    )

@@ -25,7 +25,7 @@ from pocketfleet.device_sim.server_load import ServerLoad
 from pocketfleet.device_sim.user_cost import DAYS_A_MONTH, TrainingDays, user_figures
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 
 __all__ = ["ASSUMPTIONS", "DeploymentPlan", "Figure", "make_plan"]
@@ -161,7 +161,8 @@ def _pieces(run: Run) -> Iterator[pd.DataFrame]:
 def _stored(run: Run, *, days: float) -> dict[str, float | None]:
     """Gigabytes on the server after a month; see rule 3."""
     bundle = Bundle.load(run.path / "bundle")
-    model_bytes = LosslessCodec().encoded_bytes(bundle.weights())
+    weights = bundle.weights()
+    model_bytes = tensors_bytes(weights.trainable | weights.buffers)
     models = 1 + int((run.rounds["outcome"] != "abandoned").sum()) * DAYS_A_MONTH / days
     updates = int(run.rounds["accepted"].max()) if len(run.rounds) else 0
     bundle_bytes = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())

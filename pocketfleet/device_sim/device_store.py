@@ -76,8 +76,11 @@ class DeviceStore:
 
     def states(self, devices: npt.NDArray[np.int64], start: Tensors) -> Tensors:
         """The algorithm's states of devices, stacked ``[k, ...]``; ``start``: that of one that has not taken part."""
+        # Copied, even for a single device: rows are written over below, and the start is everybody's.
         states = {
-            name: value.expand(len(devices), *value.shape).contiguous() for name, value in start.items() if len(devices)
+            name: value.expand(len(devices), *value.shape).clone(memory_format=torch.contiguous_format)
+            for name, value in start.items()
+            if len(devices)
         }
         if not states:
             return {}

@@ -7,17 +7,16 @@ tensor operations alone they run fast, anything else makes them run one by one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
-from pocketfleet.training.server_optimizer import ServerOptimizer
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights
 
-__all__ = ["Algorithm", "ClientTerms", "FedAvg", "FedProx", "Trained", "Weighting"]
+__all__ = ["Algorithm", "ClientTerms", "Trained", "Weighting"]
 
 # A device's share in the server's mean: by the examples it processed, or the same for each.
 Weighting = Literal["examples", "devices"]
@@ -111,71 +110,3 @@ class Algorithm(Protocol):
         ``participation`` is the share of the population whose reports are in the mean, above 0 and at most 1.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedAvg:
-    """McMahan et al. 2017, arXiv:1602.05629, algorithm 1, with a server optimizer (Reddi et al. 2021)."""
-
-    server_optimizer: ServerOptimizer
-    name: str = "fedavg"
-    weighting: Weighting = "examples"
-
-    def step_settings(self, settings: StepSettings) -> StepSettings:
-        """Nothing is added."""
-        return settings
-
-    def init(self, weights: Weights) -> Tensors:
-        """The server optimizer's state."""
-        return self.server_optimizer.init(weights.trainable)
-
-    def device_init(self, weights: Weights) -> Tensors:  # noqa: ARG002 - the seam's signature, here and below
-        """Devices keep nothing."""
-        return {}
-
-    def broadcast(self, server_state: Tensors) -> Tensors:  # noqa: ARG002
-        """Nothing beside the weights."""
-        return {}
-
-    def client_start(self, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ClientTerms:  # noqa: ARG002
-        """Nothing is added."""
-        return ClientTerms()
-
-    def client_update(self, trained: Trained, broadcast: Tensors, device_state: Tensors) -> tuple[Update, Tensors]:  # noqa: ARG002
-        """The update as it is."""
-        return trained.update, device_state
-
-    def server_update(
-        self,
-        weights: Weights,
-        mean: Update,
-        server_state: Tensors,
-        *,
-        participation: float,  # noqa: ARG002
-    ) -> tuple[Weights, Tensors]:
-        """One step of the server optimizer; batch-norm statistics become the reports' mean."""
-        trainable, server_state = self.server_optimizer.step(weights.trainable, mean.delta, server_state)
-        # Counters (int64) are means too and go back to whole numbers.
-        buffers = {
-            name: (value if weights.buffers[name].is_floating_point() else value.round()).to(
-                weights.buffers[name].dtype
-            )
-            for name, value in mean.buffers.items()
-        }
-        return replace(weights, trainable=trainable, buffers=weights.buffers | buffers), server_state
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedProx(FedAvg):
-    """Li et al. 2020, arXiv:1812.06127, algorithm 2: ``mu / 2 * |w - w_t|^2`` is added to each device's loss."""
-
-    proximal_mu: float
-    name: str = "fedprox"
-
-    def step_settings(self, settings: StepSettings) -> StepSettings:
-        """The proximal term is added."""
-        return replace(settings, proximal=True)
-
-    def client_start(self, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ClientTerms:  # noqa: ARG002
-        """The strength of the proximal term; its anchor is the downloaded model."""
-        return ClientTerms(hyper={"proximal_mu": self.proximal_mu})

@@ -11,7 +11,8 @@ from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.cohort import Cohort, chunks
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.export.session import EagerSession
-from pocketfleet.training.algorithm import Algorithm, FedAvg
+from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.algorithms.fedavg import FedAvg
 from pocketfleet.training.batched_step import BatchedStep, maskable
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.server_optimizer import ServerSgd
@@ -31,11 +32,10 @@ class BothClients:
     weights: Weights
 
     def results(
-        self, cohort: Cohort, *, size: int, device_state: Tensors | None = None
+        self, cohort: Cohort, *, size: int, device_state: Tensors | None = None, broadcast: Tensors | None = None
     ) -> list[tuple[ChunkResult, ...]]:
         """Each chunk's result by both."""
-        broadcast: Tensors = {}
-        state = device_state or {}
+        state, broadcast = device_state or {}, broadcast or {}
         return [
             (
                 self.one_by_one.train_chunk(chunk, self.weights, broadcast, own),

@@ -38,6 +38,14 @@ def test_states_of_several_files_come_in_the_order_asked_for(tmp_path) -> None:
     assert store.states(devices(4, 3, 2, 1, 0), START)["c"][:, 0].tolist() == [24.0, 13.0, 22.0, 11.0, 0.0]
 
 
+def test_the_state_that_all_start_with_stays_as_it_is(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=2)
+    store.write(devices(0), model={}, state={"c": torch.tensor([[1.0, 2.0]])})
+    # One at a time, the first of which has a state of its own.
+    assert [store.states(devices(device), START)["c"].tolist() for device in (0, 1)] == [[[1.0, 2.0]], [[7.0, 8.0]]]
+    assert START["c"].tolist() == [7.0, 8.0]
+
+
 def test_scalars_are_kept_too(tmp_path) -> None:
     store = DeviceStore(tmp_path, devices=2)
     store.write(devices(0, 1), model={"w": torch.tensor([1.5, 2.5])}, state={})

@@ -6,7 +6,7 @@ from torch import nn
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.export.session import EagerSession
-from pocketfleet.training.algorithm import FedAvg
+from pocketfleet.training.algorithms.fedavg import FedAvg
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.train_step import StepSettings

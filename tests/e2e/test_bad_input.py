@@ -69,7 +69,7 @@ def test_a_malformed_experiment(pocketfleet) -> None:
         ('fleet.time_zones={"1"="half"}', [r"fleet.time_zones.1 should be a valid number, got 'half'"]),
         ("fleet.memory_moments=often", [r"fleet.memory_moments should be a valid boolean, got 'often'"]),
         ('fleet.phones=["Pixel 8"]', [r"fleet.phones must name one a device \(200\) or none, got 1"]),
-        ("algorithm.name=fedsgd", [r"algorithm.name must be"]),
+        ("algorithm.name=fedsdg", [r"algorithm.name must be one of .*fedsgd.*, got .fedsdg."]),
         ("partition.kind=natural", [r"device_examples"]),
         ("data.arrival=use", [r"data.arrival \"use\" needs data.examples_per_hour above 0, got 0"]),
         ("data.arrival=daily", [r"data.arrival should be 'at_start', 'use' or 'task', got 'daily'"]),

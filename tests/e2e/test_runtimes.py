@@ -18,7 +18,7 @@ from pocketfleet.export.plan import make_plan
 from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.aggregation import MeanAggregator
-from pocketfleet.training.algorithm import FedAvg
+from pocketfleet.training.algorithms.fedavg import FedAvg
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.task import check_task, initial_model, load_task
 from pocketfleet.training.tasks.boston import BostonTask

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from pocketfleet.training.draws import draw_key, normal
-from pocketfleet.training.server_optimizer import ServerMomentum, ServerOptimizer, ServerSgd
+from pocketfleet.training.server_optimizer import (
+    ServerAdagrad,
+    ServerAdam,
+    ServerMomentum,
+    ServerOptimizer,
+    ServerSgd,
+    ServerYogi,
+)
 
 
 def test_at_rate_one_the_next_model_is_the_server_plus_the_mean_delta() -> None:
@@ -72,6 +79,70 @@ def test_momentum_without_memory_is_sgd() -> None:
 def test_defaults_are_federated_averaging_and_its_published_momentum() -> None:
     assert ServerSgd() == ServerSgd(learning_rate=1.0)
     assert ServerMomentum() == ServerMomentum(learning_rate=1.0, momentum=0.9)
+
+
+def reddi(name: str, w: np.ndarray, deltas: list[np.ndarray], *, rate: float, beta1: float, tau: float) -> np.ndarray:
+    """Reddi et al. 2021, algorithm 2, line by line, with beta2 = 0.75."""
+    m, v = np.zeros_like(w), np.full_like(w, tau**2)
+    for delta in deltas:
+        m = beta1 * m + (1 - beta1) * delta
+        if name == "adagrad":
+            v = v + delta**2
+        elif name == "yogi":
+            v = v - (1 - 0.75) * delta**2 * np.sign(v - delta**2)
+        else:
+            v = 0.75 * v + (1 - 0.75) * delta**2
+        w = w + rate * m / (np.sqrt(v) + tau)
+    return w
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("adam", ServerAdam(learning_rate=0.5, beta1=0.8, beta2=0.75, tau=0.1)),
+        ("yogi", ServerYogi(learning_rate=0.5, beta1=0.8, beta2=0.75, tau=0.1)),
+        ("adagrad", ServerAdagrad(learning_rate=0.5, beta1=0.8, tau=0.1)),
+    ],
+)
+def test_adaptive_steps_are_those_of_the_papers_algorithm(name: str, optimizer: ServerOptimizer) -> None:
+    start = normal(draw_key(6, "server"), 40)
+    # Shrinking, so that Yogi's second moment is passed from above and from below.
+    deltas = [normal(draw_key(6, "delta", index), 40) * 0.5**index for index in range(6)]
+    trainable = {"w": torch.from_numpy(start)}
+    state = optimizer.init(trainable)
+    for delta in deltas:
+        trainable, state = optimizer.step(trainable, {"w": torch.from_numpy(delta)}, state)
+    np.testing.assert_allclose(
+        trainable["w"].numpy(), reddi(name, start, deltas, rate=0.5, beta1=0.8, tau=0.1), rtol=1e-12
+    )
+    assert {kept.dtype for kept in state.values()} == {torch.float64}
+
+
+def test_the_adaptive_ones_are_three() -> None:
+    trainable, delta = {"w": torch.zeros(1)}, {"w": torch.ones(1).double()}
+    found = set()
+    for optimizer in (ServerAdam(), ServerYogi(), ServerAdagrad(beta1=0.9)):
+        moved, state = optimizer.step(trainable, delta, optimizer.init(trainable))
+        for _ in range(2):
+            moved, state = optimizer.step(moved, {"w": delta["w"] / 4}, state)
+        found.add(moved["w"].item())
+    assert len(found) == 3
+
+
+def test_a_first_adaptive_step_by_hand() -> None:
+    optimizer = ServerAdam(learning_rate=2.0, beta1=0.5, beta2=0.75, tau=1.0)
+    moved, state = optimizer.step(
+        {"w": torch.zeros(1)}, {"w": torch.tensor([3.0]).double()}, optimizer.init({"w": torch.zeros(1)})
+    )
+    # m = 0.5 * 3; v = 0.75 * 1^2 + 0.25 * 9 = 3; w = 2 * 1.5 / (sqrt(3) + 1).
+    assert {name: value.item() for name, value in state.items()} == {"first_moment/w": 1.5, "second_moment/w": 3.0}
+    assert moved["w"].item() == pytest.approx(3.0 / (3.0**0.5 + 1.0), rel=1e-6)
+
+
+def test_adaptive_defaults_are_the_papers() -> None:
+    for kind in (ServerAdam, ServerYogi):
+        assert kind() == kind(learning_rate=1.0, beta1=0.9, beta2=0.99, tau=1e-3)
+    assert ServerAdagrad() == ServerAdagrad(learning_rate=1.0, beta1=0.0, tau=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", [ServerSgd(), ServerMomentum()])

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from pocketfleet.training.codec.lossless import LosslessCodec
 from pocketfleet.training.update import Update
-from pocketfleet.training.weights import Weights
 
 __all__ = ["Codec", "LosslessCodec"]
 
@@ -25,10 +24,10 @@ class Codec(Protocol):
         """The update as bytes."""
         ...
 
-    def decode(self, data: bytes, like: Weights) -> Update:
-        """The update in ``data``; ``UpdateError`` when it does not fit ``like``."""
+    def decode(self, data: bytes, like: Update) -> Update:
+        """The update in ``data``; ``UpdateError`` when names, shapes or types are not those of ``like``."""
         ...
 
-    def encoded_bytes(self, like: Weights) -> int:
-        """How long ``encode`` of any update of these weights is."""
+    def encoded_bytes(self, like: Update) -> int:
+        """How long ``encode`` of any update like this one is."""
         ...

@@ -5,15 +5,17 @@ Format: 8 bytes of little-endian header length; the header, JSON without spaces,
 (https://github.com/huggingface/safetensors)
 """
 
+import itertools
 import json
 
 import torch
 
 from pocketfleet.training.update import Update, UpdateError, tensors_from_bytes, tensors_to_bytes
-from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.training.weights import Tensors
 
 __all__ = ["LosslessCodec", "tensors_bytes"]
 
+_EXTRA = "extra/"
 # safetensors' names of the types, in the order in which the library lays them out (safetensors 0.8).
 _DTYPE_ORDER = {
     torch.int64: "I64",
@@ -46,23 +48,27 @@ def tensors_bytes(tensors: Tensors) -> int:
 
 
 class LosslessCodec:
-    """Deltas and buffers side by side under their names."""
+    """Deltas and buffers side by side under their names, what else is reported under ``extra/`` and its name."""
 
     name = "lossless"
     lossless = True
 
     def encode(self, update: Update) -> bytes:
-        """Canonical bytes of the update."""
-        return tensors_to_bytes(update.delta | update.buffers)
+        """Canonical bytes of the update.
 
-    def decode(self, data: bytes, like: Weights) -> Update:
+        Raises:
+            ValueError: two of its tensors would have one name.
+        """
+        return tensors_to_bytes(_side_by_side(update))
+
+    def decode(self, data: bytes, like: Update) -> Update:
         """The update in ``data``.
 
         Raises:
             UpdateError: names, shapes or types are not those of ``like``.
         """
         tensors = tensors_from_bytes(data)
-        expected = like.trainable | like.buffers
+        expected = _side_by_side(like)
         for name in sorted(tensors.keys() | expected.keys()):
             if name not in tensors or name not in expected:
                 side = "lacks" if name in expected else "has an unknown"
@@ -73,8 +79,22 @@ class LosslessCodec:
                     f"tensor {name!r} must be {want.dtype} of shape {tuple(want.shape)}, got {got.dtype} of shape "
                     f"{tuple(got.shape)}"
                 )
-        return Update({name: tensors[name] for name in like.trainable}, {name: tensors[name] for name in like.buffers})
+        return Update(
+            delta={name: tensors[name] for name in like.delta},
+            buffers={name: tensors[name] for name in like.buffers},
+            extra={name: tensors[_EXTRA + name] for name in like.extra},
+        )
 
-    def encoded_bytes(self, like: Weights) -> int:
-        """Size of any update of these weights."""
-        return tensors_bytes(like.trainable | like.buffers)
+    def encoded_bytes(self, like: Update) -> int:
+        """Size of any update of these names, types and shapes."""
+        return tensors_bytes(_side_by_side(like))
+
+
+def _side_by_side(update: Update) -> Tensors:
+    extra = {_EXTRA + name: value for name, value in update.extra.items()}
+    tensors = update.delta | update.buffers | extra
+    if len(tensors) < len(update.delta) + len(update.buffers) + len(extra):
+        names = sorted([*update.delta, *update.buffers, *extra])
+        twice = next(name for name, following in itertools.pairwise(names) if name == following)
+        raise ValueError(f"an update holds two tensors of the name {twice!r}")
+    return tensors

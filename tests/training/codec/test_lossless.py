@@ -10,7 +10,7 @@ from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.draws import draw_key, numbers
 from pocketfleet.training.update import Update, UpdateError, tensors_to_bytes
-from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.training.weights import Tensors
 
 CODEC = LosslessCodec()
 DTYPES = (
@@ -51,8 +51,9 @@ def test_size_is_known_from_names_types_and_shapes(tree: dict[str, tuple[torch.d
     tensors = filled(tree)
     assert tensors_bytes(tensors) == len(tensors_to_bytes(tensors))
     trainable, buffers = halves(tensors)
-    like = Weights(trainable=trainable, buffers=buffers, frozen={"f": torch.zeros(9)})
-    assert CODEC.encoded_bytes(like) == len(CODEC.encode(Update(trainable, buffers)))
+    buffers, extra = halves(buffers)
+    update = Update(trainable, buffers, extra)
+    assert CODEC.encoded_bytes(update) == len(CODEC.encode(update))
 
 
 @pytest.mark.parametrize("first", DTYPES)
@@ -64,7 +65,7 @@ def test_size_follows_the_librarys_order_of_types(first: torch.dtype, second: to
 
 
 def test_size_of_a_tiny_update() -> None:
-    like = Weights(trainable={"w": torch.zeros(2)}, buffers={"n": torch.tensor(3)}, frozen={})
+    like = Update({"w": torch.zeros(2)}, {"n": torch.tensor(3)})
     header = (
         '{"n":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}'
     )
@@ -76,15 +77,20 @@ def test_size_of_a_tiny_update() -> None:
 @given(tree=trees)
 @settings(deadline=None)
 def test_decoding_gives_the_same_bits(tree: dict[str, tuple[torch.dtype, list[int]]]) -> None:
-    trainable, buffers = halves(filled(tree))
+    trainable, others = halves(filled(tree))
+    buffers, extra = halves(others)
+    # What else is reported may go by the names of weights.
+    extra |= {name: value.clone() for name, value in trainable.items()}
+    update = Update(trainable, buffers, extra)
     # The receiver knows names, types and shapes, not values.
-    like = Weights(
-        trainable={name: torch.zeros_like(value) for name, value in trainable.items()},
-        buffers={name: torch.zeros_like(value) for name, value in buffers.items()},
-        frozen={},
+    like = Update(
+        **{
+            group: {name: torch.zeros_like(value) for name, value in tensors.items()}
+            for group, tensors in update.groups().items()
+        }
     )
-    decoded = CODEC.decode(CODEC.encode(Update(trainable, buffers)), like)
-    for got, sent in ((decoded.delta, trainable), (decoded.buffers, buffers)):
+    decoded = CODEC.decode(CODEC.encode(update), like)
+    for got, sent in zip(decoded.groups().values(), update.groups().values(), strict=True):
         assert list(got) == list(sent)
         for name, value in sent.items():
             assert (got[name].dtype, got[name].shape) == (value.dtype, value.shape)
@@ -103,7 +109,7 @@ def test_it_calls_itself_lossless() -> None:
 
 
 W, N = torch.tensor([[1.0, 2.0]]), torch.tensor(3)
-LIKE = Weights(trainable={"w": W}, buffers={"n": N}, frozen={"f": torch.ones(1)})
+LIKE = Update({"w": W}, {"n": N})
 
 
 @pytest.mark.parametrize(
@@ -125,6 +131,22 @@ LIKE = Weights(trainable={"w": W}, buffers={"n": N}, frozen={"f": torch.ones(1)}
 def test_what_does_not_fit_the_model_is_rejected(sent: Tensors, message: str) -> None:
     with pytest.raises(UpdateError, match=f"^{re.escape(message)}$"):
         CODEC.decode(tensors_to_bytes(sent), LIKE)
+
+
+def test_what_else_is_reported_goes_under_a_name_of_its_own() -> None:
+    update = Update({"w": W}, {}, {"w": -W})
+    assert CODEC.encode(update) == tensors_to_bytes({"w": W, "extra/w": -W})
+    with pytest.raises(UpdateError, match=r"^the update lacks tensor 'extra/w'$"):
+        CODEC.decode(tensors_to_bytes({"w": W}), update)
+
+
+@pytest.mark.parametrize(
+    "update", [Update({"w": W}, {"w": N}), Update({"extra/w": W}, {}, {"w": W}), Update({}, {"extra/w": N}, {"w": W})]
+)
+def test_two_tensors_of_one_name_cannot_be_told_apart(update: Update) -> None:
+    for call in (CODEC.encode, CODEC.encoded_bytes):
+        with pytest.raises(ValueError, match=r"^an update holds two tensors of the name '(extra/)?w'$"):
+            call(update)
 
 
 @pytest.mark.parametrize("cut", [1, 8, 60])
