@@ -12,12 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pocketfleet.errors import InputError
 from pocketfleet.training.device_rows import DeviceRows, ListedRows, PaddedRows, padded
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureSums, frozen_scaling, has_scaling
 from pocketfleet.training.partition import HELD_OUT_ONE_IN, held_out_split, held_out_splits, partition
-from pocketfleet.training.task import NaturalTask, Task, task_examples, user_examples
+from pocketfleet.training.task import Task, task_examples, user_examples
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["DeviceData"]
@@ -29,7 +28,7 @@ class DeviceData:
     """Examples by device; a function of the task, the partition and the seed, so that any process can rebuild it.
 
     Attributes:
-        examples: of the whole fleet; the rows below are of these.
+        examples: of the whole fleet, perhaps mapped from disk; the rows below are of these.
         test: examples that no device holds.
         num_training: how many examples each device trains on once all are there, ``int64 [devices]``.
         num_held_out: how many it measures its models on, likewise.
@@ -46,7 +45,7 @@ class DeviceData:
         examples_per_device: int,
         arrives: bool = False,
     ) -> None:
-        """See ``training.partition``; ``kind = "natural"`` asks the task for each device's examples.
+        """See ``training.partition``; ``kind = "natural"`` asks the task for its users' examples.
 
         ``arrives``: the examples come one after another, and a device may hold a part of them.
         """
@@ -55,12 +54,9 @@ class DeviceData:
         self._arrives = arrives
         self._rows: DeviceRows
         if kind == "natural":
-            if not isinstance(task, NaturalTask):
-                raise InputError(f'partition.kind "natural" needs a task with device_examples, {task.name!r} has none')
-            own = [user_examples(task, device) for device in range(devices)]
-            _check_alike(own)
-            self.examples = Examples(torch.cat([one.x for one in own]), torch.cat([one.y for one in own]))
-            self._rows = ListedRows(np.concatenate([[0], np.cumsum([len(one) for one in own])]))
+            users = user_examples(task, devices)
+            self.examples = users.examples
+            self._rows = ListedRows(users.offsets[: devices + 1])
         else:
             self.examples = task_examples(task, "train")
             self._rows = partition(
@@ -124,16 +120,3 @@ class DeviceData:
             return {}
         with_examples = np.flatnonzero(self.num_training)
         return frozen_scaling(model, (FeatureSums.of(self.training(int(device)).x) for device in with_examples))
-
-
-def _check_alike(examples: list[Examples]) -> None:
-    def kind(one: Examples) -> tuple[object, ...]:
-        return one.x.shape[1:], one.x.dtype, one.y.shape[1:], one.y.dtype
-
-    for device, one in enumerate(examples):
-        if kind(one) != kind(examples[0]):
-            raise InputError(
-                f"device_examples({device}) gives x of shape {tuple(one.x.shape)} ({one.x.dtype}) and y of shape "
-                f"{tuple(one.y.shape)} ({one.y.dtype}), other than device_examples(0): {tuple(examples[0].x.shape)} "
-                f"({examples[0].x.dtype}) and {tuple(examples[0].y.shape)} ({examples[0].y.dtype})"
-            )

@@ -23,7 +23,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.training.device_rows import DeviceRows, DrawnRows, ListedRows, PaddedRows
 from pocketfleet.training.draws import draw_key, permutation, permutations, uniform
 
-__all__ = ["HELD_OUT_ONE_IN", "held_out_split", "held_out_splits", "partition"]
+__all__ = ["HELD_OUT_ONE_IN", "dirichlet", "held_out_split", "held_out_splits", "partition"]
 
 Rows = npt.NDArray[np.int64]
 # One in five of a device's own examples is held back to measure its models; a device with fewer than five has none.
@@ -51,14 +51,14 @@ def partition(
         if examples_per_device:
             draw = functools.partial(_draw_by_label, classes, seed=seed, alpha=alpha, count=examples_per_device)
             return DrawnRows(devices, examples_per_device, draw)
-        shares = _dirichlet(seed, "label_shares", np.arange(devices), parts=len(classes), alpha=alpha)
+        shares = dirichlet(seed, "label_shares", np.arange(devices), parts=len(classes), alpha=alpha)
         return ListedRows.of(_deal_by_label(classes, shares, seed=seed, sizes=_even_sizes(len(labels), devices)))
     if examples_per_device:
         draw = functools.partial(_draw, len(labels), examples_per_device, seed=seed)
         return DrawnRows(devices, examples_per_device, draw)
     sizes = _even_sizes(len(labels), devices)
     if kind == "quantity":
-        shares = _dirichlet(seed, "quantity", np.arange(1), parts=devices, alpha=alpha)[0]
+        shares = dirichlet(seed, "quantity", np.arange(1), parts=devices, alpha=alpha)[0]
         sizes = _sizes_of_shares(shares, len(labels))
     order = permutation(draw_key(seed, "deal"), len(labels))
     return ListedRows(np.concatenate([[0], np.cumsum(sizes)]), order)
@@ -114,8 +114,8 @@ def _sizes_of_shares(shares: npt.NDArray[np.float64], examples: int) -> npt.NDAr
     return np.diff(ends, prepend=0)
 
 
-def _dirichlet(seed: int, purpose: str, index: Rows, *, parts: int, alpha: float) -> npt.NDArray[np.float64]:
-    """``[n, parts]`` shares of ``index`` ``[n]``; a gamma quantile of a uniform is a gamma draw."""
+def dirichlet(seed: int, purpose: str, index: Rows, *, parts: int, alpha: float) -> npt.NDArray[np.float64]:
+    """Shares ``[n, parts]`` of the draws ``index`` ``[n]``; a gamma quantile of a uniform is a gamma draw."""
     u = uniform(draw_key(seed, purpose, index), parts)
     gammas = gammaincinv(alpha, u)
     # With a tiny alpha every quantile of a row may underflow to 0: the largest draw then takes all.
@@ -130,7 +130,7 @@ def _draw(examples: int, count: int, devices: Rows, *, seed: int) -> Rows:
 
 
 def _draw_by_label(classes: list[Rows], devices: Rows, *, seed: int, alpha: float, count: int) -> Rows:
-    shares = _dirichlet(seed, "label_shares", devices, parts=len(classes), alpha=alpha)
+    shares = dirichlet(seed, "label_shares", devices, parts=len(classes), alpha=alpha)
     sizes = np.array([len(rows) for rows in classes])
     starts = np.cumsum(sizes) - sizes
     u = uniform(draw_key(seed, "draw", devices), 2 * count)

@@ -21,10 +21,12 @@ from pocketfleet.training.examples import ExampleDataset, Examples, as_examples
 from pocketfleet.training.running_module import returning_module, running_module
 from pocketfleet.training.tasks import packaged_tasks
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep
+from pocketfleet.training.user_examples import UserExamples, joined
 from pocketfleet.training.weights import Tensors, Weights, model_weights
 
 __all__ = [
     "ArrivingTask",
+    "ColumnarTask",
     "NaturalTask",
     "Task",
     "arrived_examples",
@@ -80,6 +82,15 @@ class NaturalTask(Task, Protocol):
 
     def device_examples(self, device: int) -> Examples | ExampleDataset:
         """The examples of user ``device`` (0, 1, ...)."""
+        ...
+
+
+@runtime_checkable
+class ColumnarTask(Task, Protocol):
+    """The same for many users: their examples are columns, perhaps on disk, and none is an object of its own."""
+
+    def user_examples(self) -> UserExamples:
+        """The examples of all users."""
         ...
 
 
@@ -179,8 +190,38 @@ def task_examples(task: Task, part: Literal["train", "test"]) -> Examples:
     return as_examples(given, what=what)
 
 
-def user_examples(task: NaturalTask, device: int) -> Examples:
-    """``device_examples`` of a task, as tensors; errors as in ``task_examples``."""
+def user_examples(task: Task, users: int) -> UserExamples:
+    """The examples that belong to users by nature, of ``users`` of them at least.
+
+    Raises:
+        InputError: the task knows no users or too few, fails to give their examples, or gives something else.
+    """
+    if isinstance(task, ColumnarTask):
+        return _columns(task, users)
+    if not isinstance(task, NaturalTask):
+        raise InputError(
+            f'partition.kind "natural" needs a task with device_examples or user_examples, {task.name!r} has neither'
+        )
+    return joined([_device_examples(task, device) for device in range(users)], what="device_examples")
+
+
+def _columns(task: ColumnarTask, users: int) -> UserExamples:
+    what = f"user_examples of task {task.name!r}"
+    try:
+        given = task.user_examples()
+    except Exception as exc:
+        raise InputError(f"{what} failed: {_said(exc)}") from exc
+    if not isinstance(given, UserExamples):
+        raise InputError(f"{what} must return UserExamples(x, y, offsets), got {type(given).__name__}")
+    if len(given) < users:
+        raise InputError(
+            f"fleet.devices must be 1..{len(given)} (the users of task {task.name!r}, one a device, for partition.kind "
+            f'"natural"), got {users}: lower it, or choose another partition'
+        )
+    return given
+
+
+def _device_examples(task: NaturalTask, device: int) -> Examples:
     what = f"device_examples({device}) of task {task.name!r}"
     try:
         given = task.device_examples(device)
@@ -216,7 +257,7 @@ def arrived_examples(
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def initial_model(task: Task, *, seed: int) -> nn.Module:

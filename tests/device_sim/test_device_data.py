@@ -9,6 +9,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.feature_scaling import FeatureScaling
 from pocketfleet.training.task import task_examples
+from pocketfleet.training.user_examples import UserExamples, joined
 
 
 def test_natural_users_keep_their_own_examples() -> None:
@@ -62,3 +63,40 @@ def test_scaling_comes_from_the_examples_that_devices_train_on() -> None:
     np.testing.assert_allclose(found["0.mean"], pooled.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found["0.scale"], pooled.std(axis=0), rtol=1e-6)
     assert data.scaling(nn.Linear(2, 1)) == {}
+
+
+class Columns(TinyTask):
+    """The same users' examples as columns."""
+
+    def user_examples(self) -> UserExamples:
+        return joined([self.device_examples(device) for device in range(6)], what="user")
+
+
+def test_columns_of_users_are_what_their_own_examples_are() -> None:
+    columns, own = tiny_data(Columns(users=6), devices=5), tiny_data(TinyTask(users=6), devices=5)
+    assert columns.num_training.tolist() == own.num_training.tolist()
+    for device in range(5):
+        for part in ("training", "held_out"):
+            assert torch.equal(getattr(columns, part)(device).y, getattr(own, part)(device).y)
+    # The rows of the sixth user are in the columns, and no device's: 1 + 2 + ... + 6.
+    assert (len(columns.examples), len(own.examples)) == (21, 15)
+
+
+def test_more_devices_than_users() -> None:
+    with pytest.raises(InputError, match=r"^fleet.devices must be 1..6 \(the users of task 'tiny', .*got 7: lower it"):
+        tiny_data(Columns(), devices=7)
+
+
+def test_columns_that_are_none_or_fail() -> None:
+    class Wrong(TinyTask):
+        def user_examples(self) -> object:
+            return self.train_examples()
+
+    class Failing(TinyTask):
+        def user_examples(self) -> UserExamples:
+            raise KeyError(3)
+
+    with pytest.raises(InputError, match=r"^user_examples of task 'tiny' must return UserExamples.*, got Examples$"):
+        tiny_data(Wrong())
+    with pytest.raises(InputError, match=r"^user_examples of task 'tiny' failed: KeyError: 3$"):
+        tiny_data(Failing())

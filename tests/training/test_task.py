@@ -135,7 +135,7 @@ def test_the_working_directory_is_searched_last_and_listed_once(folder: Path) ->
 @pytest.mark.parametrize("name", ["cifar", "", "Boston", "pocketfleet.training.tasks.boston"])
 def test_an_unknown_name(name: str) -> None:
     allowed = re.escape(
-        """task.name must be one of ['boston', 'mnist'] or a path such as "my_module:make_task", got """
+        f"""task.name must be one of {sorted(packaged_tasks())} or a path such as "my_module:make_task", got """
     )
     with pytest.raises(InputError, match=f"^{allowed}{re.escape(repr(name))}$"):
         load_task(name)
