@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pocketfleet.device_sim.arrival import Arrival, with_use
+from pocketfleet.device_sim.attack import Attack, Attackers, AttackKind, num_classes
 from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
 from pocketfleet.device_sim.compute import program_seconds
@@ -29,6 +30,8 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
 from pocketfleet.training.adaptation import Adaptation, adapted
+from pocketfleet.training.aggregation import Aggregator
+from pocketfleet.training.aggregation_by_rule import make_aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
@@ -63,11 +66,13 @@ __all__ = [
     "Parts",
     "adaptation",
     "adapted_task",
+    "aggregator_factory",
     "batch_size",
     "bundle_hyper",
     "device_data",
     "given_path",
     "make_algorithm",
+    "make_attackers",
     "make_rounds",
     "round_plan",
     "schedule",
@@ -97,6 +102,7 @@ class Parts:
     traffic: Traffic
     settings: StepSettings
     fleet: Fleet
+    attackers: Attackers
     availability: Availability
     arrival: Arrival | None
     profile: Profile
@@ -143,6 +149,7 @@ class Parts:
             traffic=Traffic.of(algorithm, weights, hyper),
             settings=settings,
             fleet=_fleet(experiment),
+            attackers=make_attackers(experiment, data),
             availability=availability,
             arrival=_arrival(experiment, task, data, availability),
             profile=load_profile(experiment.fleet.profile),
@@ -259,6 +266,27 @@ def _fleet(experiment: Experiment) -> Fleet:
         threads=section.threads,
         overrides=overrides,
     )
+
+
+def make_attackers(experiment: Experiment, data: DeviceData) -> Attackers:
+    """Which devices harm the training.
+
+    Raises:
+        InputError: labels are to be flipped that are no classes.
+    """
+    section = experiment.fleet
+    attacks = [
+        Attack(kind=AttackKind(attack.kind), ratio=attack.ratio, devices=tuple(attack.devices), scale=attack.scale)
+        for attack in section.attacks
+    ]
+    flips = any(attack.kind is AttackKind.LABEL_FLIP for attack in attacks)
+    classes = num_classes(data.examples.y, task=experiment.task.name) if flips else 0
+    return Attackers(attacks, devices=section.devices, seed=experiment.seed, classes=classes)
+
+
+def aggregator_factory(experiment: Experiment, folder: Path | None = None) -> Callable[[], Aggregator]:
+    """What makes an empty aggregator of the experiment's rule; see ``aggregation_by_rule.make_aggregator``."""
+    return functools.partial(make_aggregator, **experiment.aggregation.model_dump(), folder=folder)
 
 
 def step_terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:

@@ -6,14 +6,23 @@ from pathlib import Path
 
 import torch
 
-from pocketfleet.assembly import Parts, adapted_task, batch_size, device_data, make_algorithm, step_terms
+from pocketfleet.assembly import (
+    Parts,
+    adapted_task,
+    aggregator_factory,
+    batch_size,
+    device_data,
+    make_algorithm,
+    make_attackers,
+    step_terms,
+)
 from pocketfleet.device_sim.batched_client import BatchedClient
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.engine_plan import Way, candidates, probe
 from pocketfleet.device_sim.workers import ChunkTrainer, Workers
 from pocketfleet.errors import InputError
-from pocketfleet.experiment import Experiment
+from pocketfleet.experiment import AggregationSection, Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.training.algorithm import Algorithm
@@ -45,10 +54,10 @@ def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experime
     ways = candidates(parts.model, cohort=cohort, onnx=_has_onnx(bundle_path))
     if engine.device == "cuda":
         ways = tuple(way for way in ways if way.startswith("batched")) or ("batched",)
-    algorithm = parts.algorithm
+    algorithm, honest = parts.algorithm, _honest(experiment)
     plan = probe(
         ways,
-        lambda way: make_trainer(experiment, str(bundle_path), way=way, data=parts.data),
+        lambda way: make_trainer(honest, str(bundle_path), way=way, data=parts.data),
         parts.data,
         parts.weights,
         cohort=cohort,
@@ -57,6 +66,12 @@ def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experime
         device_start=algorithm.device_init(parts.weights),
     )
     return _with_plan(experiment, plan.way, plan.reason)
+
+
+def _honest(experiment: Experiment) -> Experiment:
+    """The experiment as what ways are compared by: what attackers report may be no number, and rules may drop it."""
+    fleet = experiment.fleet.model_copy(update={"attacks": []})
+    return experiment.model_copy(update={"fleet": fleet, "aggregation": AggregationSection()})
 
 
 def _with_plan(experiment: Experiment, way: Way, reason: str) -> Experiment:
@@ -102,6 +117,8 @@ def make_trainer(
         hyper=step_terms(experiment)[1],
         batch_size=batch_size(experiment, data),
         personalised=experiment.training.personalised,
+        make_aggregator=aggregator_factory(experiment),
+        attackers=make_attackers(experiment, data) if experiment.fleet.attacks else None,
     )
 
 
@@ -164,4 +181,6 @@ def _batched(
         chunk=experiment.engine.chunk,
         device=experiment.engine.device,
         personalised=experiment.training.personalised,
+        make_aggregator=aggregator_factory(experiment),
+        attackers=make_attackers(experiment, data) if experiment.fleet.attacks else None,
     )

@@ -4,6 +4,7 @@ What is not built is not in the schema: an unknown key or value is refused, neve
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -14,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings"]
 
@@ -93,6 +95,28 @@ class OverrideSection(_Section):
     battery_ratio: Ratio | None = None
 
 
+class AttackSection(_Section):
+    """Devices that harm the training; see ``device_sim.attack``."""
+
+    kind: Literal["sign_flip", "scaled", "label_flip", "nan"]
+    ratio: Ratio = 0.0  # of all devices, drawn for each
+    devices: list[Annotated[int, Field(ge=0)]] = []  # by number, instead of a ratio
+    scale: Positive = 1.0  # the reported delta is so many times what was learnt
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.ratio > 0.0) == bool(self.devices):
+            raise ValueError(
+                f"fleet.attacks: {self.kind} needs either a ratio of all devices, such as 0.2, or devices, such as "
+                f"[0, 3], got ratio {self.ratio} and devices {self.devices}"
+            )
+        if self.kind == "nan" and self.scale != 1.0:
+            raise ValueError(f"fleet.attacks: nan reports no number, got scale {self.scale}: leave it out")
+        if self.kind == "scaled" and self.scale == 1.0:
+            raise ValueError("fleet.attacks: scaled needs a scale other than 1, such as 10: nothing is attacked by 1")
+        return self
+
+
 class FleetSection(_Section):
     """The phones."""
 
@@ -119,6 +143,7 @@ class FleetSection(_Section):
     time_zones: dict[str, float] = {}  # weights by hours ahead of UTC; empty: all live by one clock
     memory_moments: bool = True  # other apps take memory, now more, now less; false: free memory is a constant
     overrides: list[OverrideSection] = []
+    attacks: list[AttackSection] = []
 
     @model_validator(mode="after")
     def _one_each(self) -> Self:
@@ -132,6 +157,20 @@ class FleetSection(_Section):
             raise ValueError(
                 "fleet.room_celsius matters only where phones warm: set fleet.heat to true, or leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_attack_each(self) -> Self:
+        named = [device for attack in self.attacks for device in attack.devices]
+        for device in named:
+            if device >= self.devices:
+                raise ValueError(f"fleet.attacks.devices must be 0..{self.devices - 1} (the fleet's), got {device}")
+            if named.count(device) > 1:
+                raise ValueError(f"fleet.attacks: device {device} is named twice: a device has one attack")
+        ratios = [attack.ratio for attack in self.attacks]
+        # As shares of a whole are summed: 0.7 + 0.2 + 0.1 may be a last bit above 1.
+        if sum(ratios) > 1.0 + 1e-9:
+            raise ValueError(f"fleet.attacks: the ratios must sum to 1 at most, got {ratios}")
         return self
 
 
@@ -261,6 +300,35 @@ class AlgorithmSection(_Section):
         return {key: getattr(self, key) for key in _ALGORITHM_KEYS.get(self.name, ())}
 
 
+class AggregationSection(_Section):
+    """How a round's updates become one; see ``training.robust_rules``.
+
+    What a rule needs must be given: how many may lie is not for us to say. 0: not given.
+    """
+
+    rule: Literal["mean", "median", "trimmed_mean", "norm_bounded", "multi_krum"] = "mean"
+    trim_ratio: float = Field(default=0.0, ge=0, lt=0.5)  # trimmed_mean: of the values, at each end
+    max_norm: NotNegative = 0.0  # norm_bounded: the longest delta
+    byzantine: int = Field(default=0, ge=0)  # multi_krum: reports of a round that may lie
+
+    @model_validator(mode="after")
+    def _of_the_rule(self) -> Self:
+        needed = {
+            "trimmed_mean": ("trim_ratio", "such as 0.2"),
+            "norm_bounded": ("max_norm", "such as 1.0"),
+            "multi_krum": ("byzantine", "such as 2"),
+        }
+        for rule, (key, example) in needed.items():
+            given = getattr(self, key)
+            if rule == self.rule and not given:
+                raise ValueError(f'aggregation.rule "{rule}" needs aggregation.{key}: set it, {example}')
+            if rule != self.rule and given:
+                raise ValueError(
+                    f'aggregation.{key} is for aggregation.rule "{rule}", which is "{self.rule}": leave one out'
+                )
+        return self
+
+
 class ServerSection(_Section):
     """The server's optimizer."""
 
@@ -350,6 +418,7 @@ class Experiment(_Section):
     training: TrainingSection
     rounds: RoundsSection = RoundsSection()
     algorithm: AlgorithmSection = AlgorithmSection()
+    aggregation: AggregationSection = AggregationSection()
     server: ServerSection = ServerSection()
     engine: EngineSection = EngineSection()
 
@@ -368,6 +437,21 @@ class Experiment(_Section):
             raise ValueError(
                 'algorithm.name "feddyn" makes the next model by a rule of its own: leave server.optimizer at "sgd" '
                 f'and server.learning_rate at 1.0, got "{self.server.optimizer}" and {self.server.learning_rate}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_reports_for_the_rule(self) -> Self:
+        cohort, ratio, byzantine = self.rounds.cohort, self.aggregation.trim_ratio, self.aggregation.byzantine
+        if ratio and trimmed_each_side(cohort, ratio) == 0:
+            raise ValueError(
+                f"aggregation.trim_ratio {ratio} leaves no report out of a rounds.cohort of {cohort}: raise the ratio, "
+                f"or the cohort to {math.ceil(1 / ratio)} or more"
+            )
+        if byzantine and cohort < least_cohort(byzantine):
+            raise ValueError(
+                f"aggregation.byzantine {byzantine} needs a rounds.cohort of {least_cohort(byzantine)} or more, got "
+                f"{cohort}, which has room for {most_liars(cohort, byzantine)}: raise the cohort, or lower byzantine"
             )
         return self
 
@@ -512,5 +596,5 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
         if isinstance(part, int):
             continue
         kind = model.model_fields[part].annotation
-        model = OverrideSection if part == "overrides" else kind
+        model = {"overrides": OverrideSection, "attacks": AttackSection}.get(part, kind)
     return list(model.model_fields)

@@ -12,6 +12,7 @@ import pandas as pd
 from pocketfleet.assembly import (
     Parts,
     adaptation,
+    aggregator_factory,
     batch_size,
     bundle_hyper,
     given_path,
@@ -226,6 +227,7 @@ def _learner(
         store=watch(DeviceStore(kept, devices=experiment.fleet.devices), "disk"),
         population=experiment.fleet.devices,
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
+        make_aggregator=aggregator_factory(experiment, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
     )
 
@@ -243,7 +245,7 @@ def _finish(
     directory.write_table("events", _counted(in_order(directory.parts("events")), totals, digest))
     directory.write_table("updates", map(pd.read_parquet, directory.parts("updates")))
     rounds = totals.round_table(rounds)
-    devices = device_table(parts.fleet, population.ledger, parts.data)
+    devices = device_table(parts.fleet, population.ledger, parts.data, parts.attackers)
     summary = {
         "task": experiment.task.name,
         "program": experiment.fleet.program,

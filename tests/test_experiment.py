@@ -334,3 +334,81 @@ def test_who_takes_a_servers_key_is_told() -> None:
     assert 'server.tau is for server.optimizer "adam" or "yogi" or "adagrad", which is "sgd": leave it at 0.001' in (
         refused("server.tau=0.5")
     )
+
+
+RULES = (
+    "rule=median",
+    "rule=trimmed_mean trim_ratio=0.2",
+    "rule=norm_bounded max_norm=2",
+    "rule=multi_krum byzantine=3",
+)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_of_aggregation_takes_its_own_key(rule: str) -> None:
+    # A cohort of 10 has room for 3 liars: 2 * 3 + 3 = 9.
+    changed = least().with_settings(*(f"aggregation.{setting}" for setting in rule.split()))
+    assert Experiment.from_toml(changed.to_toml()) == changed
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("rule=trimmed_mean", 'aggregation.rule "trimmed_mean" needs aggregation.trim_ratio: set it, such as 0.2'),
+        ("rule=norm_bounded", 'aggregation.rule "norm_bounded" needs aggregation.max_norm: set it, such as 1.0'),
+        ("rule=multi_krum", 'aggregation.rule "multi_krum" needs aggregation.byzantine: set it, such as 2'),
+        (
+            "rule=median byzantine=2",
+            'aggregation.byzantine is for aggregation.rule "multi_krum", which is "median": leave one out',
+        ),
+        ("trim_ratio=0.1", 'aggregation.trim_ratio is for aggregation.rule "trimmed_mean", which is "mean": leave one'),
+        ("rule=trimmed_mean trim_ratio=0.5", "aggregation.trim_ratio should be less than 0.5, got 0.5"),
+        (
+            "rule=trimmed_mean trim_ratio=0.09",
+            # 1 / 0.09 is 11.1: of twelve reports 0.09 is one.
+            "aggregation.trim_ratio 0.09 leaves no report out of a rounds.cohort of 10: raise the ratio, or the cohort "
+            "to 12 or more",
+        ),
+        (
+            "rule=multi_krum byzantine=4",
+            "aggregation.byzantine 4 needs a rounds.cohort of 11 or more, got 10, which has room for 3: raise the "
+            "cohort, or lower byzantine",
+        ),
+        ("rule=multi_krum byzantine=-1", "aggregation.byzantine should be greater than or equal to 0, got -1"),
+        ("rule=krum", "aggregation.rule should be 'mean', 'median', 'trimmed_mean', 'norm_bounded' or 'multi_krum'"),
+    ],
+)
+def test_what_a_rule_of_aggregation_cannot_do_is_told(settings: str, words: str) -> None:
+    assert words in refused(*(f"aggregation.{setting}" for setting in settings.split()))
+
+
+def test_attacks_are_tables_of_the_fleet() -> None:
+    changed = least().with_settings("fleet.attacks=[{kind='sign_flip', ratio=0.2, scale=5}, {kind='nan', devices=[3]}]")
+    flip, nan = changed.fleet.attacks
+    assert (flip.kind, flip.ratio, flip.devices, flip.scale) == ("sign_flip", 0.2, [], 5.0)
+    assert (nan.kind, nan.ratio, nan.devices, nan.scale) == ("nan", 0.0, [3], 1.0)
+    assert Experiment.from_toml(changed.to_toml()) == changed
+
+
+@pytest.mark.parametrize(
+    ("attacks", "words"),
+    [
+        ("{kind='nan'}", "nan needs either a ratio of all devices, such as 0.2, or devices, such as [0, 3], got ratio"),
+        ("{kind='nan', ratio=0.1, devices=[2]}", "needs either a ratio of all devices"),
+        ("{kind='nan', ratio=0.1, scale=2}", "fleet.attacks: nan reports no number, got scale 2.0: leave it out"),
+        ("{kind='scaled', ratio=0.1}", "fleet.attacks: scaled needs a scale other than 1"),
+        ("{kind='sign_flip', ratio=0.1, scale=-2}", "fleet.attacks.0.scale should be greater than 0, got -2"),
+        ("{kind='sign_flip', ratio=1.1}", "fleet.attacks.0.ratio should be less than or equal to 1, got 1.1"),
+        ("{kind='flip', ratio=0.1}", "fleet.attacks.0.kind should be 'sign_flip', 'scaled', 'label_flip' or 'nan'"),
+        ("{ratio=0.1}", "fleet.attacks.0.kind is missing"),
+        ("{kind='nan', rato=0.1}", "unknown key fleet.attacks.0.rato: did you mean 'ratio'? allowed here: kind, ratio"),
+        ("{kind='nan', devices=[100]}", "fleet.attacks.devices must be 0..99 (the fleet's), got 100"),
+        ("{kind='nan', devices=[1]}, {kind='sign_flip', devices=[1]}", "fleet.attacks: device 1 is named twice"),
+        (
+            "{kind='nan', ratio=0.6}, {kind='sign_flip', ratio=0.5}",
+            "fleet.attacks: the ratios must sum to 1 at most, got [0.6, 0.5]",
+        ),
+    ],
+)
+def test_what_is_refused_of_an_attack_is_told(attacks: str, words: str) -> None:
+    assert words in refused(f"fleet.attacks=[{attacks}]")

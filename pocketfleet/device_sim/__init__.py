@@ -13,7 +13,7 @@ Read in this order:
    heat to it (``training_heat``); ``ledger``: what it has done so far;
    ``population``: all at work.
 5. ``device_data``, ``client``, ``device_store``, ``workers`` (``child_process``): what a device computes, keeps,
-   and on which process.
+   and on which process; ``attack``: who harms the training instead.
 6. ``open_round``, ``global_model`` (or ``clock_only``), ``simulator``: the walk of a round, from check-in to the next
    model.
 7. ``events``, ``run_directory``, ``tables``, ``report``: what a run leaves behind. ``run_comparison`` puts runs side by

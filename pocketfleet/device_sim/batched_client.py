@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.func import functional_call
 
+from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
 from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
@@ -56,6 +57,7 @@ class BatchedClient:
         device: where torch computes, ``"cpu"`` or ``"cuda"``.
         personalised: whether a device keeps the model that it trained, and measures it.
         make_aggregator: an empty aggregator for a chunk's updates.
+        attackers: of the fleet; ``None``: all devices are honest.
     """
 
     task: Task
@@ -70,6 +72,7 @@ class BatchedClient:
     device: str = "cpu"
     personalised: bool = True
     make_aggregator: Callable[[], Aggregator] = MeanAggregator
+    attackers: Attackers | None = None
     # Found at the first chunk: whether torch can map the algorithm's calls.
     _maps: bool = field(default=True, init=False)
 
@@ -98,6 +101,7 @@ class BatchedClient:
             cohort,
             updates,
             self.make_aggregator(),
+            attackers=self.attackers,
             train_loss=losses.sum(axis=0) / cohort.steps,
             train_loss_rms=np.sqrt(np.square(losses).sum(axis=0) / cohort.steps),
             num_held_out=held_out[1] if measured else np.zeros(len(cohort), dtype=np.int64),
@@ -181,8 +185,12 @@ class BatchedClient:
                 tall = self._filled(active)
                 places, sizes = places[tall[:, np.newaxis], wide], sizes[tall]
                 batch = self._examples(np.take_along_axis(rows[tall], places, axis=1))
+                devices = cohort.device[tall]
             else:
                 batch = self._examples(np.take_along_axis(rows[:active], places, axis=1))
+                devices = cohort.device[:active]
+            if self.attackers is not None:
+                batch = Examples(batch.x, self.attackers.targets(batch.y, devices))
             try:
                 stepped = [
                     self.step(state, batch.x, batch.y, sizes, hyper)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.update import Update
@@ -52,6 +53,7 @@ class ChunkResult:
         updates: Update,
         part: Aggregator,
         *,
+        attackers: Attackers | None,
         train_loss: Floats,
         train_loss_rms: Floats,
         num_held_out: npt.NDArray[np.int64],
@@ -60,7 +62,12 @@ class ChunkResult:
         own_model: Tensors,
         device_state: Tensors,
     ) -> "ChunkResult":
-        """The result of stacked ``updates``, which ``part`` (empty) takes but for those that are not finite."""
+        """The result of stacked ``updates``, which ``part`` (empty) takes but for those that are not finite.
+
+        ``attackers`` report something else; ``None``: all devices are honest.
+        """
+        if attackers is not None:
+            updates = attackers.reported(updates, cohort.device)
         finite = np.isfinite(train_loss)
         for tensors in updates.groups().values():
             finite &= all_finite_rows(tensors, len(cohort))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
 from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
@@ -90,6 +91,7 @@ class Client:
         batch_size: examples a step.
         personalised: whether a device keeps the model that it trained, and measures it.
         make_aggregator: an empty aggregator for a chunk's updates.
+        attackers: of the fleet; ``None``: all devices are honest.
     """
 
     session: Session
@@ -100,6 +102,7 @@ class Client:
     batch_size: int
     personalised: bool = True
     make_aggregator: Callable[[], Aggregator] = MeanAggregator
+    attackers: Attackers | None = None
 
     def train_chunk(self, cohort: Cohort, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ChunkResult:
         """Train the devices of a chunk one after the other.
@@ -132,6 +135,7 @@ class Client:
                 stacked([result.update.extra for result in results]),
             ),
             self.make_aggregator(),
+            attackers=self.attackers,
             train_loss=np.array([result.train_loss for result in results]),
             train_loss_rms=np.array([result.train_loss_rms for result in results]),
             num_held_out=np.array([result.num_held_out for result in results]),
@@ -197,6 +201,8 @@ class Client:
     ) -> tuple[list[TrainState], torch.Tensor]:
         """The models after the assignment's steps, and the losses ``[steps]`` of the first."""
         examples = self.data.training(assignment.device, assignment.present)
+        if self.attackers is not None:
+            examples = self.attackers.examples(examples, assignment.device)
         losses = []
         batches = batch_indices(
             len(examples),

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.eligibility import Reason
 from pocketfleet.device_sim.fleet import Fleet
@@ -154,13 +155,14 @@ class EventTotals:
         return table
 
 
-def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame:
+def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData, attackers: Attackers) -> pd.DataFrame:
     """One row a device: phone, examples, participation, costs, and its models on its own held-out examples.
 
     ``battery_joules`` is what its battery holds when full.
     ``metric_global`` and ``metric_personalised`` are the task's headline metric on the examples that the device held
     out: of the global model that it last trained from, and of the model that this training gave.
     ``ineligible_<reason>`` counts the looks at which it was not eligible.
+    ``attack`` is what it does to harm the training, empty if it is honest.
     """
     names = (
         "assigned",
@@ -184,6 +186,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData) -> pd.DataFrame
             "device": np.arange(len(fleet)),
             "name": list(fleet.name),
             "phone": list(fleet.phone_name),
+            "attack": attackers.word,
             "battery_joules": fleet.battery_capacity_joules,
             "num_training": data.num_training,
             "num_held_out": data.num_held_out,
