@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPAT := --config-settings editable_mode=compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint chromium bench clean
+.PHONY: demo test test-all lint chromium bench bench-peers clean
 
 demo: .venv/.installed
 	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
@@ -35,8 +35,11 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/export_speed.py
 	$(BIN)/python benchmarks/measure_efficiency.py
 
+bench-peers: .venv/.installed-dev .peers/.installed
+	$(BIN)/python benchmarks/peers
+
 clean:
-	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .peers runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -48,3 +51,10 @@ clean:
 .venv/.installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(COMPAT)
 	touch .venv/.installed $@
+
+# Torch first and alone: the peers ask for it without a version, and must not bring another build.
+.peers/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .peers/venv
+	.peers/venv/bin/python -m pip install --quiet torch==2.13.0
+	.peers/venv/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	touch $@

@@ -1,0 +1,121 @@
+"""Runs a workload in pocketfleet: the whole simulation, phones' physics, events, tables and checkpoints included.
+
+Usage: python ours.py FOLDER RESULT.json ROUNDS ENGINE
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from result import Result, versions
+from workload import Workload
+
+from pocketfleet import Experiment, Run, simulate
+
+__all__ = ["ENGINES", "experiment_of", "measure", "trained"]
+
+# Peers neither keep the devices' own models nor measure them.
+_ALIKE = ("training.personalised=false",)
+# How pocketfleet computes, by the name of its row.
+ENGINES: dict[str, tuple[str, ...]] = {
+    "1 process": ("engine.processes=1",),
+    "2 processes": ("engine.processes=2",),
+}
+
+
+def experiment_of(folder: Path, *, rounds: int, cohort: int, settings: Sequence[str] = ()) -> Experiment:
+    """The experiment of a workload; every phone is there and finishes, all other physics are as always."""
+    workload = Workload.load(folder)
+    table = {
+        "seed": workload.seed,
+        "task": {"name": "population_task:make_task", "options": {"folder": str(folder.resolve())}},
+        "partition": {"kind": "natural"},
+        "fleet": {
+            "devices": workload.devices,
+            "availability": "always",
+            # Peers know no lost link and no small phone: none here keeps a phone from finishing.
+            "overrides": [
+                {
+                    "devices": "all",
+                    "link_losses_per_hour": 0.0,
+                    "battery_ratio": 1.0,
+                    "metered": False,
+                    "has_charger": True,
+                    "free_memory_bytes": 8e9,
+                }
+            ],
+        },
+        "training": {
+            "steps": workload.steps,
+            "batch_size": workload.batch_size,
+            "learning_rate": workload.learning_rate,
+        },
+        # All that are asked are waited for.
+        "rounds": {
+            "count": rounds,
+            "cohort": cohort,
+            "over_selection": 1.0,
+            "minimum_ratio": 1.0,
+            "deadline_s": 864_000.0,
+        },
+    }
+    return Experiment.from_table(table).with_settings(*settings)
+
+
+def trained(run: Run, *, steps: int) -> npt.NDArray[np.int64]:
+    """The devices of every round of a run, ``[rounds, cohort]``, rising.
+
+    Raises:
+        AssertionError: a device did not make all its steps, or a round had not its whole cohort.
+    """
+    events = run.events
+    accepted = events[(events["kind"] == "report") & (events["reason"] == "accepted")][["round", "device"]]
+    work = accepted.merge(events[events["kind"] == "train"][["round", "device", "steps"]], on=["round", "device"])
+    sizes = work.groupby("round").size()
+    if not (work["steps"] == steps).all() or sizes.nunique() != 1:
+        raise AssertionError(f"not every device made its {steps} steps: {work['steps'].value_counts().to_dict()}")
+    devices = work.sort_values(["round", "device"])["device"].to_numpy()
+    return devices.astype(np.int64).reshape(len(sizes), -1)
+
+
+def measure(folder: Path, *, rounds: int, engine: str) -> Result:
+    """Warm up with one round, then time all of them.
+
+    Raises:
+        AssertionError: other devices trained than the workload lays down.
+    """
+    workload = Workload.load(folder)
+    # The programs that the population's maker exported: an export is no part of what is timed.
+    settings = (*_ALIKE, *ENGINES[engine], f"task.bundle='{folder.resolve() / 'bundle'}'")
+    experiment = experiment_of(folder, rounds=rounds, cohort=workload.cohorts.shape[1], settings=settings)
+    with tempfile.TemporaryDirectory() as place:
+        simulate(experiment.with_settings("rounds.count=1"), Path(place) / "warm-up")
+        started = time.perf_counter()
+        run = simulate(experiment, Path(place) / "run")
+        whole_s = time.perf_counter() - started
+        if not np.array_equal(trained(run, steps=workload.steps), workload.cohorts[:rounds]):
+            raise AssertionError("other devices trained than the workload lays down")
+        summary = run.summary
+        return Result(
+            system=f"pocketfleet, {engine}",
+            workload=workload.name,
+            seconds=summary["wall_seconds"],
+            device_steps=summary["device_steps"],
+            losses=[summary["metrics"]["initial"]["test_loss"], *run.rounds["test_loss"].tolist()],
+            versions=versions("pocketfleet", "torch", "numpy"),
+            around_s=whole_s - summary["wall_seconds"],
+        )
+
+
+def main() -> None:
+    """Measure, and write the result."""
+    folder, out, rounds, engine = sys.argv[1:]
+    measure(Path(folder), rounds=int(rounds), engine=engine).save(Path(out))
+
+
+if __name__ == "__main__":
+    main()

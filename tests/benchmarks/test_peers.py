@@ -1,0 +1,126 @@
+import functools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
+sys.path.append(str(PEERS))
+
+from comparison import PLAIN, CurvesDisagreeError, Goal, achieved, disagreement, rows_of  # noqa: E402
+from ours import measure  # noqa: E402
+from plain_loop import Loop, play  # noqa: E402
+from population import Plan, make_workload  # noqa: E402
+from report import write_report  # noqa: E402
+from result import Result  # noqa: E402
+from workload import Workload  # noqa: E402
+
+LOOP = Result(
+    system=PLAIN,
+    workload="mlp",
+    seconds=4.0,
+    device_steps=4_000,
+    losses=[0.8, 0.4, 0.2, 0.1, 0.05],
+    versions={"python": "3.11.7", "torch": "2.13.0"},
+)
+OURS = replace(LOOP, system="pocketfleet, 2 processes", seconds=0.5)
+# Two of the four rounds, a hundredth as fast as ours.
+SLOW = replace(LOOP, system="Flower", seconds=25.0, device_steps=2_000, losses=[0.8, 0.4, 0.2])
+
+
+def test_rows_tell_throughput_and_mark_what_is_computed() -> None:
+    twice = [OURS, replace(OURS, seconds=1.0)]
+    loop, ours, slow = rows_of([LOOP, *twice, SLOW], all_rounds=4)
+
+    assert (loop.steps_per_s, loop.all_rounds_s, loop.computed) == (1_000.0, 4.0, False)
+    # The median of 8,000 and 4,000; 4,000 steps at 6,000 a second.
+    assert (ours.runs, ours.steps_per_s, ours.steps_per_s_least) == (2, 6_000.0, 4_000.0)
+    assert ours.all_rounds_s == pytest.approx(2 / 3)
+    # 1,000 steps a round at 80 a second: 50 s for four, of which 25 were measured.
+    assert (slow.rounds, slow.all_rounds_s, slow.computed) == (2, 50.0, True)
+
+
+def test_a_goal_takes_the_fastest_row_of_both_sides() -> None:
+    rows = rows_of([LOOP, OURS, replace(OURS, system="pocketfleet, 1 process", seconds=2.0), SLOW], all_rounds=4)
+
+    assert achieved(rows, Goal(workload="mlp", ours="pocketfleet", peer="Flower", ratio=50.0)) == 100.0
+    assert achieved(rows, Goal(workload="mlp", ours="pocketfleet, 1", peer="plain", ratio=50.0)) == 2.0
+    assert achieved(rows, Goal(workload="mlp", ours="pocketfleet", peer="pfl-research", ratio=15.0)) is None
+    assert achieved(rows, Goal(workload="lenet", ours="pocketfleet", peer="Flower", ratio=2.0)) is None
+
+
+@pytest.mark.parametrize("losses", [[0.8, 0.41, 0.2], [0.8, 0.4, float("nan")]])
+def test_another_training_is_not_compared(losses: list[float]) -> None:
+    with pytest.raises(CurvesDisagreeError, match="the losses of Flower are up to"):
+        rows_of([LOOP, replace(SLOW, losses=losses)], all_rounds=4)
+
+
+def test_curves_are_held_against_each_other_as_far_as_both_go() -> None:
+    assert disagreement([1.0, 0.5], [1.0, 0.5, 0.1]) == 0.0
+    # 0.005 of 0.5.
+    assert disagreement([1.0, 0.505, 9.0], [1.0, 0.5]) == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="share no round"):
+        disagreement([1.0], [1.0, 0.5])
+
+
+def test_the_report_says_what_is_computed_and_keeps_every_run(tmp_path: Path) -> None:
+    rows = rows_of([LOOP, OURS, SLOW], all_rounds=4)
+    write_report(
+        tmp_path, titles={"mlp": "An MLP"}, rows=rows, results=[LOOP, OURS, SLOW], circumstances={"command": "this one"}
+    )
+
+    text = (tmp_path / "peers.md").read_text()
+    assert "| Flower | 80 | one run | 12,500.0 | 2 of 4 | 50.0 (computed) |" in text
+    assert "| pocketfleet, 2 processes | 8,000 | one run | 125.0 | 4 of 4 | 0.5 |" in text
+    assert "| mlp | pocketfleet, 2 processes | Flower | 100.00 | 100.00 |" in text
+    assert "command: this one" in text
+    kept = json.loads((tmp_path / "peers.json").read_text())
+    assert [run["seconds"] for run in kept["runs"]] == [4.0, 0.5, 25.0]
+    assert (tmp_path / "peers.png").stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("peers") / "tiny"
+    plan = Plan(
+        name="tiny",
+        title="Twenty small devices, twelve a round",
+        model="mlp",
+        devices=20,
+        cohort=12,
+        rounds=3,
+        steps=4,
+        batch_size=5,
+        learning_rate=0.1,
+    )
+    make_workload(plan, folder)
+    return folder
+
+
+def by_hand(workload: Workload) -> list[float]:
+    loop = Loop(workload)
+    places = range(workload.cohorts.shape[1])
+    return play(workload, workload.rounds, functools.partial(loop.train, places=places), loop.evaluate)[1]
+
+
+def test_the_simulation_and_a_plain_loop_do_the_same_training(tiny: Path) -> None:
+    workload = Workload.load(tiny)
+    assert workload.cohorts.shape == (3, 12)
+    # 25 examples a device, 5 held out.
+    assert (workload.x.shape, workload.orders.shape) == ((20, 25, 13), (3, 12, 20))
+
+    losses, ours = by_hand(workload), measure(tiny, rounds=3, engine="1 process")
+    assert ours.device_steps == 3 * 12 * 4
+    assert losses[-1] < 0.9 * losses[0]
+    # float32 rounding; a wrong batch shows in the third digit, see below.
+    assert len(ours.losses) == len(losses) == 4
+    assert disagreement(ours.losses, losses) < 1e-5
+
+
+def test_other_batches_than_those_laid_down_are_noticed(tiny: Path) -> None:
+    workload = Workload.load(tiny)
+    # All rounds as the first one's: its devices, in its order.
+    wrong = replace(workload, cohorts=workload.cohorts[[0, 0, 0]], orders=workload.orders[[0, 0, 0]])
+    assert disagreement(by_hand(wrong), by_hand(workload)) > 1e-3
