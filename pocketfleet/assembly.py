@@ -26,7 +26,7 @@ from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.device_sim.workload import Workload
 from pocketfleet.errors import InputError
-from pocketfleet.experiment import Experiment
+from pocketfleet.experiment import Experiment, FleetSection
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
 from pocketfleet.training.adaptation import Adaptation, adapted
@@ -70,9 +70,11 @@ __all__ = [
     "batch_size",
     "bundle_hyper",
     "device_data",
+    "fleet_days",
     "given_path",
     "make_algorithm",
     "make_attackers",
+    "make_fleet",
     "make_rounds",
     "round_plan",
     "schedule",
@@ -132,14 +134,7 @@ class Parts:
         algorithm = make_algorithm(experiment)
         plain, hyper = step_terms(experiment)
         settings = algorithm.step_settings(plain)
-        availability = make_availability(
-            experiment.fleet.availability,
-            seed=experiment.seed,
-            trace_repeat=experiment.fleet.trace_repeat,
-            trace_shift_s=experiment.fleet.trace_shift_s,
-            always=experiment.fleet.always,
-            time_zones=experiment.fleet.time_zones,
-        )
+        availability = fleet_days(experiment.fleet, seed=experiment.seed)
         return cls(
             task=task,
             model=model,
@@ -148,8 +143,8 @@ class Parts:
             algorithm=algorithm,
             traffic=Traffic.of(algorithm, weights, hyper),
             settings=settings,
-            fleet=_fleet(experiment),
             attackers=make_attackers(experiment, data),
+            fleet=make_fleet(experiment.fleet, seed=experiment.seed),
             availability=availability,
             arrival=_arrival(experiment, task, data, availability),
             profile=load_profile(experiment.fleet.profile),
@@ -245,8 +240,20 @@ def _arrival(experiment: Experiment, task: Task, data: DeviceData, availability:
     )
 
 
-def _fleet(experiment: Experiment) -> Fleet:
-    section = experiment.fleet
+def fleet_days(section: FleetSection, *, seed: int) -> Availability:
+    """The days of the phones."""
+    return make_availability(
+        section.availability,
+        seed=seed,
+        trace_repeat=section.trace_repeat,
+        trace_shift_s=section.trace_shift_s,
+        always=section.always,
+        time_zones=section.time_zones,
+    )
+
+
+def make_fleet(section: FleetSection, *, seed: int) -> Fleet:
+    """The phones."""
     overrides = [
         DeviceOverride(
             devices="all" if override.devices == "all" else tuple(override.devices),
@@ -256,7 +263,7 @@ def _fleet(experiment: Experiment) -> Fleet:
     ]
     return build_fleet(
         devices=section.devices,
-        seed=experiment.seed,
+        seed=seed,
         mix=section.mix,
         catalogue=Path(section.catalogue) if section.catalogue else None,
         phones=section.phones,

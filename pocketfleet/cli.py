@@ -16,6 +16,7 @@ from pocketfleet import (
     bundle_cli,
     calibrate_cli,
     days_cli,
+    flower_cli,
     list_cli,
     plan_cli,
     report_cli,
@@ -164,6 +165,7 @@ app.command()(sweep_cli.sweep)
 app.command()(plan_cli.plan)
 app.command()(sweep_cli.compare)
 app.command()(days_cli.days)
+app.command()(flower_cli.flower)
 app.command()(report_cli.report)
 
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pocketfleet.errors import InputError
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
 
-__all__ = ["Experiment", "packaged_experiments", "parsed_settings"]
+__all__ = ["Experiment", "Section", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,11 +25,16 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of a TOML file: no unknown keys, no conversions."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class TaskSection(_Section):
+class TaskSection(Section):
     """What is learnt."""
 
     name: str  # a packaged task, or "my_module:make_task"
@@ -46,7 +51,7 @@ class TaskSection(_Section):
         return options
 
 
-class PartitionSection(_Section):
+class PartitionSection(Section):
     """How the examples are spread over devices."""
 
     kind: Literal["iid", "dirichlet", "quantity", "natural"] = "iid"
@@ -55,7 +60,7 @@ class PartitionSection(_Section):
     examples_per_device: int = Field(default=0, ge=0)  # 0: split what there is; n: draw n with replacement
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """When a device's examples arrive, and for how long it keeps them."""
 
     # at_start: all are there; use: so many an hour of use; task: as the task's method arrivals says.
@@ -79,7 +84,7 @@ class DataSection(_Section):
         return self
 
 
-class OverrideSection(_Section):
+class OverrideSection(Section):
     """What differs for some devices from what the fleet drew; unset keys stay as drawn."""
 
     devices: list[Annotated[int, Field(ge=0)]] | Literal["all"]
@@ -95,7 +100,7 @@ class OverrideSection(_Section):
     battery_ratio: Ratio | None = None
 
 
-class AttackSection(_Section):
+class AttackSection(Section):
     """Devices that harm the training; see ``device_sim.attack``."""
 
     kind: Literal["sign_flip", "scaled", "label_flip", "nan"]
@@ -117,7 +122,7 @@ class AttackSection(_Section):
         return self
 
 
-class FleetSection(_Section):
+class FleetSection(Section):
     """The phones."""
 
     devices: Count = 100
@@ -174,7 +179,7 @@ class FleetSection(_Section):
         return self
 
 
-class EligibilitySection(_Section):
+class EligibilitySection(Section):
     """When a phone may train."""
 
     idle: bool = True
@@ -184,7 +189,7 @@ class EligibilitySection(_Section):
     min_examples: Count = 1  # that it holds at that moment
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """One device's work in a round."""
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -209,7 +214,7 @@ class TrainingSection(_Section):
         return self
 
 
-class RoundsSection(_Section):
+class RoundsSection(Section):
     """When a round opens, closes, counts; and when the run ends."""
 
     policy: Literal["synchronous", "buffered"] = "synchronous"
@@ -262,7 +267,7 @@ class RoundsSection(_Section):
         return self
 
 
-class AlgorithmSection(_Section):
+class AlgorithmSection(Section):
     """What devices and server do with updates."""
 
     name: str = "fedavg"  # of training.algorithm_by_name, or "my_module:make_algorithm"
@@ -300,7 +305,7 @@ class AlgorithmSection(_Section):
         return {key: getattr(self, key) for key in _ALGORITHM_KEYS.get(self.name, ())}
 
 
-class AggregationSection(_Section):
+class AggregationSection(Section):
     """How a round's updates become one; see ``training.robust_rules``.
 
     What a rule needs must be given: how many may lie is not for us to say. 0: not given.
@@ -329,7 +334,7 @@ class AggregationSection(_Section):
         return self
 
 
-class ServerSection(_Section):
+class ServerSection(Section):
     """The server's optimizer."""
 
     # sgd at rate 1 is FedAvg, momentum is FedAvgM, the others are FedAdam, FedYogi and FedAdagrad
@@ -373,7 +378,7 @@ _SERVER_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     """How the host computes; never in the events."""
 
     runtime: Literal["torch", "executorch", "onnx"] = "torch"
@@ -402,7 +407,7 @@ class EngineSection(_Section):
         return self
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One run, wholly described.
 
     Load one with ``Experiment.load`` or build one with ``Experiment.from_table``, change it with ``with_settings``,
@@ -493,11 +498,7 @@ class Experiment(_Section):
     @classmethod
     def from_toml(cls, text: str, settings: Iterable[str] = (), *, name: str = "the experiment") -> "Experiment":
         """An experiment from the text of a TOML file; see ``load``."""
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as exc:
-            raise InputError(f"{name} is no TOML file: {exc}") from exc
-        return cls.from_table(_changed(table, settings), name=name)
+        return cls.from_table(parsed_toml(text, settings, name=name), name=name)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, name: str = "the experiment") -> "Experiment":
@@ -506,11 +507,7 @@ class Experiment(_Section):
         Raises:
             InputError: a key is unknown or a value is refused; the message says what is allowed.
         """
-        try:
-            return cls.model_validate(table)
-        except ValidationError as exc:
-            problems = "; ".join(_problem(error) for error in exc.errors())
-            raise InputError(f"{name}: {problems}") from exc
+        return validated(cls, table, name=name)
 
     def with_settings(self, *settings: str) -> "Experiment":
         """The same experiment with keys changed, each such as ``"fleet.devices=500"``."""
@@ -519,6 +516,32 @@ class Experiment(_Section):
     def to_toml(self) -> str:
         """Every key with its value."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def parsed_toml(text: str, settings: Iterable[str], *, name: str) -> dict[str, Any]:
+    """The table of a TOML file with dotted keys changed; see ``Experiment.load``.
+
+    Raises:
+        InputError: ``text`` is no TOML, or a setting is none.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise InputError(f"{name} is no TOML file: {exc}") from exc
+    return _changed(table, settings)
+
+
+def validated(model: type[Model], table: Mapping[str, Any], *, name: str) -> Model:
+    """A table by its schema.
+
+    Raises:
+        InputError: a key is unknown or a value is refused; the message says what is allowed.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as exc:
+        problems = "; ".join(_problem(error, model) for error in exc.errors())
+        raise InputError(f"{name}: {problems}") from exc
 
 
 def packaged_experiments() -> dict[str, str]:
@@ -575,11 +598,11 @@ def _value(text: str) -> Any:  # noqa: ANN401 - any TOML value
         return text
 
 
-def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
+def _problem(error: Any, schema: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's error dictionary
     # Without pydantic's own words for the branches of a union.
     key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("int", "str", "list[", "literal[")))
     if error["type"] == "extra_forbidden":
-        allowed = _keys_at(error["loc"][:-1])
+        allowed = _keys_at(schema, error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key {key}: {hint}allowed here: {', '.join(allowed)}"
@@ -590,8 +613,8 @@ def _problem(error: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
     return f"{key} {error['msg'].removeprefix('Input ')}, got {error['input']!r}"
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Experiment
+def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    model: Any = schema
     for part in location:
         if isinstance(part, int):
             continue

@@ -24,6 +24,8 @@ Read in this order:
 9. ``calibration``: ``efficiency`` (profiles) fitted to ``measurement`` rows (``efficiency_fit``), which may come from a
    benchmark (``bench_measurement``); ``operator_class`` sorts operators; ``fedscale_rule`` and ``dl4j_layer`` are for
    comparison.
+10. ``flower_grid``: a Flower server's messages to phones (``flower_phones``, ``phone_work``), each running the app
+    (``flower_app``, ``flower_nodes``), its rows (``flower_exchange``); ``flower_api`` is what that needs of Flower.
 
 Nothing is imported here: importing a module loads what that module needs, and no more.
 """

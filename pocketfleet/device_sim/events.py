@@ -46,6 +46,7 @@ REASONS = (
     *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline", "too_hot", "out_of_memory"),
     *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
     *("cohort", "abandoned", "buffer"),
+    "app_failed",
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

@@ -133,9 +133,10 @@ def _learning(run: Run) -> str:
         )
         for word, (column, scale, x_label) in against.items()
     ]
+    whose = "as the phones' evaluation replies say" if "flower" in run.summary else "on examples that no phone holds"
     words = (
-        "The global model on examples that no phone holds, against what it took. At most "
-        f"{charts.MOST_POINTS} evaluations are drawn, evenly spaced; the table has all."
+        f"The global model {whose}, against what it took. At most {charts.MOST_POINTS} evaluations are drawn, evenly "
+        "spaced; the table has all."
     )
     return _section("Learning", words, *cards) + _table("rounds", table)
 
@@ -264,13 +265,20 @@ def _costs(run: Run) -> str:
 
 
 def _again(run: Run) -> str:
-    command = shlex.join(["pocketfleet", "simulate", str(run.path / EXPERIMENT), "--out", f"{run.path}-again"])
+    same = "with the same versions on the same machine its events hash to the same"
+    words = ["simulate", str(run.path / EXPERIMENT)]
+    if (flower := run.summary.get("flower")) is not None:
+        changes = [word for key, value in flower["run_config"].items() for word in ("--run-config", f"{key}={value}")]
+        words = ["flower", flower["app"], "--fleet", str(run.path / EXPERIMENT), *changes]
+        same += ", if its fleet gives the work on an example and the app draws from seeds of its own"
+    command = shlex.join(["pocketfleet", *words, "--out", f"{run.path}-again"])
+    model = run.summary["model_sha256"] or "the app keeps its own model"
     return (
-        "<section><h2>Experiment</h2><p>This command runs it again; with the same versions on the same machine its "
-        f'events hash to the same.</p><pre data-figure="command">{escape(command)}</pre>'
+        f"<section><h2>Experiment</h2><p>This command runs it again; {same}.</p>"
+        f'<pre data-figure="command">{escape(command)}</pre>'
         '<p class="quiet">events_sha256 '
         f'<code data-figure="events_sha256">{escape(run.summary["events_sha256"])}</code>'
-        f'<br>model_sha256 <code data-figure="model_sha256">{escape(str(run.summary["model_sha256"]))}</code></p>'
+        f'<br>model_sha256 <code data-figure="model_sha256">{escape(model)}</code></p>'
         f"<details><summary>{EXPERIMENT}, every key</summary>"
         f'<pre data-figure="experiment">{escape((run.path / EXPERIMENT).read_text())}</pre></details></section>'
     )

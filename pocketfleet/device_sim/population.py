@@ -123,6 +123,10 @@ class Population:
         reason[able] = judge(self._rule, battery_ratio=ratio, cool=cool, **known)
         return Look(device=device, at_s=at_s, reason=reason, level_joules=level, skin_celsius=celsius)
 
+    def ask(self, workload: Workload) -> None:
+        """Ask devices that start from now on for other work, which needs as much memory as before."""
+        self._workload = workload
+
     def next_change_s(self, device: Int64s, at_s: Floats) -> Floats:
         """When the day of each device next changes, ``[n]``."""
         return self._day.next_change_s(device, at_s)
@@ -152,7 +156,7 @@ class Population:
             needed_bytes=self._workload.training_memory_bytes + RUNTIME_BYTES,
         )
         downlink_bytes = (attempts.downloaded_ratio * self._download_bytes(device)).astype(np.int64)
-        uplink_bytes = (attempts.uploaded_ratio * self._workload.update_bytes).astype(np.int64)
+        uplink_bytes = (attempts.uploaded_ratio * self._workload.moved_bytes(device)[1]).astype(np.int64)
         download_joules, upload_joules = exchange.joules(
             attempts, downlink_bytes=downlink_bytes, uplink_bytes=uplink_bytes
         )
@@ -270,7 +274,7 @@ class Population:
             )
 
     def _exchange(self, look: Look, day: DayChanges) -> Exchange:
-        work, device = self._workload, look.device
+        device = look.device
         return Exchange(
             self.fleet,
             self._day,
@@ -282,7 +286,7 @@ class Population:
             start_s=look.at_s,
             deadline_s=day.until_s,
             download_bytes=self._download_bytes(device),
-            upload_bytes=np.full(len(device), float(work.update_bytes)),
+            upload_bytes=self._workload.moved_bytes(device)[1],
         )
 
     def _journey(
@@ -310,7 +314,7 @@ class Population:
 
     def _download_bytes(self, device: Int64s) -> Floats:
         first = np.where(self.ledger.column["has_bundle"][device], 0.0, float(self._workload.bundle_bytes))
-        return first + self._workload.weights_bytes
+        return first + self._workload.moved_bytes(device)[0]
 
     def _exertion(self, look: Look, day: DayChanges, exchange: Exchange) -> Exertion:
         return Exertion(

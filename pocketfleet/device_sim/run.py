@@ -128,6 +128,10 @@ class Run:
         )
 
     def _check_trained(self) -> None:
+        if "flower" in self.summary:
+            raise InputError(
+                f"the run in {self.path} is of a Flower app, whose ServerApp keeps its model: let it save it"
+            )
         if self.summary["timing_only"]:
             raise InputError(
                 f"the run in {self.path} was timing only: nothing was trained; run it without --timing-only"

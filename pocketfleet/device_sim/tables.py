@@ -1,20 +1,20 @@
 """The tables that a run leaves, and their totals: every figure of a round or a run is a sum over its events."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pocketfleet.device_sim.attack import Attackers
-from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.eligibility import Reason
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.ledger import Ledger, ineligible_column
 
 __all__ = [
     "EventTotals",
+    "ExampleCounts",
     "device_table",
     "ineligible",
     "last_metrics",
@@ -155,7 +155,21 @@ class EventTotals:
         return table
 
 
-def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData, attackers: Attackers) -> pd.DataFrame:
+class ExampleCounts(Protocol):
+    """How many examples each device trains on and holds out, ``[devices]``: ``device_data.DeviceData``."""
+
+    @property
+    def num_training(self) -> npt.NDArray[np.int64]:
+        """That it trains on."""
+        ...
+
+    @property
+    def num_held_out(self) -> npt.NDArray[np.int64]:
+        """That it never trains on."""
+        ...
+
+
+def device_table(fleet: Fleet, ledger: Ledger, data: ExampleCounts, attackers: Attackers | None = None) -> pd.DataFrame:
     """One row a device: phone, examples, participation, costs, and its models on its own held-out examples.
 
     ``battery_joules`` is what its battery holds when full.
@@ -186,7 +200,7 @@ def device_table(fleet: Fleet, ledger: Ledger, data: DeviceData, attackers: Atta
             "device": np.arange(len(fleet)),
             "name": list(fleet.name),
             "phone": list(fleet.phone_name),
-            "attack": attackers.word,
+            "attack": "" if attackers is None else attackers.word,
             "battery_joules": fleet.battery_capacity_joules,
             "num_training": data.num_training,
             "num_held_out": data.num_held_out,

@@ -29,8 +29,8 @@ class Workload:
         batch_size: examples a step.
         training_memory_bytes: planned by the program.
         bundle_bytes: programs, manifest and frozen weights; downloaded once.
-        weights_bytes: one model version; downloaded for each attempt.
-        update_bytes: one encoded update.
+        weights_bytes: one model version; downloaded for each attempt; one for all or ``[devices]``.
+        update_bytes: one encoded update; likewise.
         partial_work: whether interrupted training is reported.
     """
 
@@ -40,8 +40,8 @@ class Workload:
     batch_size: int
     training_memory_bytes: int
     bundle_bytes: int
-    weights_bytes: int
-    update_bytes: int
+    weights_bytes: int | Int64s
+    update_bytes: int | Int64s
     partial_work: bool
     num_examples: Int64s | None = None
     arrival: Arrival | None = None
@@ -70,6 +70,12 @@ class Workload:
             return held, held.num_training, self.steps[device]
         steps = steps_of_epochs(held.num_training, epochs=self.epochs, batch_size=self.batch_size)
         return held, held.num_training, steps
+
+    def moved_bytes(self, device: Int64s) -> tuple[Floats, Floats]:
+        """What devices download of a model, and what they upload, ``[n]`` each."""
+        devices = len(self.num_training)
+        down, up = (np.broadcast_to(size, devices)[device] for size in (self.weights_bytes, self.update_bytes))
+        return down.astype(np.float64), up.astype(np.float64)
 
     def _all_of(self, device: Int64s) -> Int64s:
         column = self.num_training if self.num_examples is None else self.num_examples

@@ -135,6 +135,7 @@ class ReportCode(enum.IntEnum):
     WITHDRAWN = 4
     UNKNOWN = 5
     STALE = 6
+    APP_FAILED = 7  # the report says that the app on the device raised, and holds nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
