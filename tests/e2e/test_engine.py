@@ -11,6 +11,7 @@ from pocketfleet.errors import InputError
 
 SETTINGS = (
     "fleet.devices=24",
+    "fleet.availability=always",
     "rounds.cohort=16",
     "rounds.count=3",
     "training.epochs=2",
