@@ -72,6 +72,8 @@ class FlowerFleet(Section):
         for key in ("program", "profile"):
             if getattr(self.fleet, key) != FleetSection.model_fields[key].default:
                 raise ValueError(f"fleet.{key} is for exported programs, which a Flower app does not run: leave it out")
+        if self.fleet.attacks:
+            raise ValueError("fleet.attacks are on a task's training, which a Flower app does itself: leave them out")
         if self.eligibility.min_examples != 1:
             raise ValueError(
                 "eligibility.min_examples is for tasks; what a Flower client holds is the app's own: leave it out"

@@ -32,6 +32,7 @@ def test_sections_are_those_of_an_experiment(tmp_path: Path) -> None:
         ("[fleet]\ndevices = 0\n", r"fleet\.devices should be greater than or equal to 1, got 0"),
         ('[fleet]\nprogram = "onnx"\n', r"fleet\.program is for exported programs, which a Flower app does not run"),
         ('[fleet]\nprofile = "my.csv"\n', r"fleet\.profile is for exported programs"),
+        ('[[fleet.attacks]]\nkind = "nan"\nratio = 0.1\n', r"fleet\.attacks are on a task's training"),
         ("[eligibility]\nmin_examples = 3\n", r"what a Flower client holds is the app's own: leave it out"),
         (
             '[[fleet.overrides]]\ndevices = "all"\nstep_s = 1.0\n',
