@@ -19,7 +19,7 @@ from pathlib import Path
 
 from comparison import rows_of
 from ours import ENGINES
-from population import WORKLOADS, make_workload
+from population import WORKLOADS, make_workload, small
 from report import write_report
 from result import Result
 
@@ -34,6 +34,8 @@ QUIET = {
 }
 # A run that hangs is ended after so long; the longest takes about a minute on two cores.
 LIMIT_S = 900.0
+# Convolutions are not mapped, so there is nothing to compile.
+COMPILED = ("mlp", "logistic")
 
 Command = Callable[[Path, Path, int], list[str]]
 
@@ -46,11 +48,13 @@ class System:
         command: of a folder, the result's path and the rounds.
         rounds: by workload, where fewer are played than the workload has.
         repeats: at most.
+        models: of the workloads that it trains; ``None``: all.
     """
 
     command: Command
     rounds: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 1_000
+    models: tuple[str, ...] | None = None
 
 
 def systems(python: str) -> list[System]:
@@ -70,7 +74,12 @@ def systems(python: str) -> list[System]:
     some = {"mlp": 4}
     return [
         System(command=script([python], "plain_loop.py", "1"), rounds=some),
-        *(System(command=script([sys.executable], "ours.py", engine)) for engine in ENGINES),
+        *(
+            System(
+                command=script([sys.executable], "ours.py", engine), models=COMPILED if "compiled" in engine else None
+            )
+            for engine in ENGINES
+        ),
         System(command=script([python], "private_federated.py"), rounds=some),
         System(command=script([python], "plain_loop.py", "2"), rounds=some),
         System(command=script([python, *together, "--master-port", "29511"], "private_federated.py"), rounds=some),
@@ -86,7 +95,7 @@ def run(system: System, folder: Path, rounds: int, scratch: Path) -> Result:
     """
     out = scratch / "result.json"
     out.unlink(missing_ok=True)
-    command = system.command(folder, out, system.rounds.get(folder.name, rounds))
+    command = system.command(folder, out, min(rounds, system.rounds.get(folder.name, rounds)))
     done = subprocess.run(
         command, env={**os.environ, **QUIET}, check=False, capture_output=True, text=True, timeout=LIMIT_S
     )
@@ -121,16 +130,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="tiny populations: does all run and agree?")
     arguments = parser.parse_args()
     about, rows, results = circumstances(), [], []
     with tempfile.TemporaryDirectory() as place:
         for name in arguments.workloads:
             folder = Path(place) / name
-            workload = make_workload(WORKLOADS[name], folder)
+            plan = WORKLOADS[name]
+            workload = make_workload(small(plan) if arguments.small else plan, folder)
             own = []
             for repeat in range(arguments.repeats):
                 for system in systems(arguments.python):
-                    if repeat < system.repeats:
+                    if repeat < system.repeats and workload.model in (system.models or (workload.model,)):
                         own.append(run(system, folder, workload.rounds, Path(place)))
                         print(f"{name}: {own[-1].system}: {own[-1].steps_per_s:,.0f} device-steps a second", flush=True)
             rows += rows_of(own, all_rounds=workload.rounds)

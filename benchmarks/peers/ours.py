@@ -24,6 +24,7 @@ _ALIKE = ("training.personalised=false",)
 ENGINES: dict[str, tuple[str, ...]] = {
     "1 process": ("engine.processes=1",),
     "2 processes": ("engine.processes=2",),
+    "compiled, 2 processes": ("engine.processes=2", "engine.plan=batched", "engine.compile=true"),
 }
 
 

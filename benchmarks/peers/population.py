@@ -4,9 +4,10 @@ The fleet is run once by the clock alone, which says who trains in which round; 
 follows from its assignment's ``batch_seed``. Peers are given both, row by row.
 """
 
+import dataclasses
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from pocketfleet.training.draws import draw_key, normal, numbers
 from pocketfleet.training.partition import held_out_split
 from pocketfleet.training.task import load_task
 
-__all__ = ["WORKLOADS", "Plan", "make_workload"]
+__all__ = ["WORKLOADS", "Plan", "make_workload", "small"]
 
 SEED = 1
 TESTS = 1_000
@@ -49,6 +50,11 @@ class Plan:
     def examples(self) -> int:
         """That a device holds: one in five is held out, the rest is one pass."""
         return self.steps * self.batch_size * 5 // 4
+
+
+def small(plan: Plan) -> Plan:
+    """The same in little: whether all runs and agrees, not how fast."""
+    return dataclasses.replace(plan, devices=20, cohort=min(plan.cohort, 10), rounds=2)
 
 
 WORKLOADS = {
@@ -134,7 +140,7 @@ def make_workload(plan: Plan, folder: Path) -> Workload:
     workload.save(folder)
     _check_training_rows(workload, folder)
     cohorts = _cohorts(plan, folder)
-    workload = replace(workload, cohorts=cohorts, orders=_orders(plan, cohorts))
+    workload = dataclasses.replace(workload, cohorts=cohorts, orders=_orders(plan, cohorts))
     workload.save(folder)
     return workload
 
