@@ -2,9 +2,8 @@
 
 Rules:
 
-1. Between two changes of its day a device's level is a straight line in time, ``level + watts * seconds``, clipped to
-   0 and the capacity; above the charger's knee it is an exponential (``charging.py``). The skin nears where it would
-   settle (``thermal.py``). Both are closed forms: time costs nothing until a device is looked at.
+1. Between two changes of its day a device's level and its skin are closed forms of time (``lived_pieces.py``): time
+   costs nothing until a device is looked at. A level stays between 0 and the capacity.
 2. A charging phone is fed by its charger, idle and screen first. Outside training the charger gives from the start what
    the case can shed for good (``Cases.held_charge_watts``); a real one gives more while the case is still cool.
 3. Without cases nothing warms, and nothing is held back.
@@ -12,15 +11,16 @@ Rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.device_sim.charging import CHARGING_EFFICIENCY_RATIO, FULL_POWER_RATIO, KNEE_RATIO, Taper
-from pocketfleet.device_sim.day_changes import CHARGING, IDLE, DayChanges
-from pocketfleet.device_sim.thermal import Cases, relaxed, warmed_by_decay
+from pocketfleet.device_sim.charging import CHARGING_EFFICIENCY_RATIO, FULL_POWER_RATIO
+from pocketfleet.device_sim.day_changes import DayChanges
+from pocketfleet.device_sim.lived_pieces import Supply, lived_through
+from pocketfleet.device_sim.thermal import Cases
 
 if TYPE_CHECKING:
     from pocketfleet.device_sim.availability import Availability
@@ -33,8 +33,6 @@ Indices = npt.NDArray[np.int64]
 
 # How much of a day is looked at at once: bounds the memory of devices that were not looked at for long.
 _STRETCH_S = 86_400.0
-# What a charger loses in the phone for each watt that arrives.
-_LOST_PER_ARRIVED = (1.0 - CHARGING_EFFICIENCY_RATIO) / CHARGING_EFFICIENCY_RATIO
 
 
 class Battery:
@@ -119,7 +117,7 @@ class Battery:
         while len(left):
             stop_s = np.minimum(reached_s[left] + _STRETCH_S, until_s[left])
             changes = day.changes(devices[left], reached_s[left], stop_s)
-            level[left], celsius[left] = self._through(self._rows(devices[left]), level[left], celsius[left], changes)
+            level[left], celsius[left] = lived_through(self._supply(devices[left]), changes, level[left], celsius[left])
             reached_s[left] = stop_s
             left = left[stop_s < until_s[left]]
         return level, celsius
@@ -137,16 +135,16 @@ class Battery:
             most_watts: what the charger gives at most in the mean, ``[n]``.
         """
         # What the work warms is told by ``training_heat``.
-        rows = replace(self._rows(devices, work_watts=work_watts, most_watts=most_watts), cases=None)
-        return self._through(rows, level_joules, np.full_like(level_joules, np.nan), changes)[0]
+        supply = replace(self._supply(devices, work_watts=work_watts, most_watts=most_watts), cases=None)
+        return lived_through(supply, changes, level_joules, np.full_like(level_joules, np.nan))[0]
 
-    def _rows(
+    def _supply(
         self, devices: Indices, *, work_watts: float | Floats = 0.0, most_watts: float | Floats = np.inf
-    ) -> "_Rows":
+    ) -> Supply:
         idle = self._idle_watts[devices]
         in_use = idle + self._screen_watts[devices]
         idle_fed, in_use_fed = (np.minimum(self._given_watts(devices, draw), most_watts) for draw in (idle, in_use))
-        return _Rows(
+        return Supply(
             capacity_joules=self.capacity_joules[devices],
             full_watts=self.full_watts(devices),
             idle_watts=idle + work_watts,
@@ -155,26 +153,6 @@ class Battery:
             in_use_fed_watts=in_use_fed * CHARGING_EFFICIENCY_RATIO,
             cases=None if self.cases is None else self.cases.rows(devices),
         )
-
-    @staticmethod
-    def _through(rows: "_Rows", level: Floats, celsius: Floats, changes: DayChanges) -> tuple[Floats, Floats]:
-        """Levels and skins after ``changes``, piece by piece of constant conditions; ``[n]``."""
-        start_s, end_s = changes.pieces()
-        knee = KNEE_RATIO * rows.capacity_joules
-        for code, seconds in zip(changes.code.T, (end_s - start_s).T, strict=True):
-            idle = (code & IDLE) > 0
-            draw = np.where(idle, rows.idle_watts, rows.in_use_watts)
-            fed = np.where(code & CHARGING, np.where(idle, rows.idle_fed_watts, rows.in_use_fed_watts), 0.0)
-            net = fed - draw
-            after = np.clip(level + net * seconds, 0.0, rows.capacity_joules)
-            warmed = celsius if rows.cases is None else _warmed(rows.cases, celsius, draw, fed, seconds)
-            high = np.flatnonzero((after > knee) & (net > 0.0) & (seconds > 0.0))
-            if len(high):
-                after[high], warmed[high] = rows.chosen(high).topped_up(
-                    level[high], celsius[high], draw[high], net[high], seconds[high]
-                )
-            level, celsius = after, warmed
-        return level, celsius
 
     def set(
         self, devices: Indices, level_joules: Floats, at_s: float | Floats, *, skin_celsius: Floats | None = None
@@ -202,45 +180,3 @@ class Battery:
 
 
 _STATE = ("level_joules", "skin_celsius", "at_s")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Rows:
-    """What stays with devices while they live, ``[n]``; ``fed`` is what arrives of a charger."""
-
-    capacity_joules: Floats
-    full_watts: Floats
-    idle_watts: Floats
-    in_use_watts: Floats
-    idle_fed_watts: Floats
-    in_use_fed_watts: Floats
-    cases: Cases | None
-
-    def chosen(self, rows: Indices) -> "_Rows":
-        columns = {name: getattr(self, name)[rows] for name in self.__dataclass_fields__ if name != "cases"}
-        return _Rows(**columns, cases=None if self.cases is None else self.cases.rows(rows))
-
-    def topped_up(
-        self, level: Floats, celsius: Floats, draw: Floats, net: Floats, seconds: Floats
-    ) -> tuple[Floats, Floats]:
-        """Levels and skins after a while of charging that ends above the knee."""
-        taper = Taper.of(
-            level,
-            net_watts=net,
-            full_watts=self.full_watts,
-            capacity_joules=self.capacity_joules,
-            seconds=seconds,
-        )
-        if self.cases is None:
-            return taper.level_joules, celsius
-        cases, tau = self.cases, self.cases.time_constant_s
-        celsius = _warmed(cases, celsius, draw, draw + net, taper.constant_s)
-        share = warmed_by_decay(taper.falling_s, rate_per_s=taper.falling_per_s, time_constant_s=tau)
-        lost_watts = _LOST_PER_ARRIVED * taper.falling_watts
-        celsius = _warmed(cases, celsius, draw, draw, taper.falling_s) + cases.kelvin_per_watt * lost_watts * share
-        return taper.level_joules, _warmed(cases, celsius, draw, draw, taper.full_s)
-
-
-def _warmed(cases: Cases, celsius: Floats, draw: Floats, fed: Floats, seconds: Floats) -> Floats:
-    settles_at = cases.settles_at_celsius(draw + _LOST_PER_ARRIVED * fed)
-    return relaxed(celsius, settles_at, seconds, cases.time_constant_s)

@@ -78,9 +78,9 @@ class Taper:
         beyond = of_taper * FLOOR_RATIO / (1.0 - FLOOR_RATIO)
         rate = (1.0 - FLOOR_RATIO) * full_watts / of_taper
         # The taper binds where it takes less than comes; a trickle under the floor goes in whole.
-        bound = np.clip(net_watts / rate - beyond, 0.0, of_taper)
+        bound = np.minimum(np.maximum(net_watts / rate - beyond, 0.0), of_taper)
         missing = capacity_joules - level_joules
-        constant_s = np.clip((missing - bound) / net_watts, 0.0, seconds)
+        constant_s = np.minimum(np.maximum((missing - bound) / net_watts, 0.0), seconds)
         missing = np.maximum(missing - net_watts * constant_s, 0.0)
         rest_s = seconds - constant_s
         to_full_s = np.log1p(missing / beyond) / rate

@@ -60,7 +60,7 @@ class EventLog:
 
     def __init__(self, *, sequence: int = 0) -> None:
         self.sequence = sequence
-        self._parts: list[dict[str, npt.NDArray[Any]]] = []
+        self._parts: list[tuple[int, dict[str, npt.ArrayLike]]] = []  # how many rows, and their columns as given
 
     def add(
         self,
@@ -96,7 +96,7 @@ class EventLog:
         times = np.atleast_1d(np.asarray(time_s, dtype=np.float64))
         given: dict[str, npt.ArrayLike] = {
             "time_s": times,
-            "sequence": self.sequence + np.arange(len(times), dtype=np.int64),
+            "sequence": np.arange(self.sequence, self.sequence + len(times), dtype=np.int64),
             "device": device,
             "round": round_index,
             "kind": KINDS.index(kind),
@@ -107,12 +107,7 @@ class EventLog:
             "steps": steps,
             "reason": REASONS.index(reason) if isinstance(reason, str) else reason,
         }
-        self._parts.append(
-            {
-                name: np.broadcast_to(np.asarray(given[name], np.int8 if kind == "category" else kind), times.shape)
-                for name, kind in COLUMNS.items()
-            }
-        )
+        self._parts.append((len(times), given))
         self.sequence += len(times)
 
     def take(self) -> pd.DataFrame:
@@ -120,12 +115,18 @@ class EventLog:
         parts, self._parts = self._parts, []
         table: dict[str, Any] = {}
         for name, kind in COLUMNS.items():
-            joined = np.concatenate([part[name] for part in parts]) if parts else np.empty(0, dtype=np.int8)
-            if name in _WORDS:
-                table[name] = pd.Categorical.from_codes(joined.astype(np.int8), dtype=_words(name))
-            else:
-                table[name] = joined.astype(kind, copy=False)
+            column = _column(name, kind, parts)
+            table[name] = pd.Categorical.from_codes(column, dtype=_words(name)) if name in _WORDS else column
         return pd.DataFrame(table, copy=False)
+
+
+def _column(name: str, kind: str, parts: Sequence[tuple[int, dict[str, npt.ArrayLike]]]) -> npt.NDArray[Any]:
+    column = np.empty(sum(count for count, _ in parts), np.int8 if kind == "category" else kind)
+    start = 0
+    for count, given in parts:
+        column[start : start + count] = given[name]
+        start += count
+    return column
 
 
 def in_order(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:

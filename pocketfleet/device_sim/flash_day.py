@@ -199,6 +199,6 @@ def _triangular(first: Floats, second: Floats, bounds_s: tuple[float, float]) ->
 
 
 # The longest interval of each kind ends within ``slots_back`` slots after its own.
-_USE = Recurring(purpose="day.use", slot_s=_HOUR_S / 2, offset_s=0.0, slots_back=2, draw=_draw_use)
-_NIGHT = Recurring(purpose="day.night", slot_s=_DAY_S, offset_s=-_DAY_S / 2, slots_back=1, draw=_draw_night)
-_TOP_UP = Recurring(purpose="day.top_up", slot_s=4 * _HOUR_S, offset_s=0.0, slots_back=2, draw=_draw_top_up)
+_USE = Recurring(purpose="day.use", slot_s=_HOUR_S / 2, offset_s=0.0, slots_back=2, draw=_draw_use, chances=3)
+_NIGHT = Recurring(purpose="day.night", slot_s=_DAY_S, offset_s=-_DAY_S / 2, slots_back=1, draw=_draw_night, chances=4)
+_TOP_UP = Recurring(purpose="day.top_up", slot_s=4 * _HOUR_S, offset_s=0.0, slots_back=2, draw=_draw_top_up, chances=3)

@@ -50,6 +50,18 @@ class Look:
         )
 
     @classmethod
+    def of_nobody(cls) -> Self:
+        """No look at all."""
+        none = np.empty(0)
+        return cls(
+            device=np.empty(0, dtype=np.int64),
+            at_s=none,
+            reason=np.empty(0, dtype=np.int8),
+            level_joules=none,
+            skin_celsius=none,
+        )
+
+    @classmethod
     def joined(cls, looks: Sequence[Self]) -> Self:
         """Several looks, one or more, as one, in their order."""
         names = ("device", "at_s", "reason", "level_joules", "skin_celsius")

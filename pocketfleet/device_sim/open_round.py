@@ -41,7 +41,7 @@ Int64s = npt.NDArray[np.int64]
 # The shortest period of a periodic job: JobInfo.getMinPeriodMillis, 15 min (developer.android.com, android.app.job).
 LOOK_EVERY_S = 900.0
 # Places of the walk that are looked at together: enough for arrays to pay, few enough not to look far beyond the need.
-_FEWEST_PLACES, _MOST_PLACES = 1024, 1 << 16
+_FEWEST_PLACES, _MOST_PLACES = 256, 1 << 16
 # What share of the devices is guessed to be eligible before any was looked at.
 _FIRST_GUESS = 0.1
 
@@ -110,7 +110,7 @@ class OpenRound:
         self._flights = [no_flights()]
         self._waiting = np.empty(0, dtype=np.int64)
         self._waiting_until_s = np.empty(0)
-        nobody = population.look(self._waiting, self._waiting_until_s)
+        nobody = Look.of_nobody()
         self._looks = [nobody]  # the first of them of nobody
         self._noted = 0  # looks that were written down before the end
         self._turned_away = [nobody]
@@ -316,7 +316,7 @@ class OpenRound:
             come next.
         """
         again_s, due = again_s.copy(), np.flatnonzero(again_s < until_s)
-        found, found_row = [self._population.look(device[:0], again_s[:0])], [due[:0]]
+        found, found_row = [Look.of_nobody()], [due[:0]]
         while len(due):
             look = self._look(device[due], again_s[due])
             found.append(look.rows(look.eligible))

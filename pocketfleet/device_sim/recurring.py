@@ -71,8 +71,9 @@ class Recurring:
         slot_s: a slot's length in seconds.
         offset_s: when slot 0 starts, at most 0.
         slots_back: how many slots an interval may reach beyond its own.
-        draw: ``(traits [n, traits], slot_start_s [n, slots], chance [n, slots, 4]) -> Drawn``, where traits are what
-            stays with a device and ``chance`` is uniform in [0, 1).
+        draw: ``(traits [n, traits], slot_start_s [n, slots], chance [n, slots, chances]) -> Drawn``, where traits are
+            what stays with a device and ``chance`` is uniform in [0, 1).
+        chances: how many numbers ``draw`` takes a slot.
     """
 
     purpose: str
@@ -80,6 +81,7 @@ class Recurring:
     offset_s: float
     slots_back: int
     draw: Callable[[Floats, Floats, Floats], Drawn]
+    chances: int
 
     def spans(self, seed: int, devices: Indices, traits: Floats, now_s: Floats, *, slots_ahead: int) -> Spans:
         """The intervals around ``now_s`` and over ``slots_ahead`` further slots.
@@ -95,7 +97,7 @@ class Recurring:
         slot = current[:, np.newaxis] + np.arange(-self.slots_back, slots_ahead + 1, dtype=np.float64)
         slot_start_s: Floats = slot * self.slot_s + self.offset_s
         key = draw_key(seed, self.purpose, devices[:, np.newaxis], slot.astype(np.int64) + SLOTS_BEFORE_ZERO)
-        drawn = self.draw(traits, slot_start_s, uniform(key, 4))
+        drawn = self.draw(traits, slot_start_s, uniform(key, self.chances))
         start_s = np.where(drawn.happens, on_grid(slot_start_s + drawn.after_s), -np.inf)
         return Spans(start_s=start_s, end_s=on_grid(start_s + np.where(drawn.happens, drawn.length_s, 0.0)))
 

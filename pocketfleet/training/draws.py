@@ -26,21 +26,27 @@ UInt64s = npt.NDArray[np.uint64]
 
 # 2**64 divided by the golden ratio, made odd: SplitMix64's increment.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# Of its mixer.
+_SHIFTS = tuple(np.uint64(bits) for bits in (30, 27, 31))
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 # FNV-1a, 64 bit (Fowler, Noll, Vo; RFC 9923): turns a purpose into a number.
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 _WORD = (1 << 64) - 1
+_ONE = np.uint64(1)
 
 
 def mix(value: npt.ArrayLike) -> UInt64s:
     """Scramble 64-bit numbers, one to one; any shape, the same shape back."""
     given = np.asarray(value, dtype=np.uint64)
     # A scalar's overflow would warn.
-    z = given if given.ndim else given.reshape(1)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: UInt64s = z ^ (z >> np.uint64(31))
-    return mixed if given.ndim else mixed.reshape(())
+    z: UInt64s = given if given.ndim else given.reshape(1)
+    z = z ^ (z >> _SHIFTS[0])
+    z *= _FACTORS[0]
+    z ^= z >> _SHIFTS[1]
+    z *= _FACTORS[1]
+    z ^= z >> _SHIFTS[2]
+    return z if given.ndim else z.reshape(())
 
 
 @functools.cache
@@ -53,7 +59,7 @@ def _purpose_number(purpose: str) -> int:
 
 @functools.cache
 def _first_key(seed: int, purpose: str) -> UInt64s:
-    key = mix(np.uint64((seed + _purpose_number(purpose)) & _WORD))
+    key = mix(np.array([(seed + _purpose_number(purpose)) & _WORD], dtype=np.uint64))
     key.flags.writeable = False
     return key
 
@@ -71,17 +77,17 @@ def draw_key(seed: int | npt.NDArray[np.int64], purpose: str, *indices: npt.Arra
     Returns:
         ``uint64`` keys in the broadcast shape of ``indices`` (``()`` without any).
     """
+    # Of one dimension at least: a scalar's overflow would warn.
     if isinstance(seed, np.ndarray):
-        key = mix(seed.astype(np.uint64) + np.uint64(_purpose_number(purpose)))
+        key, scalar = mix(np.atleast_1d(seed).astype(np.uint64) + np.uint64(_purpose_number(purpose))), False
     else:
-        key = _first_key(seed, purpose)
+        key, scalar = _first_key(seed, purpose), True
     for index in indices:
-        # Adding before mixing keeps (a, b) and (b, a) apart, since mix is applied between the two.
         step = np.asarray(index).astype(np.uint64)
-        one = key.ndim == step.ndim == 0
-        mixed = mix(np.atleast_1d(key) + (np.atleast_1d(step) + np.uint64(1)) * GOLDEN)
-        key = mixed.reshape(()) if one else mixed
-    return key
+        scalar = scalar and step.ndim == 0
+        # Adding before mixing keeps (a, b) and (b, a) apart, since mix is applied between the two.
+        key = mix(key + (step.reshape(step.shape or 1) + _ONE) * GOLDEN)
+    return key.reshape(()) if scalar else key
 
 
 def numbers(key: npt.ArrayLike, count: int) -> UInt64s:
@@ -98,7 +104,9 @@ def _steps(count: int) -> UInt64s:
 
 def uniform(key: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) with 53 random bits: shape ``[..., count]``."""
-    return (numbers(key, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    between: npt.NDArray[np.float64] = (numbers(key, count) >> np.uint64(11)).astype(np.float64)
+    between *= 2.0**-53
+    return between
 
 
 def normal(key: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:

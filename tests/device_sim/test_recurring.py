@@ -15,7 +15,7 @@ def hourly(length_s: float, *, happens: bool = True, slots_back: int = 1) -> Rec
         shape = slot_start_s.shape
         return Drawn(happens=np.full(shape, happens), after_s=np.full(shape, 900.0), length_s=np.full(shape, length_s))
 
-    return Recurring(purpose="test", slot_s=HOUR_S, offset_s=0.0, slots_back=slots_back, draw=draw)
+    return Recurring(purpose="test", slot_s=HOUR_S, offset_s=0.0, slots_back=slots_back, draw=draw, chances=4)
 
 
 def spans(kind: Recurring, now_s: float, slots_ahead: int = 1) -> Spans:
@@ -58,7 +58,7 @@ def test_draws_are_keyed_by_device_and_slot(offset_s: float) -> None:
         zeros = np.zeros(slot_start_s.shape)
         return Drawn(happens=zeros > 0, after_s=zeros, length_s=zeros)
 
-    kind = Recurring(purpose="test", slot_s=HOUR_S, offset_s=offset_s, slots_back=0, draw=draw)
+    kind = Recurring(purpose="test", slot_s=HOUR_S, offset_s=offset_s, slots_back=0, draw=draw, chances=4)
     kind.spans(1, np.array([0, 1]), np.zeros((2, 0)), np.zeros(2), slots_ahead=1)
     # The slot after that of time 0, looked at from within.
     kind.spans(1, np.array([1]), np.zeros((1, 0)), np.array([offset_s + HOUR_S + 1799.0]), slots_ahead=0)
