@@ -4,13 +4,14 @@ Rules, for round ``R`` (1, 2, ...) and a device last heard of in round ``L``:
 
 1. *Statistical utility* is ``|B| * sqrt(mean loss^2)`` of its last accepted report: equation 1. Here ``|B|`` is the
    examples that it processed, and a mean is over steps, not examples: a report carries no more.
-2. It is clipped at a quantile of all known ones, and divided by that: so it is 0 to 1. (The paper does not say by what;
-   undivided, the next rule's number would vanish beside it.)
+2. It is clipped at a quantile of all known ones, and divided by that: so it is 0 to 1. (Undivided, the next rule's
+   number would vanish beside it. The authors' code takes the least off first, and divides by the unclipped range.)
 3. *Staleness* adds ``sqrt(0.1 * log(R) / L)``: who was not heard of for long is worth a try. Algorithm 1.
 4. *System utility*: what took longer than the preferred duration ``T`` is multiplied by ``(T / duration) ** penalty``.
    ``T`` is a quantile of the durations seen; the *pacer* raises that quantile by a step where the utility gained in
-   the last ``pacer_window`` rounds is below that of as many before. (The paper has ``T`` in seconds; a quantile needs
-   no guess of how fast phones are. It asks each round, here once a window.)
+   the last ``pacer_window`` rounds is below that of as many before, as in Algorithm 1. (There ``T`` is in seconds; the
+   authors' code has a quantile too, raises it where the two windows are within a tenth of each other, and lowers it
+   where one is six times the other.)
 5. *Exploitation*: of those with a score of at least ``cutoff`` times the last place's that would do, as many as
    needed are drawn by score. *Exploration*: a share, which decays, is drawn of those never heard of; who is known to
    be slow, by the wait for a report that never counted, with the weight of rule 4. Where either group is too small,
@@ -20,7 +21,8 @@ Rules, for round ``R`` (1, 2, ...) and a device last heard of in round ``L``:
 Draws without replacement by weight are the ``k`` least of ``-log(u) / weight``, ``u`` keyed by (seed, round, device).
 
 Source: Lai et al. 2021, "Oort: Efficient Federated Learning via Guided Participant Selection", OSDI '21,
-arXiv:2010.06081. That drawing: Efraimidis and Spirakis 2006, Information Processing Letters 97(5).
+arXiv:2010.06081; the authors' code: github.com/SymbioticLab/Oort@05a3aa1 oort/oort.py. That drawing: Efraimidis and
+Spirakis 2006, Information Processing Letters 97(5).
 """
 
 from collections.abc import Mapping
@@ -67,20 +69,23 @@ class Oort:
         *,
         seed: int,
         population: int,
-        # 0.9, times 0.98 a round, not below 0.2, a window of 20 rounds and an alpha of 2: the paper's evaluation. The
-        # first three are defaults of the authors' code too (github.com/SymbioticLab/Oort, core/argParser.py).
+        # Defaults of the authors' code, which has them in two places: SymbioticLab/FedScale@7ec441c
+        # fedscale/cloud/config_parser.py and SymbioticLab/Oort@05a3aa1 training/argParser.py. One figure: they agree;
+        # two: FedScale's, then Oort's. Factor 0.9; decay 0.98, 0.95; least 0.3, 0.2: ours is 0.2.
         exploration: float = 0.9,
         exploration_decay: float = 0.98,
         exploration_min: float = 0.2,
+        # round_penalty 2, there called the paper's alpha.
         penalty: float = 2.0,
-        # 95 % each: the paper, section 4.
+        # Both codes' comment: "take 95% of the cut-off loss". Their defaults are others: cut_off_util 0.05, 0.7 (0.4 in
+        # a configuration); clip_bound 0.9, 0.98, between which ours lies.
         cutoff: float = 0.95,
         clip: float = 0.95,
-        # Our choice, no published figure of a quantile's: the faster third, and twenty steps to everybody.
+        # round_threshold 30, 10 (percent; 30 in a configuration); pacer_step 20 rounds; pacer_delta 5 (percent).
         preferred: float = 0.3,
         pacer_window: int = 20,
         pacer_step: float = 0.05,
-        # Our choice: the paper says "a given number of rounds"; small fleets would run out of devices.
+        # blacklist_rounds -1, which is never.
         blacklist_rounds: int = 0,
     ) -> None:
         """Take the settings; see the class."""
