@@ -53,19 +53,38 @@ class AttachedModels:
 
     def __init__(self) -> None:
         self._attached: dict[str, tuple[Any, SharedMemory]] = {}
+        # Forgotten here, and still looked at by somebody: tried again when the next one goes.
+        self._closing: list[SharedMemory] = []
 
     def model(self, handle: ModelHandle) -> Any:  # noqa: ANN401 - what the owner shared
         """The object that was shared, its tensors in the shared memory: not to be changed."""
         if handle.name not in self._attached:
-            while len(self._attached) >= self._KEPT:
-                model, memory = self._attached.pop(next(iter(self._attached)))
-                # Its tensors first: a memory that is looked at cannot be closed.
-                del model
-                memory.close()
+            self._keep(self._KEPT - 1)
             memory = SharedMemory(name=handle.name)
             views = [_bytes(memory)[start:stop] for start, stop in handle.places]
             self._attached[handle.name] = (loads(handle.frame, buffers=views), memory)
         return self._attached[handle.name][0]
+
+    def close(self) -> None:
+        """Forget all models."""
+        self._keep(0)
+
+    def _keep(self, count: int) -> None:
+        while len(self._attached) > count:
+            model, memory = self._attached.pop(next(iter(self._attached)))
+            # Its tensors first: a memory that is looked at cannot be closed.
+            del model
+            self._closing.append(memory)
+        self._closing = [memory for memory in self._closing if not _closed(memory)]
+
+
+def _closed(memory: SharedMemory) -> bool:
+    """Close it, if no tensor lies in it any more."""
+    try:
+        memory.close()
+    except BufferError:
+        return False
+    return True
 
 
 def _bytes(memory: SharedMemory) -> memoryview:

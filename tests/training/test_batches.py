@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketfleet.training.batches import batch_indices, examples_processed, steps_of_epochs
+from pocketfleet.training.batches import BatchTable, batch_indices, examples_processed, steps_of_epochs
 from pocketfleet.training.draws import draw_key, permutation
 
 counts = st.integers(1, 40)
@@ -83,3 +83,28 @@ def test_no_examples_make_no_batches() -> None:
     assert all_batches(0, steps=0, batch_size=4, batch_seed=0) == []
     with pytest.raises(ValueError, match=r"^no examples to make batches of$"):
         all_batches(0, steps=1, batch_size=4, batch_seed=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    devices=st.lists(st.tuples(st.integers(1, 23), st.integers(1, 12)), min_size=1, max_size=6),
+    batch_size=st.integers(1, 9),
+)
+def test_a_table_of_batches_holds_each_devices_own(devices: list[tuple[int, int]], batch_size: int) -> None:
+    counts, steps = (np.array(column) for column in zip(*sorted(devices, key=lambda pair: -pair[1]), strict=True))
+    seeds = np.arange(len(devices)) * 1_000_003 + 5
+    table = BatchTable(counts, steps=steps, batch_size=batch_size, batch_seed=seeds)
+    found: list[list[list[int]]] = [[] for _ in devices]
+    for step in range(int(steps.max())):
+        active = int((steps > step).sum())
+        places, sizes = table.step(step, active)
+        assert places.shape == (active, sizes.max())
+        for device in range(active):
+            size = int(sizes[device])
+            found[device].append(places[device, :size].tolist())
+            assert (places[device, size:] == places[device, size - 1]).all()
+    expected = [
+        [rows.tolist() for rows in batch_indices(int(n), steps=int(s), batch_size=batch_size, batch_seed=int(seed))]
+        for n, s, seed in zip(counts, steps, seeds, strict=True)
+    ]
+    assert found == expected

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketfleet.training.draws import draw_key, mix, normal, numbers, permutation, uniform, walk, walk_length
+from pocketfleet.training.draws import (
+    draw_key,
+    mix,
+    normal,
+    numbers,
+    permutation,
+    permutations,
+    uniform,
+    walk,
+    walk_length,
+)
 
 WORD = 2**64 - 1
 words = st.integers(0, WORD)
@@ -203,3 +213,19 @@ def test_walks_of_many_keys_start_anywhere() -> None:
     assert np.abs(np.bincount(firsts[:, 0], minlength=10) - 2000).max() < 5 * 42
     pairs = np.bincount(firsts[:, 0] * 10 + firsts[:, 1], minlength=100).reshape(10, 10)
     assert np.abs(pairs[~np.eye(10, dtype=bool)] - 222).max() < 5 * 15
+
+
+def test_many_seeds_make_the_keys_of_each() -> None:
+    seeds = np.array([0, 7, 2**62])
+    keys = draw_key(seeds[:, np.newaxis], "epoch", np.arange(4))
+    assert keys.tolist() == [[int(draw_key(int(seed), "epoch", epoch)) for epoch in range(4)] for seed in seeds]
+    assert draw_key(seeds, "plain").tolist() == [int(draw_key(int(seed), "plain")) for seed in seeds]
+
+
+def test_permutations_of_several_lengths_are_those_of_each() -> None:
+    keys, counts = draw_key(3, "order", np.arange(5)), np.array([0, 1, 4, 9, 9])
+    table = permutations(keys, counts, 9)
+    for key, count, row in zip(keys, counts.tolist(), table, strict=True):
+        assert row[:count].tolist() == permutation(key, count).tolist()
+        # What is beyond stays in its place.
+        assert row[count:].tolist() == list(range(count, 9))
