@@ -54,6 +54,8 @@ def experiment(rule: str, attack: str, *, seed: int, rounds: int) -> Experiment:
             f"rounds.count={rounds}",
             f"rounds.evaluate_every={rounds}",
             "training.personalised=false",
+            # Named, so that all runs are computed alike.
+            "engine.plan=each_channels_last",
             "engine.processes=1",
             *RULES[rule],
         ],

@@ -18,12 +18,10 @@ BOSTON = (
     "rounds.over_selection=1.0",
     "rounds.count=3",
     "training.batch_size=8",
-)
-ROBUST = (
-    "rule=median",
-    "rule=trimmed_mean trim_ratio=0.2",
-    "rule=norm_bounded max_norm=0.5",
-    "rule=multi_krum byzantine=2",
+    "training.personalised=false",
+    # A probe might choose another way for one run than for the next.
+    "engine.plan=each",
+    "engine.processes=1",
 )
 
 
@@ -44,6 +42,7 @@ def digits(bundle: Bundle, out: Path, *settings: str) -> float:
             "rounds.evaluate_every=4",
             "training.epochs=1",
             "training.personalised=false",
+            "engine.plan=each_channels_last",
             "engine.processes=1",
             f"task.bundle='{bundle.path}'",
             *settings,
@@ -69,7 +68,7 @@ def test_two_rules_hold_against_a_fifth_of_the_fleet(mnist_bundle: Bundle, tmp_p
     assert failures(table) == [], table.to_string()
 
 
-@pytest.mark.parametrize("rule", ROBUST)
+@pytest.mark.parametrize("rule", ["rule=norm_bounded max_norm=0.5", "rule=multi_krum byzantine=2"])
 def test_one_process_or_two_give_the_same_model(boston_bundle: Bundle, tmp_path: Path, rule: str) -> None:
     settings = [
         "fleet.attacks=[{kind='sign_flip', ratio=0.2, scale=5.0}]",
@@ -99,7 +98,7 @@ def test_an_honest_fleet_says_so(boston_bundle: Bundle, tmp_path: Path) -> None:
     assert set(boston(boston_bundle, tmp_path / "run").devices["attack"]) == {""}
 
 
-@pytest.mark.parametrize("rule", ["rule=mean", *ROBUST])
+@pytest.mark.parametrize("rule", ["rule=mean", "rule=trimmed_mean trim_ratio=0.2"])
 def test_updates_that_are_no_numbers_are_left_out_and_counted(boston_bundle: Bundle, tmp_path: Path, rule: str) -> None:
     run = boston(
         boston_bundle,
