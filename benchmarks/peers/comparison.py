@@ -98,7 +98,7 @@ def rows_of(results: Iterable[Result], *, all_rounds: int) -> list[Row]:
     by_system: dict[str, list[Result]] = {}
     for result in results:
         by_system.setdefault(result.system, []).append(result)
-    reference = max(by_system[PLAIN], key=lambda result: result.rounds).losses
+    reference = max(by_system[PLAIN], key=lambda result: len(result.losses)).losses
     return [_row(system, runs, reference, all_rounds) for system, runs in by_system.items()]
 
 

@@ -17,10 +17,11 @@ class Result:
     Attributes:
         system: the row's name.
         workload: by name.
-        seconds: of all rounds, after imports and warm-up, evaluation of every round included.
+        seconds: of the rounds, after imports and warm-up, evaluation of every round included.
         device_steps: training steps done in them, over all devices.
         losses: on the common test examples, of the initial model and after every round.
         around_s: of the same call, outside ``seconds``: reading data before, joining tables after.
+        warm_rounds: the first ones that were warm-up and are in neither ``seconds`` nor ``device_steps``.
         versions: of Python and the packages that did it.
     """
 
@@ -31,11 +32,12 @@ class Result:
     losses: list[float]
     versions: dict[str, str]
     around_s: float = 0.0
+    warm_rounds: int = 0
 
     @property
     def rounds(self) -> int:
-        """How many were played."""
-        return len(self.losses) - 1
+        """How many were timed."""
+        return len(self.losses) - 1 - self.warm_rounds
 
     @property
     def steps_per_s(self) -> float:

@@ -42,6 +42,14 @@ def test_rows_tell_throughput_and_mark_what_is_computed() -> None:
     assert (slow.rounds, slow.all_rounds_s, slow.computed) == (2, 50.0, True)
 
 
+def test_a_round_of_warm_up_counts_for_nothing_but_the_curve() -> None:
+    # The last three of four rounds: 3,000 steps in half a second.
+    warmed = replace(OURS, device_steps=3_000, warm_rounds=1)
+    _, ours = rows_of([LOOP, warmed], all_rounds=4)
+    assert (ours.rounds, ours.steps_per_s, ours.computed) == (3, 6_000.0, True)
+    assert ours.all_rounds_s == pytest.approx(2 / 3)
+
+
 def test_a_goal_takes_the_fastest_row_of_both_sides() -> None:
     rows = rows_of([LOOP, OURS, replace(OURS, system="pocketfleet, 1 process", seconds=2.0), SLOW], all_rounds=4)
 
