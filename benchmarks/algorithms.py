@@ -116,21 +116,24 @@ def rounds_to_goal(race: Race, experiment: Experiment, out: Path) -> int | None:
 
 def run(race: Race, folder: Path, *, seeds: Sequence[int], quick: bool) -> list[dict[str, Any]]:
     """One row a runner, rate and seed."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    # The programs of an algorithm are the same for every rate, seed and strength.
+    programs: dict[str, Path] = {}
     for name, settings in race.runners.items():
+        algorithm = name.partition(",")[0]
         rates = ([race.quick[name]] if name in race.quick else []) if quick else race.rates
         for rate in rates:
             for seed in seeds:
                 out = folder / f"{name}-{rate}-{seed}"
-                # The programs are the same for every rate and seed.
-                given = [f"task.bundle={rows[-1]['bundle']}"] if rows and rows[-1]["runner"] == name else []
+                given = [f"task.bundle={programs[algorithm]}"] if algorithm in programs else []
                 changed = [
                     *(*settings, f"training.learning_rate={rate}", f"seed={seed}", f"rounds.count={race.limit}"),
                     *given,
                 ]
                 experiment = Experiment.from_table(race.table).with_settings(*changed)
                 rounds = rounds_to_goal(race, experiment, out)
-                rows.append({"runner": name, "rate": rate, "seed": seed, "rounds": rounds, "bundle": out / "bundle"})
+                programs.setdefault(algorithm, out / "bundle")
+                rows.append({"runner": name, "rate": rate, "seed": seed, "rounds": rounds})
                 print(f"{name}, rate {rate}, seed {seed}: {rounds or f'not in {race.limit}'}", flush=True)
     return rows
 
