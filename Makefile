@@ -49,7 +49,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev,flower]' $(COMPAT)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,cluster,flower]' $(COMPAT)
 	touch .venv/.installed $@
 
 # Torch first and alone: the peers ask for it without a version, and must not bring another build.

@@ -18,9 +18,10 @@ from pocketfleet.assembly import (
 )
 from pocketfleet.device_sim.batched_client import BatchedClient
 from pocketfleet.device_sim.client import Client
+from pocketfleet.device_sim.cluster import RayWorkers, check_ray
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.engine_plan import Way, candidates, probe
-from pocketfleet.device_sim.workers import ChunkTrainer, Workers
+from pocketfleet.device_sim.workers import ChunkTrainer, Workers, cores
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import AggregationSection, Experiment
 from pocketfleet.export.bundle import Bundle
@@ -44,6 +45,8 @@ def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experime
         InputError: the way that is asked for is not possible.
     """
     engine = experiment.engine
+    if engine.backend == "ray":
+        check_ray()
     if engine.device == "cuda" and not torch.cuda.is_available():
         raise InputError('engine.device is "cuda", and torch sees no such device here: leave it at "cpu"')
     if engine.timing_only or engine.plan != "auto":
@@ -83,9 +86,31 @@ def _has_onnx(bundle_path: Path) -> bool:
     return "onnx" in Bundle.load(bundle_path).runtimes
 
 
-def make_workers(experiment: Experiment, bundle_path: Path) -> Workers:
-    """The processes that train the experiment's cohorts, each with a trainer of its own."""
-    return Workers(functools.partial(make_trainer, experiment, str(bundle_path)), processes=experiment.engine.processes)
+def make_workers(experiment: Experiment, bundle_path: Path) -> Workers | RayWorkers:
+    """The processes that train the experiment's cohorts, each with a trainer of its own.
+
+    Raises:
+        InputError: the experiment asks for Ray, which is not installed.
+    """
+    engine = experiment.engine
+    make = functools.partial(make_trainer, experiment)
+    if engine.backend == "ray":
+        return RayWorkers(
+            make,
+            processes=engine.processes,
+            address=engine.address,
+            files=_files(bundle_path) if _runs_programs(experiment) else {},
+        )
+    return Workers(functools.partial(make, str(bundle_path)), processes=engine.processes or cores())
+
+
+def _runs_programs(experiment: Experiment) -> bool:
+    """Whether trainers need the bundle's files."""
+    return experiment.engine.runtime != "torch" or planned_way(experiment) == "each_onnx"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def make_trainer(

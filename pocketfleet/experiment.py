@@ -388,7 +388,9 @@ class EngineSection(Section):
     chunk: Count = 256  # devices that are mapped at once; see device_sim.engine_plan.DEFAULT_CHUNK
     compile: bool = False  # hand mapped steps to torch's compiler
     device: Literal["cpu", "cuda"] = "cpu"  # where mapped steps are computed
-    processes: Count = 1
+    backend: Literal["processes", "ray"] = "processes"  # this machine, or a cluster: docs/cluster.md
+    address: str = ""  # of the Ray cluster; empty: a Ray of this machine alone
+    processes: int = Field(default=1, ge=0)  # 0: as many as the machine, or the cluster, has cores
     checkpoint_every: Count = 1  # closed rounds
     timing_only: bool = False  # everything but the arithmetic: same events, no model
 
@@ -405,6 +407,20 @@ class EngineSection(Section):
                 'engine.runtime to "torch"'
             )
         return self
+
+    @model_validator(mode="after")
+    def _cluster(self) -> Self:
+        if self.address and self.backend != "ray":
+            raise ValueError(f'engine.address is for engine.backend "ray", which is "{self.backend}": leave it out')
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                f'engine.address must be "auto" or host:port, got "{self.address}": Ray\'s client is not supported, '
+                "start the simulation on one of the cluster's machines"
+            )
+        if self.backend == "ray" and self.device != "cpu":
+            raise ValueError(f'engine.backend "ray" computes on CPUs, engine.device is "{self.device}": leave one out')
+        return self
+
 
 
 class Experiment(Section):

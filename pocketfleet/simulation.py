@@ -51,6 +51,8 @@ _CHANGEABLE = (
     "rounds.count",
     "rounds.horizon_s",
     "training.learning_rate",
+    "engine.backend",
+    "engine.address",
     "engine.processes",
     "engine.checkpoint_every",
 )

@@ -5,6 +5,7 @@ or many give the same bits.
 """
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,7 +24,7 @@ from pocketfleet.device_sim.shared_model import AttachedModels, ModelHandle, Sha
 from pocketfleet.errors import PocketfleetError
 from pocketfleet.training.weights import Tensors, Weights
 
-__all__ = ["ChunkTrainer", "ModelVersion", "Trainers", "Workers", "one_torch_thread"]
+__all__ = ["ChunkTrainer", "ModelVersion", "Trainers", "Workers", "cores", "one_torch_thread"]
 
 # What devices download of a version: weights, and what the algorithm broadcasts.
 ModelVersion = tuple[Weights, Tensors]
@@ -59,6 +60,11 @@ class Trainers(Protocol):
 
 
 TrainerFactory = Callable[[], ChunkTrainer]
+
+
+def cores() -> int:
+    """Of this machine, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -47,6 +47,9 @@ def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFac
         if language in {"python", "toml"} and (saved := SAVED.match(text)):
             (place / saved[1]).write_text(text)
             continue
+        if language == "text":
+            # For other machines than this one.
+            continue
         if language == "python":
             calls = [[sys.executable, "-c", text]]
         elif language == "sh":

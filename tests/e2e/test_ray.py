@@ -1,0 +1,80 @@
+"""A simulation whose cohorts are trained by Ray gives the hashes of one on this machine's processes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pocketfleet import Bundle, Experiment, Run, resume, simulate
+from pocketfleet.errors import InputError
+
+SETTINGS = ("fleet.devices=40", "rounds.count=3", "rounds.cohort=8", "rounds.interval_s=0.0", "training.batch_size=8")
+
+
+def run(bundle: Bundle, out: Path, *settings: str) -> Run:
+    experiment = Experiment.load("boston-fleet", [*SETTINGS, f"task.bundle='{bundle.path}'", *settings])
+    return simulate(experiment, out)
+
+
+# With the programs of the bundle, whose files travel; continued on this machine, where the cluster is not needed.
+@pytest.mark.parametrize("engine", ["engine.plan=batched", "engine.runtime=executorch"])
+def test_ray_gives_the_hashes_of_this_machine(boston_bundle: Bundle, tmp_path: Path, engine: str) -> None:
+    local = run(boston_bundle, tmp_path / "local", engine)
+    ray = run(boston_bundle, tmp_path / "ray", engine, "engine.backend=ray", "engine.processes=2")
+    for name in ("model_sha256", "events_sha256", "metrics", "personalisation", "rounds"):
+        assert ray.summary[name] == local.summary[name]
+    assert local.summary["rounds"] == 3
+    assert ray.updates.equals(local.updates)
+
+
+def test_a_run_moves_between_the_cluster_and_this_machine(boston_bundle: Bundle, tmp_path: Path) -> None:
+    whole = run(boston_bundle, tmp_path / "whole", "engine.plan=each")
+
+    class Stopped(Exception):  # noqa: N818 - nothing is wrong
+        pass
+
+    def stop(stage: str, row: object) -> None:
+        if stage == "round":
+            raise Stopped
+
+    started = Experiment.load(
+        "boston-fleet",
+        [*SETTINGS, f"task.bundle='{boston_bundle.path}'", "engine.plan=each", "engine.backend=ray"],
+    ).with_settings("engine.processes=1")
+    with pytest.raises(Stopped):
+        simulate(started, tmp_path / "moved", observer=stop)
+    moved = resume(tmp_path / "moved", ["engine.backend=processes"])
+    for name in ("model_sha256", "events_sha256"):
+        assert moved.summary[name] == whole.summary[name]
+
+
+def test_without_the_extra_the_message_names_it(
+    boston_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the import system says of a module that is not there.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"ray is not installed: pip install 'pocketfleet\[cluster\]'"):
+        run(boston_bundle, tmp_path / "run", "engine.backend=ray")
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_no_cluster_answers_the_run_can_be_continued_elsewhere(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # The port of echo, which nothing serves here.
+    settings = ("engine.plan=each", "engine.backend=ray", "engine.address='127.0.0.1:7'")
+    with pytest.raises(InputError, match=r'engine\.address "127\.0\.0\.1:7": no Ray cluster'):
+        run(boston_bundle, tmp_path / "run", *settings)
+    moved = resume(tmp_path / "run", ["engine.backend=processes", "engine.address=''"])
+    assert moved.summary["rounds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        (["engine.address=auto"], r'engine\.address is for engine\.backend "ray"'),
+        (["engine.backend=ray", "engine.address='ray://h:1'"], r'engine\.address must be "auto" or host:port'),
+        (["engine.backend=ray", "engine.device=cuda"], r'engine\.backend "ray" computes on CPUs'),
+    ],
+)
+def test_settings_that_do_not_fit(settings: list[str], pattern: str) -> None:
+    with pytest.raises(InputError, match=pattern):
+        Experiment.load("boston-fleet", settings)
