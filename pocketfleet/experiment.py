@@ -422,7 +422,6 @@ class EngineSection(Section):
         return self
 
 
-
 class Experiment(Section):
     """One run, wholly described.
 

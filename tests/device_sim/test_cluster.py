@@ -30,11 +30,11 @@ MODELS = {number: (tiny_weights(w), {}) for number, w in enumerate((0.5, 3.0, -1
 class Machines:
     """The cluster; what a test takes away it puts back."""
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any) -> None:  # noqa: ANN401 - Ray has no types here
         self._cluster = cluster
         self.nodes = [self._added() for _ in range(3)]
 
-    def _added(self) -> Any:
+    def _added(self) -> Any:  # noqa: ANN401 - Ray has no types here
         return self._cluster.add_node(num_cpus=1, **NODE)
 
     def kill(self, number: int) -> None:
@@ -142,7 +142,7 @@ class Dying(Client):
 
     folder: Path
 
-    def train_chunk(self, cohort: Cohort, *rest: Any) -> ChunkResult:
+    def train_chunk(self, cohort: Cohort, *rest: Any) -> ChunkResult:  # noqa: ANN401 - as the parent
         marks = list(self.folder.iterdir())
         if marks and cohort.model_version[0] == 1:
             marks[0].unlink()
