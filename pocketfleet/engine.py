@@ -1,7 +1,7 @@
 """From an experiment to who trains: the way of computing, and the processes that compute."""
 
 import functools
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.cluster import RayWorkers, check_ray
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.engine_plan import Way, candidates, probe
-from pocketfleet.device_sim.workers import ChunkTrainer, Workers, cores
+from pocketfleet.device_sim.workers import ChunkTrainer, Trainers, Workers, cores
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import AggregationSection, Experiment
 from pocketfleet.export.bundle import Bundle
@@ -86,7 +86,7 @@ def _has_onnx(bundle_path: Path) -> bool:
     return "onnx" in Bundle.load(bundle_path).runtimes
 
 
-def make_workers(experiment: Experiment, bundle_path: Path) -> Workers | RayWorkers:
+def make_workers(experiment: Experiment, bundle_path: Path) -> AbstractContextManager[Trainers]:
     """The processes that train the experiment's cohorts, each with a trainer of its own.
 
     Raises:

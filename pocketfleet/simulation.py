@@ -32,6 +32,7 @@ from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.stage_clock import StageClock, Watch, unwatched
 from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
+from pocketfleet.device_sim.workers import Trainers
 from pocketfleet.engine import make_workers, planned, planned_way
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
@@ -219,13 +220,14 @@ def _learner(
     if experiment.engine.timing_only:
         # Nobody trains: the store of no device.
         return ClockOnly(weights=parts.weights, store=DeviceStore(kept, devices=0))
+    trainers: Trainers = stack.enter_context(make_workers(experiment, bundle.path))
     return GlobalModel(
         weights=parts.weights,
         algorithm=parts.algorithm,
         session=watch(EagerSession(parts.task, parts.model, parts.settings), "evaluation"),
         test=parts.data.test,
         headline=parts.headline,
-        trainers=watch(stack.enter_context(make_workers(experiment, bundle.path)), "training"),
+        trainers=watch(trainers, "training"),
         store=watch(DeviceStore(kept, devices=experiment.fleet.devices), "disk"),
         population=experiment.fleet.devices,
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),

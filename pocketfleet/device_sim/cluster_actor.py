@@ -110,7 +110,8 @@ class ClusterActor:
     def _train(self, work: bytes, model: Any) -> ChunkResult:  # noqa: ANN401 - Ray has no types here
         assert self._trainer is not None
         chunk, states = loads(work)
-        return self._trainer.train_chunk(chunk, *self._model(model), states)
+        weights, broadcast = self._model(model)
+        return self._trainer.train_chunk(chunk, weights, broadcast, states)
 
     def _model(self, reference: Any) -> Any:  # noqa: ANN401 - Ray has no types here
         import ray
