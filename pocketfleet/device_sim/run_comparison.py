@@ -36,8 +36,10 @@ __all__ = [
 
 Row = dict[str, Any]
 
+_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason")
 # How the column of a reason's share of lost assignments begins.
 LOST = "lost_ratio_"
+_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason")
 # How the column of a figure's difference to the first run ends.
 DIFFERENCE = "_difference_percent"
 
@@ -149,7 +151,8 @@ def comparison_rows(runs: Sequence[Run]) -> list[Row]:
         InputError: one of them is damaged.
     """
     experiments = [flat_experiment(run) for run in runs]
-    keys = changed_keys(experiments)
+    # What a probe chose, and measured, differs from run to run of the same experiment.
+    keys = [key for key in changed_keys(experiments) if key not in _CHOSEN_BY_THE_ENGINE]
     figures = aligned([run_figures(run) for run in runs])
     return [
         {

@@ -73,8 +73,11 @@ class Outage:
     @property
     def survived_mean_s(self) -> float:
         """The mean of outages within the limit; 0 if there are none."""
+        # Far below the mean, outages within the limit are as good as uniform, and the difference below cancels.
+        if self.limit_s < 1e-6 * self.mean_s:
+            return self.limit_s / 2
         survived = -math.expm1(-self.limit_s / self.mean_s)
-        return self.mean_s - self.limit_s * self.fatal_ratio / survived if survived > 0.0 else 0.0
+        return self.mean_s - self.limit_s * self.fatal_ratio / survived
 
     def survived_s(self, chance: Floats) -> Floats:
         """Outages within the limit at uniform numbers in [0, 1), any shape."""
