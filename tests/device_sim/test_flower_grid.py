@@ -152,6 +152,16 @@ def test_only_phones_that_may_train_are_connected() -> None:
     assert bench.grid.get_node_ids() == [FIRST_NODE_ID + device for device in range(DEVICES)]
 
 
+def test_a_phone_at_work_is_connected_and_one_that_backs_off_is_not() -> None:
+    # Phone 1 is picked up at 50 s for a second and backs off until 80 s.
+    bench = Bench((1, "idle", 50.0, 51.0))
+    bench.grid.push_messages([message(0), message(1)])
+    everybody = [FIRST_NODE_ID + device for device in range(DEVICES)]
+    for seconds, there in ((20.0, everybody), (40.0, [everybody[0], *everybody[2:]]), (21.0, everybody)):
+        bench.grid.sleep(seconds)
+        assert bench.grid.get_node_ids() == there
+
+
 def test_a_message_waits_for_its_phone() -> None:
     bench = Bench((1, "charging", 0.0, 500.0))
     (reply,) = bench.grid.send_and_receive([message(1)])
