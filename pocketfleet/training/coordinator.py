@@ -65,6 +65,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.training.admission import Admission
+from pocketfleet.training.assignments import COUNTED, LIVE, NOT_YET, Assignments
 from pocketfleet.training.checked_columns import (
     checked_devices,
     checked_integers,
@@ -83,42 +84,21 @@ from pocketfleet.training.round import (
     RoundClosed,
     RoundPlan,
 )
+from pocketfleet.training.saved_closings import closings_from, saved_closings
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.selection_window import SelectionWindow
 
 __all__ = ["Coordinator"]
 
-# Every assignment ever handed out is a row, its id the row's index. `answer` is the ReportCode that the next
-# report on it gets, and so its whole state.
-_ASSIGNMENT = np.dtype(
-    [("device", np.int64), ("model_version", np.int64), ("num_examples", np.int64), ("answer", np.int8)], align=True
-)
-_SPARE_ROWS = 64
-# The states as plain integers, which numpy compares several times faster than members of an IntEnum. (STALE is a
-# buffer's.)
-_LIVE, _COUNTED, _LATE, _DEADLINE_PASSED, _WITHDRAWN, _UNKNOWN = (int(code) for code in list(ReportCode)[:6])
-# A saved closing; its accepted reports are read back from its round's assignments.
-_CLOSING = np.dtype(
-    [
-        ("round", np.int64),
-        ("model_version", np.int64),
-        ("time_s", np.float64),
-        ("opened_s", np.float64),
-        ("succeeded", np.bool_),
-        ("reason", "U8"),
-        ("assigned", np.int64),
-        ("withdrawn", np.int64),
-    ]
-)
 # The attributes that, with the assignments, are the whole open round.
 _OPEN_ROUND = (
     *("round", "model_version", "now_s", "reported_s", "opens_s", "opened_s", "asked_s"),
-    *("first_id", "accepted", "withdrawn"),
+    *("accepted", "withdrawn"),
 )
 
 
 class Coordinator:
-    """The open round, every assignment so far, and the closings nobody has taken yet.
+    """The open round and the closings nobody has taken yet.
 
     A batch is cut into segments, within which no round closes or starts to take check-ins and no device
     is assigned twice; a segment is a few array operations. Devices are dense indices, 0 to ``population - 1``.
@@ -132,11 +112,7 @@ class Coordinator:
         if model_version < 0:
             raise ValueError(f"model_version must be 0 or more, got {model_version}")
         self._plan, self._selected, self._minimum = plan, plan.selected, plan.minimum
-        # Grows by doubling; rows from _count on are spare.
-        self._assignments = _grown(np.empty(0, _ASSIGNMENT), _SPARE_ROWS)
-        self._count = 0
-        # [population] each device's newest assignment; one below _first_id is of a closed round.
-        self._newest: Int64s = np.full(population, -1, np.int64)
+        self._assignments = Assignments(population=population)
         self._closings: list[RoundClosed] = []
         # The latest time brought, and the one before which no report may be.
         self._now_s = self._reported_s = 0.0
@@ -148,7 +124,6 @@ class Coordinator:
     def _open(self, index: int, *, opens_s: float) -> None:
         self._round = index
         self._opens_s = opens_s
-        self._first_id = self._count
         self._opened_s = math.inf
         self._asked_s = -math.inf  # this round's latest check-in
         self._accepted = self._withdrawn = 0
@@ -178,7 +153,7 @@ class Coordinator:
     def open_slots(self) -> int:
         """How many more devices that are not in the open round yet it would assign, once ``opens_s`` has come."""
         # Live and accepted together are the assignments that were not withdrawn.
-        return self._selected - (self._count - self._first_id - self._withdrawn) - self._window.reserved
+        return self._selected - (self._assignments.handed_out - self._withdrawn) - self._window.reserved
 
     def next_deadline_s(self) -> float:
         """When the open round closes at the latest; inf while it has no assignment."""
@@ -204,7 +179,7 @@ class Coordinator:
             ValueError: a device is out of range, a time is not finite or decreases, or lengths differ.
         """
         times = checked_times(now_s, floor_s=self._now_s)
-        devices = checked_devices(device, size=times.size, population=self._newest.size)
+        devices = checked_devices(device, size=times.size, population=self._assignments.population)
         # A segment from `start` must stop at the first device that was already seen at `start` or after.
         previous = previous_occurrence(devices)
         latest_repeat = None if previous is None else np.maximum.accumulate(previous)
@@ -260,7 +235,7 @@ class Coordinator:
             ValueError: as ``check_in_many``.
         """
         times = checked_times(now_s, floor_s=self._now_s)
-        devices = checked_devices(device, size=times.size, population=self._newest.size)
+        devices = checked_devices(device, size=times.size, population=self._assignments.population)
         start = 0
         while start < times.size:
             if times[start] > self._window.ends_s:
@@ -283,20 +258,18 @@ class Coordinator:
 
     def _check_in(self, device: Int64s, allowed: Bools, segment: slice, answers: CheckIns) -> None:
         """Rules 2, 4 and 5 for devices [n] without repeats, from the opening time to before the deadline."""
-        newest = self._newest[device]
-        # At a device's first check-in newest is -1, which reads some row to no effect.
-        state = np.where(newest >= self._first_id, self._assignments["answer"][newest], -1)
-        restarted, reported = state == _LIVE, state == _COUNTED
+        state = self._assignments.states(device)
+        restarted, reported = state == LIVE, state == COUNTED
         chosen = self._window.is_chosen(device)
-        fresh = (state == -1) & allowed & ~chosen
+        fresh = (state == NOT_YET) & allowed & ~chosen
         # A restart frees a slot and takes it, the chosen have theirs: only fresh devices compete for the open ones.
         assigned = restarted | chosen | (fresh & (fresh.cumsum() <= self.open_slots))
 
-        self._assignments["answer"][newest[restarted]] = _WITHDRAWN
+        self._assignments.withdraw(device[restarted])
         self._withdrawn += int(restarted.sum())
         if self._window.reserved:
             self._window.collect(device[chosen])
-        ids = self._assign(device[assigned])
+        ids = self._assignments.hand_out(device[assigned])
 
         answers.assignment_id[segment][assigned] = ids
         answers.code[segment][assigned] = CheckInCode.ASSIGNED
@@ -304,20 +277,6 @@ class Coordinator:
         answers.retry_at_s[segment][~assigned] = self.next_deadline_s()
         answers.round[segment] = self._round
         answers.model_version[segment] = self._model_version
-
-    def _assign(self, device: Int64s) -> Int64s:
-        """Hand out live assignments of the open round to ``device`` [n]; returns their ids [n]."""
-        start, stop = self._count, self._count + device.size
-        if stop > self._assignments.size:
-            self._assignments = _grown(self._assignments[:start], max(stop, 2 * start))
-        rows = self._assignments[start:stop]
-        rows["device"] = device
-        rows["model_version"] = self._model_version
-        rows["answer"] = _LIVE
-        ids = np.arange(start, stop, dtype=np.int64)
-        self._newest[device] = ids
-        self._count = stop
-        return ids
 
     def report_many(self, assignment_id: npt.ArrayLike, num_examples: npt.ArrayLike, now_s: npt.ArrayLike) -> Reports:
         """Answer devices that bring an update.
@@ -365,13 +324,10 @@ class Coordinator:
 
         ``repeated`` [n] marks ids that came earlier in the batch, if any did.
         """
-        table = self._assignments
-        known = (ids >= 0) & (ids < self._count)
-        row = np.where(known, ids, 0)
-        code = np.where(known, table["answer"][row], _UNKNOWN)
+        code, staleness = self._assignments.answers(ids, model_version=self._model_version)
         if repeated is not None:
-            code[repeated & (code == _LIVE)] = _COUNTED
-        accepted = np.flatnonzero(code == _LIVE)[: self._plan.cohort - self._accepted]
+            code[repeated & (code == LIVE)] = COUNTED
+        accepted = np.flatnonzero(code == LIVE)[: self._plan.cohort - self._accepted]
         complete = self._accepted + accepted.size == self._plan.cohort
         used = int(accepted[-1]) + 1 if complete else ids.size
         # Only a call's first segment can complete a cohort, later rounds have no assignments: nothing changed yet.
@@ -382,11 +338,9 @@ class Coordinator:
             )
         self._accepted += accepted.size
 
-        table["answer"][ids[accepted]] = _COUNTED
-        table["num_examples"][ids[accepted]] = examples[accepted]
+        self._assignments.count(ids[accepted], examples[accepted])
         answers.code[segment][:used] = code[:used]
         answers.weight[segment][accepted] = examples[accepted]
-        staleness = np.where(known, self._model_version - table["model_version"][row], -1)
         answers.staleness[segment][:used] = staleness[:used]
         return used
 
@@ -419,8 +373,10 @@ class Coordinator:
 
     def _close(self, time_s: float, *, reason: Literal["cohort", "deadline"]) -> None:
         """Rules 1, 7 and 12: record the outcome, settle what is still live, open the next round."""
-        answer = self._assignments["answer"][self._first_id : self._count]
-        answer[answer == _LIVE] = _LATE if reason == "cohort" else _DEADLINE_PASSED
+        assigned = self._assignments.handed_out
+        reports = self._assignments.close(
+            ReportCode.LATE if reason == "cohort" else ReportCode.DEADLINE_PASSED, model_version=self._model_version
+        )
         closing = RoundClosed(
             round=self._round,
             model_version=self._model_version,
@@ -428,31 +384,22 @@ class Coordinator:
             opened_s=self._opened_s,
             succeeded=self._accepted >= self._minimum,
             reason=reason,
-            assigned=answer.size,
+            assigned=assigned,
             withdrawn=self._withdrawn,
-            **self._accepted_reports(self._first_id, self._count),
+            **reports,
         )
         self._closings.append(closing)
         self._model_version += closing.succeeded
         self._reported_s = max(self._reported_s, time_s)
         self._open(self._round + 1, opens_s=max(self._opened_s + self._plan.interval_s, time_s))
 
-    def _accepted_reports(self, start: int, stop: int) -> dict[str, Any]:
-        """The last columns of a closing whose round handed out the ids ``start`` to ``stop - 1``."""
-        rows = self._assignments[start:stop]
-        accepted = np.flatnonzero(rows["answer"] == _COUNTED)
-        accepted = accepted[rows["device"][accepted].argsort(kind="stable")]
-        columns = {name: rows[name][accepted] for name in ("device", "num_examples")}
-        return {"assignment_id": start + accepted, **columns}
-
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything, as arrays for a checkpoint: copies, without objects, ready for ``numpy.savez``."""
-        closings = [tuple(getattr(closing, name) for name in _CLOSING.names or ()) for closing in self._closings]
         return {
             "plan": _plan_column(self._plan),
-            "population": np.array(self._newest.size),
-            "assignments": self._assignments[: self._count].copy(),
-            "closings": np.array(closings, _CLOSING),
+            "population": np.array(self._assignments.population),
+            **self._assignments.state(),
+            **saved_closings(self._closings),
             "admitted": self.admission.devices,
             **self._window.state(),
             **{name: np.array(getattr(self, f"_{name}")) for name in _OPEN_ROUND},
@@ -479,25 +426,8 @@ class Coordinator:
             setattr(self, f"_{name}", state[name].item())
         self.admission.admit(state["admitted"])
         self._window.restore(state)
-        self._count = state["assignments"].size
-        self._assignments = _grown(state["assignments"], self._count + _SPARE_ROWS)
-        # Only the open round's assignments are looked up by device; the last of a device's is its newest.
-        ids = np.arange(self._first_id, self._count, dtype=np.int64)
-        self._newest[self._assignments["device"][ids]] = ids
-        # The rounds closed last handed out the ids just below the open round's.
-        start = self._first_id - int(state["closings"]["assigned"].sum())
-        for row in state["closings"]:
-            numbers: dict[str, Any] = {name: row[name].item() for name in _CLOSING.names or ()}
-            stop = start + numbers["assigned"]
-            self._closings.append(RoundClosed(**numbers, **self._accepted_reports(start, stop)))
-            start = stop
-
-
-def _grown(rows: npt.NDArray[np.void], size: int) -> npt.NDArray[np.void]:
-    grown = np.zeros(size, _ASSIGNMENT)
-    # As bytes: numpy copies rows of several columns one column of one row at a time.
-    grown.view(np.uint8)[: rows.nbytes] = rows.view(np.uint8)
-    return grown
+        self._assignments.restore(state)
+        self._closings = closings_from(state)
 
 
 def _plan_column(plan: RoundPlan) -> Float64s:
