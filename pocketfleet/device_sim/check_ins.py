@@ -3,14 +3,14 @@
 import numpy as np
 
 from pocketfleet.device_sim.flight import Flights
-from pocketfleet.device_sim.open_round import Played
+from pocketfleet.device_sim.played_round import PlayedRound
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import CheckInCode
 
 __all__ = ["check_in"]
 
 
-def check_in(coordinator: Coordinator, played: Played) -> Flights:
+def check_in(coordinator: Coordinator, played: PlayedRound) -> Flights:
     """Let everybody check in, and those leave that were gone at a window's end; the flights with their assignments.
 
     Raises:

@@ -19,21 +19,21 @@ closes. So stories are worked out for many devices at once, and those that begin
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketfleet.device_sim.attempt import Drop
-from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.flight import no_flights
 from pocketfleet.device_sim.look import Look
+from pocketfleet.device_sim.played_round import PlayedRound
 from pocketfleet.device_sim.population import Population
 from pocketfleet.training.admission import Admission
 from pocketfleet.training.draws import draw_key, walk, walk_length
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.selection import Selection, chosen_of
 
-__all__ = ["LOOK_EVERY_S", "OpenRound", "Played"]
+__all__ = ["LOOK_EVERY_S", "OpenRound"]
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -44,32 +44,6 @@ LOOK_EVERY_S = 900.0
 _FEWEST_PLACES, _MOST_PLACES = 256, 1 << 16
 # What share of the devices is guessed to be eligible before any was looked at.
 _FIRST_GUESS = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """How a round went.
-
-    Attributes:
-        flights: attempts that started, in order of their starts.
-        turned_away: devices that may train but found no free slot, ``[n]``, and when they came; rising.
-        closes_s: when the round closes; infinite if not before the horizon.
-        looks: how many looks there were.
-        held: those that checked in during a selection window, in order of time.
-        left: those of them that were gone at its end.
-        candidates: those that were there at the end of the window that chose.
-        refused: those that were not admitted, in order of time.
-    """
-
-    flights: Flights
-    turned_away: Int64s
-    turned_away_s: Floats
-    closes_s: float
-    looks: int
-    held: Look
-    left: Look
-    candidates: int
-    refused: Look
 
 
 class OpenRound:
@@ -123,7 +97,7 @@ class OpenRound:
         self._held, self._left, self._refused = [nobody], [nobody], [nobody]
         self._candidates = 0
 
-    def play(self) -> Played:
+    def play(self) -> PlayedRound:
         """Let everybody come; see the module's rules."""
         for devices, at_s in self._walk():
             self._come(devices, at_s)
@@ -339,7 +313,7 @@ class OpenRound:
             eligible, _, _ = self._wait(dropped["device"], dropped["free_s"], self._end_s())
             self._start(eligible, slots=len(eligible.device))
 
-    def _played(self) -> Played:
+    def _played(self) -> PlayedRound:
         """Rule 5: take back what began too late, and write down what happened."""
         closes_s, end_s = self._closes_s(), self._end_s()
         for flights in reversed(self._flights):
@@ -352,7 +326,7 @@ class OpenRound:
         refused = Look.joined(self._refused)
         refused = refused.rows(refused.at_s < end_s)
         self._population.ledger.column["refused"][refused.device] = True
-        return Played(
+        return PlayedRound(
             flights=flights[np.argsort(flights["start_s"], kind="stable")],
             turned_away=turned_away.device,
             turned_away_s=turned_away.at_s,

@@ -23,11 +23,12 @@ from pocketfleet.device_sim.availability import Availability
 from pocketfleet.device_sim.battery import Battery
 from pocketfleet.device_sim.day_changes import CHARGING, DayChanges
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
-from pocketfleet.device_sim.events import REASONS, EventLog
+from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.exchange import Exchange
 from pocketfleet.device_sim.exertion import Exertion
 from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.flight import Flights, no_flights
+from pocketfleet.device_sim.flight_log import log_ends
 from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits
@@ -45,10 +46,6 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
-
-# ``events.REASONS`` of a ``Drop`` and of a ``ReportCode``, by their numbers.
-_DROP_REASON = np.array([REASONS.index("" if drop is Drop.NONE else drop.word) for drop in Drop], dtype=np.int8)
-_REPORT_REASON = np.array([REASONS.index(code.name.lower()) for code in ReportCode], dtype=np.int8)
 
 
 class Population:
@@ -230,7 +227,7 @@ class Population:
             flights: in the order of their ends, ``[n]``.
             report_code: ``ReportCode`` of those that reported, ``[n]``; anything for those that dropped out.
         """
-        self._log_stages(flights)
+        log_ends(self._log, flights, report_code)
         device, ledger = flights["device"], self.ledger
         dropped = flights["drop"] != Drop.NONE
         accepted = ~dropped & (report_code == ReportCode.ACCEPTED)
@@ -240,38 +237,6 @@ class Population:
             ledger.add(name, device, flights[name])
         ledger.add("metered_bytes", device, flights["metered_downlink_bytes"] + flights["metered_uplink_bytes"])
         ledger.add("energy_joules", device, _joules(flights))
-        for kind, mask, reason in (
-            ("drop", dropped, _DROP_REASON[flights["drop"]]),
-            ("report", ~dropped, _REPORT_REASON[report_code]),
-        ):
-            of_kind = flights[mask]
-            self._log.add(of_kind["end_s"], of_kind["device"], of_kind["round"], kind, reason=reason[mask])
-
-    def _log_stages(self, flights: Flights) -> None:
-        time_s = flights["start_s"]
-        for stage, name, moved, metered in (
-            (Stage.DOWNLOAD, "download", flights["downlink_bytes"], flights["metered_downlink_bytes"]),
-            (Stage.TRAIN, "train", 0, 0),
-            (Stage.UPLOAD, "upload", flights["uplink_bytes"], flights["metered_uplink_bytes"]),
-        ):
-            seconds = flights[f"{name}_s"]
-            time_s = time_s + seconds
-            cut = np.where(flights["stage"] == stage, flights["drop"], Drop.NONE)
-            if stage == Stage.TRAIN:
-                cut = np.where(flights["interrupted"] != Drop.NONE, flights["interrupted"], cut)
-            reached = flights["stage"] >= stage
-            self._log.add(
-                time_s[reached],
-                flights["device"][reached],
-                flights["round"][reached],
-                name,
-                seconds=seconds[reached],
-                bytes=np.broadcast_to(moved, reached.shape)[reached],
-                metered_bytes=np.broadcast_to(metered, reached.shape)[reached],
-                joules=flights[f"{name}_joules"][reached],
-                steps=flights["steps"][reached] if stage == Stage.TRAIN else 0,
-                reason=_DROP_REASON[cut[reached]],
-            )
 
     def _exchange(self, look: Look, day: DayChanges) -> Exchange:
         device = look.device

@@ -11,7 +11,8 @@ from pocketfleet.device_sim.availability import Availability, FlashDay
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
-from pocketfleet.device_sim.open_round import OpenRound, Played
+from pocketfleet.device_sim.open_round import OpenRound
+from pocketfleet.device_sim.played_round import PlayedRound
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.workload import Workload
 from pocketfleet.training.admission import Admission
@@ -57,7 +58,7 @@ def play(
     opens_s: float,
     horizon_s: float = 1e6,
     admission: Admission | None = None,
-) -> Played:
+) -> PlayedRound:
     return OpenRound(
         made,
         plan,
