@@ -116,7 +116,7 @@ def test_overrides_keep_what_is_not_set_as_drawn() -> None:
     [
         ("rounds.cohrt=3", ["unknown key rounds.cohrt: did you mean 'cohort'? allowed here: policy, count,", "cohort"]),
         ("fleeet.devices=3", ["unknown key fleeet: did you mean 'fleet'? allowed here: seed, task, partition,"]),
-        ("engine.zzz=3", ["unknown key engine.zzz: allowed here: runtime, processes, checkpoint_every"]),
+        ("engine.zzz=3", ["unknown key engine.zzz: allowed here: runtime, plan, plan_reason, chunk, compile, device,"]),
         ("training.dampening=0.1", ["unknown key training.dampening", "weight_decay, max_norm"]),
         ("training.epochs=many", ["training.epochs should be a valid integer, got 'many'"]),
         ("training.epochs=1.0", ["training.epochs should be a valid integer, got 1.0"]),
@@ -168,9 +168,9 @@ def test_what_is_refused_of_an_override_is_told_by_its_key(override: str, words:
 
 
 def test_every_problem_is_told_at_once() -> None:
-    text = refused("rounds.count=0", "fleet.devices=none", "engine.plan=auto")
+    text = refused("rounds.count=0", "fleet.devices=none", "engine.planned=auto")
     assert len(text.split("; ")) == 3
-    for key in ("rounds.count", "fleet.devices", "engine.plan"):
+    for key in ("rounds.count", "fleet.devices", "engine.planned"):
         assert key in text
 
 
