@@ -208,12 +208,12 @@ def test_dittos_shared_model_is_averagings_and_its_own_ones_are_not(
     ditto = run(bundles["ditto"], tmp_path / "ditto", "engine.plan=each", "algorithm.name=ditto")
     assert mse(ditto) == pytest.approx(mse(plain), rel=1e-6)
     assert ditto.summary["personalisation"]["personalised"] != plain.summary["personalisation"]["personalised"]
-    # Two models: twice the seconds, the same bytes.
+    # Two models, by a step that also has the proximal term: a little more than twice the seconds, and the same bytes.
     seconds, bytes_sent = (
         [r.events.loc[r.events["kind"] == kind, column].sum() for r in (ditto, plain)]
         for kind, column in (("train", "seconds"), ("upload", "bytes"))
     )
-    assert seconds[0] == pytest.approx(2 * seconds[1], rel=1e-9)
+    assert 2.0 < seconds[0] / seconds[1] < 2.5
     assert bytes_sent[0] == bytes_sent[1] > 0
 
 
