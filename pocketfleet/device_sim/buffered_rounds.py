@@ -10,8 +10,9 @@ which they started, also where their reports count in a later one. Rules:
    its slot again if it may train; otherwise the slot is free at the assignment's deadline.
 3. At one time, attempts end first, a full buffer makes its version next, then devices come.
 
-Within a round nothing depends on the version, so that starts are settled for several slots at once, up to the
-earliest end among them; what was settled beyond is taken back.
+Within a round nothing depends on the version, so that starts are settled for several slots at once, up to the earliest
+time at which one of them is free again, and up to the first that found nobody: that one is offered by itself, to all.
+What was settled beyond is taken back.
 """
 
 from collections.abc import Mapping
@@ -54,6 +55,23 @@ class _Walk:
 
     number: int = 0
     place: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Filled:
+    """Who looked and who started for the slots of a batch.
+
+    Attributes:
+        looks: that were made, ``[k]``.
+        looked_for: which slot of the batch each was for, ``[k]``.
+        flights: attempts, in order of their starts, ``[m]``.
+        taken: which slot of the batch each took, ``[m]``.
+    """
+
+    looks: Look
+    looked_for: Int64s
+    flights: Flights
+    taken: Int64s
 
 
 class BufferedRounds:
@@ -119,27 +137,35 @@ class BufferedRounds:
         spare = len(self._population.fleet) - self._plan.concurrency
         due = due[: max(1, spare // _DEVICES_A_SLOT)]
         free_s = self._slots["free_s"][due]
-        looks, flights, taken = self._fill(due, free_s)
-        # Beyond the earliest end of a new attempt, another slot may come first.
-        ready_s = self._ready(flights)["free_s"]
-        first_end_s = float(ready_s.min(initial=np.inf))
-        settled = free_s <= first_end_s
-        beyond = flights["start_s"] > first_end_s
-        self._population.take_back(flights[beyond])
-        seen = looks.rows(looks.at_s <= first_end_s)
+        filled = self._fill(due, free_s)
+        flights, taken = filled.flights, filled.taken
+        empty, kept = np.ones(len(due), dtype=np.bool_), self._slots["device"][due] != _NOBODY
+        empty[taken] = False
+        # Beyond the earliest time at which one of these slots is offered again, another slot may come first.
+        again_s = np.concatenate([self._ready(flights)["free_s"], self._slots["expires_s"][due[empty & kept]]])
+        settled = free_s <= again_s.min(initial=np.inf)
+        lacking = np.flatnonzero(empty & ~kept)
+        if len(lacking) and len(due) > 1:
+            # Those whom it lacks may have looked for the slots after it.
+            settled[lacking[0] :] = False
+        if not settled[0]:
+            self._population.take_back(flights)
+            self._offer(due[:1])
+            return
+        starts = settled[taken]
+        self._population.take_back(flights[~starts])
+        seen = filled.looks.rows(settled[filled.looked_for])
         self._population.remember(seen)
         self._looks += len(seen.device)
-        self._slots[due[taken[~beyond]]] = self._ready(flights[~beyond])
-        empty = settled.copy()
-        empty[taken] = False
-        self._leave(due[empty])
-        self._begin(flights[~beyond])
+        self._slots[due[taken[starts]]] = self._ready(flights[starts])
+        self._leave(due[empty & settled])
+        self._begin(flights[starts])
 
-    def _fill(self, due: Int64s, free_s: Floats) -> tuple[Look, Flights, Int64s]:
-        """Find a device for each slot: the looks, the attempts in order of start, and which of ``due`` each took."""
+    def _fill(self, due: Int64s, free_s: Floats) -> _Filled:
+        """Find a device for each slot."""
         population, reserved = self._population, self._slots["device"][due]
         empty, looks, flights, taken = np.arange(len(due)), [], [no_flights()], [np.empty(0, dtype=np.int64)]
-        offered = np.empty(0, dtype=np.int64)
+        offered, looked_for = np.empty(0, dtype=np.int64), []
         # A buffer takes one report a device.
         held = np.concatenate([self._buffered["device"], self.under_way["device"][self._counts(self.under_way)]])
         first = reserved != _NOBODY
@@ -151,6 +177,7 @@ class BufferedRounds:
             look = population.look(device[free], free_s[asked[free]])
             winner, seen = _first_of_each(asked[free], look.eligible)
             looks.append(look.rows(seen))
+            looked_for.append(asked[free][seen])
             flights.append(self._start(look.rows(winner)))
             taken.append(asked[free][winner])
             empty = np.setdiff1d(empty, taken[-1])
@@ -164,7 +191,9 @@ class BufferedRounds:
                 break
         joined, which = np.concatenate(flights), np.concatenate(taken)
         order = np.argsort(joined["start_s"], kind="stable")
-        return Look.joined(looks), joined[order], which[order]
+        return _Filled(
+            looks=Look.joined(looks), looked_for=np.concatenate(looked_for), flights=joined[order], taken=which[order]
+        )
 
     def _start(self, look: Look) -> Flights:
         return self._population.start(

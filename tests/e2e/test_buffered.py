@@ -160,3 +160,28 @@ def test_staleness_is_limited_and_discounted(boston_bundle: Bundle, unbroken: Ru
 def test_keys_of_the_other_policy_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Experiment.load("boston-fleet", settings)
+
+
+def test_where_phones_are_scarce_a_slot_that_found_nobody_is_offered_again_before_later_ones(
+    boston_bundle: Bundle, tmp_path: Path
+) -> None:
+    # Some 40 of 500 phones may train at a time, and 30 slots want one: several at once run out of phones.
+    settings = (
+        "fleet.devices=500", "fleet.availability=flash-2020", "rounds.policy=buffered", "rounds.cohort=10",
+        "rounds.concurrency=30", "rounds.count=12", "rounds.interval_s=0.0", "partition.examples_per_device=32",
+        "training.epochs=1", "engine.timing_only=true",
+    )  # fmt: skip
+    experiment = Experiment.from_table({"task": {"name": "boston", "bundle": str(boston_bundle.path)}})
+    run = simulate(experiment.with_settings(*settings), tmp_path / "scarce")
+    assert run.summary["rounds"] == 12
+    assigned = run.events[run.events["kind"] == "assign"]
+    # No phone has two attempts at once: each begins after the end of its last one.
+    ends = run.events[run.events["kind"].isin(("report", "drop"))]
+    for device, starts in assigned.groupby("device", observed=True)["time_s"]:
+        ended = ends.loc[ends["device"] == device, "time_s"].to_numpy()
+        assert np.all(starts.to_numpy()[1:] >= ended[: len(starts) - 1])
+    # As many as there are slots, while there are phones for them.
+    under_way = (assigned["time_s"].to_numpy()[:, np.newaxis] >= assigned["time_s"].to_numpy()).sum(axis=1) - (
+        assigned["time_s"].to_numpy()[:, np.newaxis] >= ends["time_s"].to_numpy()
+    ).sum(axis=1)
+    assert under_way.max() <= 30
