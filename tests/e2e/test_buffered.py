@@ -171,8 +171,8 @@ def test_where_phones_are_scarce_a_slot_that_found_nobody_is_offered_again_befor
         "rounds.concurrency=30", "rounds.count=12", "rounds.interval_s=0.0", "partition.examples_per_device=32",
         "training.epochs=1", "engine.timing_only=true",
     )  # fmt: skip
-    experiment = Experiment.from_table({"task": {"name": "boston", "bundle": str(boston_bundle.path)}})
-    run = simulate(experiment.with_settings(*settings), tmp_path / "scarce")
+    experiment = Experiment.load("boston-fleet", [f"task.bundle={boston_bundle.path}", *settings])
+    run = simulate(experiment, tmp_path / "scarce")
     assert run.summary["rounds"] == 12
     assigned = run.events[run.events["kind"] == "assign"]
     # No phone has two attempts at once: each begins after the end of its last one.
