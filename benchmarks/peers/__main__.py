@@ -113,7 +113,7 @@ def circumstances() -> dict[str, str]:
         platform.processor(),
     )
     return {
-        "command": f"make bench-peers, that is: python {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
+        "command": f"python benchmarks/peers {shlex.join(sys.argv[1:])}".strip(),
         "machine": f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "load of the minute before": f"{os.getloadavg()[0]:.2f}",
     }
