@@ -243,6 +243,7 @@ class RayWorkers:
             job.result = result_of(answer)
             return
         self._ready.remove(actor)
+        self._bury(actor)
         self._running = {other: (of, what) for other, (of, what) in self._running.items() if of is not actor}
         # It worked on the first; the others only waited.
         actor.jobs[0].deaths += 1
@@ -253,7 +254,6 @@ class RayWorkers:
             )
         for waiting in actor.jobs:
             waiting.handed_out = False
-        self._bury(actor)
         self._grow()
 
     def _answer(self, reference: Any) -> bytes | None:  # noqa: ANN401 - Ray has no types here
@@ -337,6 +337,7 @@ def _connect(address: str, processes: int) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         there = ray.get_runtime_context().gcs_address
@@ -350,7 +351,7 @@ def _connect(address: str, processes: int) -> bool:
         return True
     try:
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as exc:
+    except (OSError, ValueError, RuntimeError, RayError) as exc:
         raise InputError(
             f'engine.address "{address}": no Ray cluster that this machine is part of answers there ({exc}); start one '
             "with ray start, or leave engine.address empty for this machine alone"

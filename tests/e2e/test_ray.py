@@ -8,7 +8,14 @@ import pytest
 from pocketfleet import Bundle, Experiment, Run, resume, simulate
 from pocketfleet.errors import InputError
 
-SETTINGS = ("fleet.devices=40", "rounds.count=3", "rounds.cohort=8", "rounds.interval_s=0.0", "training.batch_size=8")
+SETTINGS = (
+    "fleet.availability=always",
+    "fleet.devices=40",
+    "rounds.count=3",
+    "rounds.cohort=8",
+    "rounds.interval_s=0.0",
+    "training.batch_size=8",
+)
 
 
 def run(bundle: Bundle, out: Path, *settings: str) -> Run:
@@ -40,7 +47,7 @@ def test_a_run_moves_between_the_cluster_and_this_machine(boston_bundle: Bundle,
     started = Experiment.load(
         "boston-fleet",
         [*SETTINGS, f"task.bundle='{boston_bundle.path}'", "engine.plan=each", "engine.backend=ray"],
-    ).with_settings("engine.processes=1")
+    )
     with pytest.raises(Stopped):
         simulate(started, tmp_path / "moved", observer=stop)
     moved = resume(tmp_path / "moved", ["engine.backend=processes"])
