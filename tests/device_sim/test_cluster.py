@@ -154,9 +154,9 @@ class Dying(Client):
 
 def make_dying(marks: Path, folder: str) -> Client:
     client = make_client()
-    dying = Dying(**{name: getattr(client, name) for name in Client.__slots__})
-    dying.folder = marks
-    return dying
+    # Of the class: clients are frozen, and this process makes one.
+    Dying.folder = marks
+    return Dying(**{name: getattr(client, name) for name in Client.__slots__})
 
 
 def test_a_process_that_is_killed_is_replaced_but_not_by_a_chunk_that_kills_them_all(
