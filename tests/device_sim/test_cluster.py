@@ -23,7 +23,7 @@ from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.weights import Tensors
 
 # Ray wants 75 MB for a machine's object store at least.
-NODE = {"object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
+NODE = {"object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
 MODELS = {number: (tiny_weights(w), {}) for number, w in enumerate((0.5, 3.0, -1.0))}
 
 

@@ -14,6 +14,8 @@ from benchmarks.attackers import MEAN_AT_MOST, RULES, accuracies, failures, tabl
 
 BOSTON = (
     "fleet.devices=12",
+    "fleet.availability=always",
+    "rounds.interval_s=0.0",
     "rounds.cohort=8",
     "rounds.over_selection=1.0",
     "rounds.count=3",

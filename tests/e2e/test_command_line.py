@@ -37,9 +37,13 @@ SUMMARY_KEYS = {
 def test_lists(pocketfleet) -> None:
     experiments = json.loads(pocketfleet("list", "experiments", "--json").out)
     assert [row["experiment"] for row in experiments] == [
-        *("boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million")
+        *("boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million"),
+        *("shakespeare-roles", "synthetic-skew", "watch-ten"),
     ]
-    assert [row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)] == ["boston", "mnist"]
+    assert {row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)} == {
+        *("boston", "mnist", "watch", "shakespeare", "synthetic"),
+        *("leaf", "arrow_dataset", "device_files"),
+    }
     phones = json.loads(pocketfleet("list", "phones", "--json").out)
     assert len(phones) >= 12
     assert "Pixel 8" in pocketfleet("list", "phones").out
