@@ -65,15 +65,6 @@ def test_without_the_extra_the_message_names_it(
     assert not (tmp_path / "run").exists()
 
 
-def test_where_no_cluster_answers_the_run_can_be_continued_elsewhere(boston_bundle: Bundle, tmp_path: Path) -> None:
-    # The port of echo, which nothing serves here.
-    settings = ("engine.plan=each", "engine.backend=ray", "engine.address='127.0.0.1:7'")
-    with pytest.raises(InputError, match=r'engine\.address "127\.0\.0\.1:7": no Ray cluster'):
-        run(boston_bundle, tmp_path / "run", *settings)
-    moved = resume(tmp_path / "run", ["engine.backend=processes", "engine.address=''"])
-    assert moved.summary["rounds"] == 3
-
-
 @pytest.mark.parametrize(
     ("settings", "pattern"),
     [
