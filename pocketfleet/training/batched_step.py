@@ -122,6 +122,8 @@ class BatchedStep:
     def _run(
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
     ) -> tuple[torch.Tensor, TrainState]:
+        # A traced program, like the kernels that it runs, is for tensors as they lie in memory: these lie in one way.
+        state, x, y = _mapped(state, torch.Tensor.contiguous), x.contiguous(), y.contiguous()
         inputs = [*_tensors(state), *hyper.values(), x, y, *([] if mask is None else [mask])]
         key = (mask is None, *((value.shape, value.dtype) for value in inputs))
         if key not in self._programs:

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import nn
 
 from pocketfleet.device_sim.chunk_result import ChunkResult
 from pocketfleet.device_sim.cohort import Cohort
+from pocketfleet.training import batched_step
 from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
+from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
 
 ALL_TERMS = StepSettings(momentum=True, nesterov=True, weight_decay=True, clipping=True, correction=True)
 
@@ -130,3 +133,24 @@ def test_an_update_that_is_not_finite_is_told_by_its_row() -> None:
     for one, many in both.results(cohort, size=3):
         assert many.finite.tolist() == one.finite.tolist() == [True, False, True]
         assert many.part.num_updates == 2
+
+
+@pytest.mark.parametrize("running", [contextlib.nullcontext, UnfoldedConvolutions])
+def test_steps_that_come_often_are_replayed_with_the_same_bits(running, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort = Cohort.of_devices(range(3), steps=[7, 7, 4], batch_seed=range(3))
+
+    def trained(traced_at: int) -> tuple[list[ChunkResult], int]:
+        monkeypatch.setattr(batched_step, "_TRACED_AT", traced_at)
+        settings = StepSettings(momentum=True)
+        both = both_clients(load_task("mnist"), devices=3, examples_per_device=20, batch_size=8, settings=settings)
+        both.batched.step.running = running
+        # Twice: a chunk's first step begins from tensors that lie in memory otherwise than those of its second.
+        results = [both.batched.train_chunk(cohort, both.weights, {}, {}) for _ in range(2)]
+        return results, len(both.batched.step._programs)
+
+    (plain, none), (replayed, some) = trained(10**9), trained(3)
+    assert none == 0 < some
+    for one, other in zip(plain, replayed, strict=True):
+        assert one.train_loss.tolist() == other.train_loss.tolist()
+        for name, value in one.own_model.items():
+            assert torch.equal(other.own_model[name], value)
