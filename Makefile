@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # By path, not by an import hook: Python started beside the clone must find the package, not the clone's folder.
 COMPAT := --config-settings editable_mode=compat
+# A process a core, by whole files: their fixtures are made once. Some 2 GB each, so at most four.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all lint chromium bench bench-peers clean
@@ -13,10 +15,10 @@ demo: .venv/.installed
 	$(BIN)/pocketfleet simulate mnist-fleet --out runs/mnist-fleet --force --plot
 
 test: lint chromium
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-all: lint chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

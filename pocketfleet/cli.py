@@ -3,6 +3,8 @@
 Everything heavy is imported inside the command that needs it, so that ``--help`` is quick.
 """
 
+import atexit
+import gc
 import json
 import sys
 import traceback
@@ -186,6 +188,8 @@ def doctor(as_json: Json = False) -> None:
 
 def main() -> None:
     """The program ``pocketfleet``: runs a command and turns errors into exit codes."""
+    # The interpreter's last collection walks through all of torch, about a second, for a process that ends anyway.
+    atexit.register(gc.freeze)
     debug = "--debug" in sys.argv
     if debug:
         # The flag may stand anywhere on the line.

@@ -56,6 +56,11 @@ class Uniforms(TorchDispatchMode):  # type: ignore[no-untyped-call]
         InputError: something draws random numbers that are no mask of a dropout.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else torch wraps the method below against its compiler, and imports all of that, 2 s, at the first call."""
+        return False
+
     def __init__(self, source: UniformSource) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._source = source

@@ -240,12 +240,16 @@ def test_a_hundred_thousand_devices_answer_at_once() -> None:
         time_s=number * step_s + device * 0.25,
         event=(number + device) % 6,
     )
-    day, devices = TraceAvailability(found, seed=1), np.arange(100_000)
-    seconds = []
-    for turn in range(5):
-        start_s = perf_counter()
-        state = day.state(devices, 1_000_000.0 + turn * 1000.0)
-        seconds.append(perf_counter() - start_s)
-    assert 0.1 < state.charging.mean() < 0.9
-    # About 15 ms on one core of a shared machine; a loop over devices takes seconds.
-    assert min(seconds) < 0.05
+    day = TraceAvailability(found, seed=1)
+
+    def seconds(devices: int) -> float:
+        times = []
+        for turn in range(5):
+            start_s = perf_counter()
+            state = day.state(np.arange(devices), 1_000_000.0 + turn * 1000.0)
+            times.append(perf_counter() - start_s)
+            assert 0.1 < state.charging.mean() < 0.9
+        return min(times)
+
+    # A thousand times as many take some 60 times as long; a loop over devices takes a thousand times.
+    assert seconds(100_000) < 400 * seconds(100)

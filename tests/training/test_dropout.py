@@ -1,5 +1,7 @@
 """Masks made of given numbers: what they do to values and gradients, where they are drawn, and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -236,3 +238,14 @@ def test_whatever_else_draws_is_refused_by_name(draw: Callable[[torch.Tensor], t
         Uniforms(drawn(0)),
     ):
         draw(torch.full((2,), 0.5))
+
+
+def test_a_step_does_not_bring_in_torchs_compiler() -> None:
+    program = (
+        "import sys, torch\n"
+        "from pocketfleet.training.dropout import Uniforms, drawn\n"
+        "with Uniforms(drawn(0)) as uniforms: torch.nn.Dropout()(torch.ones(3))\n"
+        "assert uniforms.sites == 1\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
