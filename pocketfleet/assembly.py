@@ -420,5 +420,5 @@ def schedule(experiment: Experiment) -> Schedule:
         count=experiment.rounds.count,
         horizon_s=experiment.rounds.horizon_s,
         evaluate_every=experiment.rounds.evaluate_every,
-        checkpoint_every=experiment.engine.checkpoint_every,
+        checkpoint_share=experiment.engine.checkpoint_share,
     )

@@ -391,7 +391,7 @@ class EngineSection(Section):
     backend: Literal["processes", "ray"] = "processes"  # this machine, or a cluster: docs/cluster.md
     address: str = ""  # of the Ray cluster; empty: a Ray of this machine alone
     processes: int = Field(default=1, ge=0)  # 0: as many as the machine, or the cluster, has cores
-    checkpoint_every: Count = 1  # closed rounds
+    checkpoint_share: Ratio = 0.05  # of the wall time at most that checkpoints take; 1: one after every round
     timing_only: bool = False  # everything but the arithmetic: same events, no model
 
     @model_validator(mode="after")

@@ -55,7 +55,7 @@ _CHANGEABLE = (
     "engine.backend",
     "engine.address",
     "engine.processes",
-    "engine.checkpoint_every",
+    "engine.checkpoint_share",
 )
 
 

@@ -20,7 +20,7 @@ from pocketfleet.whole_file import write_whole
 __all__ = ["PlannedRun", "plan_runs"]
 
 # What may differ between a run and its plan: where its programs came from, and how the host computes.
-_LENIENT = ("task.bundle", "engine.backend", "engine.address", "engine.processes", "engine.checkpoint_every")
+_LENIENT = ("task.bundle", "engine.backend", "engine.address", "engine.processes", "engine.checkpoint_share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

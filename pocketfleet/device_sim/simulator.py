@@ -67,13 +67,14 @@ class Schedule:
         count: model versions to publish.
         horizon_s: virtual time at which to stop at the latest.
         evaluate_every: model versions between two evaluations; the last is always evaluated.
-        checkpoint_every: closed rounds between two checkpoints.
+        checkpoint_share: of the wall time that writing checkpoints may take, 0 to 1. A round is followed by one as soon
+            as those before it stayed within; 1: every round is, 0: the last alone.
     """
 
     count: int
     horizon_s: float
     evaluate_every: int
-    checkpoint_every: int
+    checkpoint_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class Simulator:
         self._metrics_initial: dict[str, float] = {}
         self._kept_index: Index = model.store.index.copy()  # the device store's, of the last checkpoint
         self._wall_before_s = 0.0
+        self._saving_s = 0.0
         self._wall_start_s = time.perf_counter()
 
     def run(self) -> Outcome:
@@ -180,11 +182,12 @@ class Simulator:
         self._rounds.learnt(closed, learning.device, learning.loss)
         self._rows.append(row)
         self._observer(row)
-        if len(self._rows) >= self._schedule.checkpoint_every:
+        if self._saving_s <= self._schedule.checkpoint_share * (time.perf_counter() - self._wall_start_s):
             self._save()
 
     def _save(self) -> None:
         """Write the rows since the last checkpoint, then the checkpoint that counts on them."""
+        start_s = time.perf_counter()
         previous = self._kept_index
         self._checkpoint += 1
         parts = {"rounds": server_rows(self._rows), "updates": update_rows(self._model.take_updates())}
@@ -205,6 +208,7 @@ class Simulator:
         )
         self._kept_index = self._model.store.index.copy()
         self._model.store.keep(previous, self._kept_index)
+        self._saving_s += time.perf_counter() - start_s
 
     def restore(self) -> None:
         """Continue from the directory's latest checkpoint; without one, from the beginning."""

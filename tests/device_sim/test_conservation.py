@@ -83,7 +83,7 @@ def simulated(
     try:
         outcome = Simulator(
             rounds=(SynchronousRounds if isinstance(plan, RoundPlan) else BufferedRounds)(plan, population, log),
-            schedule=Schedule(count=12, horizon_s=3 * 3600.0, evaluate_every=1, checkpoint_every=4),
+            schedule=Schedule(count=12, horizon_s=3 * 3600.0, evaluate_every=1, checkpoint_share=0.5),
             population=population,
             model=ClockOnly(weights=tiny_weights(), store=DeviceStore(folder / "run" / "device_store", devices=0)),
             directory=directory,

@@ -35,7 +35,13 @@ Simulated = tuple[Outcome, pd.DataFrame, list[dict[str, Any]]]
 def simulated(tmp_path: Path) -> Callable[..., Simulated]:
     """Runs a simulation of ``DEVICES`` phones, one step of 5 s each; returns outcome, events and rounds."""
 
-    def run(plan: RoundPlan, *gaps: tuple[int, str, float, float], count: int = 1, horizon_s: float = 1e5) -> Simulated:
+    def run(
+        plan: RoundPlan,
+        *gaps: tuple[int, str, float, float],
+        count: int = 1,
+        horizon_s: float = 1e5,
+        checkpoint_share: float = 0.5,
+    ) -> Simulated:
         log, rows = EventLog(), []
         override = DeviceOverride(devices="all", battery_ratio=1.0, latency_s=0.01, link_losses_per_hour=0.0)
         population = Population(
@@ -72,7 +78,9 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
             )
             outcome = Simulator(
                 rounds=SynchronousRounds(plan, population, log),
-                schedule=Schedule(count=count, horizon_s=horizon_s, evaluate_every=2, checkpoint_every=3),
+                schedule=Schedule(
+                    count=count, horizon_s=horizon_s, evaluate_every=2, checkpoint_share=checkpoint_share
+                ),
                 population=population,
                 model=model,
                 directory=directory,
@@ -185,3 +193,12 @@ def test_a_round_asks_devices_in_an_order_of_its_own(simulated) -> None:
     # always the same one is 4 ** -11.
     assert chosen.nunique() > 1
     assert all(row["turned_away"] >= 2 for row in rows)
+
+
+@pytest.mark.parametrize(("share", "written"), [(0.0, 2), (1.0, 7)])
+def test_checkpoints_keep_to_their_share_of_the_time(simulated, tmp_path: Path, share: float, written: int) -> None:
+    _, events, rows = simulated(plan(), count=5, checkpoint_share=share)
+    assert (len(rows), events["round"].max()) == (5, 4)
+    # One before the first round, one after the last, and one after each round where they may take all the time.
+    latest = max(int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert latest + 1 == written

@@ -178,7 +178,13 @@ class StoppedError(Exception):
 def test_what_devices_keep_lasts_on_every_runtime_and_over_a_stop(
     name: str, bundles: Mapping[str, Bundle], tmp_path: Path
 ) -> None:
-    settings = (*THREE_PHONES, f"algorithm.name={name}", "rounds.count=4", "engine.plan=each")
+    settings = (
+        *THREE_PHONES,
+        f"algorithm.name={name}",
+        "rounds.count=4",
+        "engine.plan=each",
+        "engine.checkpoint_share=1.0",
+    )
     whole, *others = (
         run(bundles[name], tmp_path / runtime, *settings, f"engine.runtime={runtime}")
         for runtime in ("torch", "executorch", "onnx")

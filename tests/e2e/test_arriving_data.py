@@ -18,6 +18,7 @@ from pocketfleet.errors import InputError
 
 DAY_S = 86_400.0
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "seed=4",
     "data.arrival=use",
     "data.examples_per_hour=12.0",

@@ -48,6 +48,7 @@ devices = [11, 12, 13, 14, 15]
 step_s = 400.0
 """
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "fleet.devices=60",
     "fleet.availability=flash-2020",
     "rounds.policy=buffered",

@@ -48,7 +48,7 @@ def test_some_hours_of_many_phones_costs_what_its_rounds_ask_for(boston_bundle: 
     looks = {}
     for devices in (2000, 20_000):
         # A cohort of fixed size from a fleet whose pace grows with it.
-        settings = (*day, f"fleet.devices={devices}", f"rounds.pace_s={devices * 0.5}", "engine.checkpoint_every=100")
+        settings = (*day, f"fleet.devices={devices}", f"rounds.pace_s={devices * 0.5}")
         found = run(boston_bundle, tmp_path / str(devices), *settings)
         assert found.summary["ended"] == "horizon"
         assert found.summary["virtual_seconds"] == 21_600.0

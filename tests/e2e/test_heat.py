@@ -10,6 +10,7 @@ from pocketfleet.errors import InputError
 PHONES = ["Galaxy S24"] * 4
 # A Galaxy S24, whose fastest core draws 9 W; with steps of seconds, two of them train for hours.
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "fleet.devices=4",
     "fleet.availability=always",
     "partition.examples_per_device=40",

@@ -9,6 +9,7 @@ from pocketfleet import Bundle, Experiment, Run, resume, simulate
 
 # By the clock alone; training takes some minutes.
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "fleet.devices=300",
     "fleet.availability='flash-2020'",
     "partition.kind=iid",

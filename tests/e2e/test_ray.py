@@ -9,6 +9,7 @@ from pocketfleet import Bundle, Experiment, Run, resume, simulate
 from pocketfleet.errors import InputError
 
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "fleet.availability=always",
     "fleet.devices=40",
     "rounds.count=3",

@@ -22,7 +22,7 @@ SETTINGS = (
     "partition.kind=iid",
     "partition.examples_per_device=20",
     "training.batch_size=8",
-    "engine.checkpoint_every=1",
+    "engine.checkpoint_share=1.0",
     # A probe might choose another way for one run than for the next.
     "engine.plan=each",
 )
@@ -130,7 +130,7 @@ def test_kills_at_any_moment_lose_nothing(trial: int, boston_bundle: Bundle, tmp
     from pocketfleet import resume
 
     chosen = experiment(
-        boston_bundle, f"engine.processes={1 + trial % 2}", "engine.checkpoint_every=2", "rounds.count=30"
+        boston_bundle, f"engine.processes={1 + trial % 2}", "engine.checkpoint_share=0.5", "rounds.count=30"
     )
     whole = simulate(chosen, tmp_path / "whole")
     (tmp_path / "experiment.toml").write_text(chosen.to_toml())

@@ -11,6 +11,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 
 SETTINGS = (
+    "engine.checkpoint_share=1.0",
     "fleet.devices=60",
     "fleet.availability='flash-2020'",
     "partition.examples_per_device=20",

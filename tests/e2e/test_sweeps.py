@@ -152,7 +152,7 @@ def writes(folder: Path) -> bool:
 def test_a_sweep_that_was_ended_goes_on(boston_bundle: Bundle, tmp_path: Path, how: signal.Signals) -> None:
     # The first run is soon over; the second is in its midst when all is ended; the third has not begun.
     arguments = ["sweep", "boston-fleet", "--timing-only", "--vary", "rounds.count=2,200,3", "--processes", "1"]
-    arguments += ["--out", "sweep", *settings(boston_bundle, "rounds.interval_s=60.0")]
+    arguments += ["--out", "sweep", *settings(boston_bundle, "rounds.interval_s=60.0", "engine.checkpoint_share=1.0")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     call = {"cwd": tmp_path, "env": environment, "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
     # Tests that run in the background ignore interrupts, and so would what they start.

@@ -28,7 +28,6 @@ def two_phones(seed: int, bundle: Bundle, out: Path, *settings: str) -> Run:
             f"seed={seed}",
             f"task.options.split_seed={seed}",
             f"task.bundle={bundle.path}",
-            "engine.checkpoint_every=100",
             "rounds.evaluate_every=100",
             *settings,
         ],
