@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from both_clients import distances
 from tiny import make_client, tiny_weights
+from twenty_rounds import FLEETS, start, trainer, twenty_rounds
 
 from pocketfleet.device_sim.chunk_result import ChunkResult
 from pocketfleet.device_sim.client import Client
@@ -137,6 +139,18 @@ def test_a_cluster_gives_the_bits_of_one_process_and_a_machine_that_dies_loses_n
             machines.kill(number)
         with pytest.raises(PocketfleetError, match=r"nobody is left in the cluster.*--resume"):
             list(results)
+
+
+# Of the tasks, the quickest to start; all in ``make test-all``.
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=() if task == "boston" else pytest.mark.long) for task in FLEETS]
+)
+def test_models_agree_within_a_billionth_after_twenty_rounds(machines: Machines, task: str) -> None:
+    with Workers(partial(trainer, task, batched=False), processes=1) as workers:
+        plain = twenty_rounds(task, workers, size=1)
+    assert distances(plain, start(task)).max() > 0.01
+    with RayWorkers(partial(trainer, task, batched=True), processes=2) as workers:
+        assert distances(twenty_rounds(task, workers, size=3), plain).max() < 1e-9
 
 
 class Dying(Client):
