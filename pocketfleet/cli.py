@@ -8,6 +8,7 @@ import gc
 import json
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +26,11 @@ from pocketfleet import (
     sweep_cli,
     trace_cli,
 )
-from pocketfleet.errors import InputError, PocketfleetError
+from pocketfleet.errors import InputError, PocketfleetError, PocketfleetWarning
 from pocketfleet.printing import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pocketfleet.device_sim.run import Run
     from pocketfleet.device_sim.stage_clock import Stage, StageClock
@@ -196,13 +197,27 @@ def main() -> None:
         sys.argv.remove("--debug")
         sys.argv.insert(1, "--debug")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _told(warnings.showwarning)
+            app()
     except InputError as error:
         _fail(error, code=2, debug=debug)
     except PocketfleetError as error:
         _fail(error, code=1, debug=debug)
     except Exception as error:  # noqa: BLE001 - the outermost handler: what gets here is our failure
         _fail(error, code=1, debug=debug, prefix=f"internal error ({type(error).__name__}; --debug shows where): ")
+
+
+def _told(otherwise: "Callable[..., None]") -> "Callable[..., None]":
+    """Prints our own warnings as one line each."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:  # noqa: ANN401 - as the library's
+        if issubclass(category, PocketfleetWarning):
+            typer.echo(f"pocketfleet: {message}", err=True)
+        else:
+            otherwise(message, category, *rest)
+
+    return show
 
 
 def _fail(error: Exception, *, code: int, debug: bool, prefix: str = "") -> None:

@@ -91,7 +91,7 @@ def _export() -> str:
 
 
 def _cores() -> str:
-    return f"{os.cpu_count()}; set engine.processes up to that"
+    return f"{os.cpu_count()}; engine.processes goes up to that"
 
 
 def _disk() -> str:

@@ -1,7 +1,10 @@
 """From an experiment to who trains: the way of computing, and the processes that compute."""
 
 import functools
+import math
+import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,50 +18,90 @@ from pocketfleet.assembly import (
     make_algorithm,
     make_attackers,
     step_terms,
+    workload,
 )
 from pocketfleet.device_sim.batched_client import BatchedClient
 from pocketfleet.device_sim.client import Client
 from pocketfleet.device_sim.cluster import RayWorkers, check_ray
 from pocketfleet.device_sim.device_data import DeviceData
-from pocketfleet.device_sim.engine_plan import Way, candidates, probe
+from pocketfleet.device_sim.engine_plan import Way, candidates
+from pocketfleet.device_sim.engine_probe import Probed, probe
 from pocketfleet.device_sim.workers import ChunkTrainer, Trainers, Workers, cores
-from pocketfleet.errors import InputError
+from pocketfleet.errors import InputError, PocketfleetWarning
 from pocketfleet.experiment import AggregationSection, Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batched_step import BatchedStep, maskable
 from pocketfleet.training.task import Task, check_task, initial_model
+from pocketfleet.training.torch_compiler import compiler_failure
 from pocketfleet.training.train_step import StepSettings, TrainStep
 from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
 
-__all__ = ["make_trainer", "make_workers", "planned", "planned_way"]
+__all__ = ["check_engine", "make_trainer", "make_workers", "planned", "planned_way"]
 
 # Examples on which a model is tried for whether its batches may be padded.
 _TRIED = 4
+# What several processes must save to be started: to load torch and the task takes each of them some five seconds of a
+# core, measured on two.
+_WORTH_WORKERS_S = 10.0
 
 
-def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experiment:
-    """The experiment with its way of computing settled: ``engine.plan`` is ``auto`` no more.
+def check_engine(experiment: Experiment) -> None:
+    """Whether this machine has what the experiment is computed with.
 
     Raises:
-        InputError: the way that is asked for is not possible.
+        InputError: Ray is not installed, or torch sees no such device.
     """
     engine = experiment.engine
     if engine.backend == "ray":
         check_ray()
     if engine.device == "cuda" and not torch.cuda.is_available():
         raise InputError('engine.device is "cuda", and torch sees no such device here: leave it at "cpu"')
-    if engine.timing_only or engine.plan != "auto":
+
+
+def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experiment:
+    """The experiment with its way of computing settled: nothing in ``[engine]`` is ``auto`` any more.
+
+    But for a cluster's processes: how many cores it has may change.
+
+    Raises:
+        InputError: the way that is asked for is not possible.
+    """
+    if experiment.engine.timing_only:
         return experiment
+    if experiment.engine.compile and (failure := compiler_failure()):
+        # What torch says of a missing compiler ends with a full stop, or not.
+        reason = f"engine.compile is left out, torch's compiler does not work here: {failure.rstrip('.')}"
+        warnings.warn(reason, PocketfleetWarning, stacklevel=2)
+        experiment = _with_engine(experiment, compile=False, plan_reason=reason)
+    probed = None
+    if experiment.engine.plan == "auto":
+        probed = _probed(experiment, parts, bundle_path)
+        compiles = experiment.engine.compile and probed.way.startswith("batched")
+        reason = "; ".join(filter(None, [experiment.engine.plan_reason, probed.reason]))
+        if compiles != experiment.engine.compile:
+            reason += "; engine.compile is of mapped devices alone, and left out"
+        experiment = _with_engine(experiment, plan=probed.way, plan_reason=reason, compile=compiles)
+    if experiment.engine.processes != "auto" or experiment.engine.backend == "ray":
+        return experiment
+    seconds = math.nan if probed is None else probed.step_s * _steps(experiment, parts, bundle_path)
+    # Not a number either where nothing was timed: one process then.
+    if not seconds * (1 - 1 / cores()) > _WORTH_WORKERS_S:
+        return _with_engine(experiment, processes=1)
+    reason = f"{experiment.engine.plan_reason}; {cores()} processes, since one would train for some {seconds:.0f} s"
+    return _with_engine(experiment, processes=cores(), plan_reason=reason)
+
+
+def _probed(experiment: Experiment, parts: Parts, bundle_path: Path) -> Probed:
+    engine, cohort = experiment.engine, experiment.rounds.cohort
     if engine.runtime != "torch":
-        return _with_plan(experiment, "each", f"the programs of {engine.runtime} train device by device")
-    cohort = experiment.rounds.cohort
+        return Probed(way="each", reason=f"the programs of {engine.runtime} train device by device", step_s=math.nan)
     ways = candidates(parts.model, cohort=cohort, onnx=_has_onnx(bundle_path))
     if engine.device == "cuda":
         ways = tuple(way for way in ways if way.startswith("batched")) or ("batched",)
     algorithm, honest = parts.algorithm, _honest(experiment)
-    plan = probe(
+    probed = probe(
         ways,
         lambda way: make_trainer(honest, str(bundle_path), way=way, data=parts.data),
         parts.data,
@@ -68,7 +111,15 @@ def planned(experiment: Experiment, parts: Parts, bundle_path: Path) -> Experime
         broadcast=algorithm.broadcast(algorithm.init(parts.weights)),
         device_start=algorithm.device_init(parts.weights),
     )
-    return _with_plan(experiment, plan.way, plan.reason)
+    if any(way.startswith("batched") for way in ways):
+        return probed
+    return replace(probed, reason=f"{probed.reason}; {cohort} devices a round are too few to map")
+
+
+def _steps(experiment: Experiment, parts: Parts, bundle_path: Path) -> float:
+    """Steps of all devices in all rounds, if every round takes its cohort."""
+    steps = workload(experiment, parts, Bundle.load(bundle_path)).steps
+    return float(steps.mean()) * experiment.rounds.cohort * experiment.rounds.count
 
 
 def _honest(experiment: Experiment) -> Experiment:
@@ -77,8 +128,8 @@ def _honest(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"fleet": fleet, "aggregation": AggregationSection()})
 
 
-def _with_plan(experiment: Experiment, way: Way, reason: str) -> Experiment:
-    engine = experiment.engine.model_copy(update={"plan": way, "plan_reason": reason})
+def _with_engine(experiment: Experiment, **changed: object) -> Experiment:
+    engine = experiment.engine.model_copy(update=changed)
     return experiment.model_copy(update={"engine": engine})
 
 
@@ -93,15 +144,16 @@ def make_workers(experiment: Experiment, bundle_path: Path) -> AbstractContextMa
         InputError: the experiment asks for Ray, which is not installed.
     """
     engine = experiment.engine
+    processes = 0 if engine.processes == "auto" else engine.processes
     make = functools.partial(make_trainer, experiment)
     if engine.backend == "ray":
         return RayWorkers(
             make,
-            processes=engine.processes,
+            processes=processes,
             address=engine.address,
             files=_files(bundle_path) if _runs_programs(experiment) else {},
         )
-    return Workers(functools.partial(make, str(bundle_path)), processes=engine.processes or cores())
+    return Workers(functools.partial(make, str(bundle_path)), processes=processes or cores())
 
 
 def _runs_programs(experiment: Experiment) -> bool:

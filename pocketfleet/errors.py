@@ -4,11 +4,15 @@ Everything raised on purpose derives from ``PocketfleetError``. The command line
 into exit code 2 and one paragraph; anything else is our failure, exit code 1.
 """
 
-__all__ = ["BundleError", "GateError", "InputError", "PocketfleetError", "TrainingDivergedError"]
+__all__ = ["BundleError", "GateError", "InputError", "PocketfleetError", "PocketfleetWarning", "TrainingDivergedError"]
 
 
 class PocketfleetError(Exception):
     """Base of every error that pocketfleet raises on purpose."""
+
+
+class PocketfleetWarning(UserWarning):
+    """Something asked for is left out, and the work goes on; the command line prints it as one line."""
 
 
 class InputError(PocketfleetError):

@@ -385,12 +385,16 @@ class EngineSection(Section):
     # Which way: chosen by a short probe, which writes its choice here and its measurements into plan_reason.
     plan: Literal["auto", "each", "each_channels_last", "each_onnx", "batched", "batched_unfolded"] = "auto"
     plan_reason: str = ""
-    chunk: Count = 256  # devices that are mapped at once; see device_sim.engine_plan.DEFAULT_CHUNK
+    # Devices that are mapped at once: from some hundred on, the cost of calling torch is small beside the arithmetic's,
+    # and 256 states of a small model still fit a core's cache (measured on the multilayer perceptron 13-64-32-1: 128
+    # and 1,024 are slower).
+    chunk: Count = 256
     compile: bool = False  # hand mapped steps to torch's compiler
     device: Literal["cpu", "cuda"] = "cpu"  # where mapped steps are computed
     backend: Literal["processes", "ray"] = "processes"  # this machine, or a cluster: docs/cluster.md
     address: str = ""  # of the Ray cluster; empty: a Ray of this machine alone
-    processes: int = Field(default=1, ge=0)  # 0: as many as the machine, or the cluster, has cores
+    # "auto": all cores where the probe finds that much to train, or else one; of a cluster, all of its cores.
+    processes: Count | Literal["auto"] = "auto"
     checkpoint_share: Ratio = 0.05  # of the wall time at most that checkpoints take; 1: one after every round
     timing_only: bool = False  # everything but the arithmetic: same events, no model
 
@@ -400,6 +404,11 @@ class EngineSection(Section):
             raise ValueError(
                 f'engine.plan "{self.plan}" is of engine.runtime "torch", which is "{self.runtime}": its programs '
                 'train device by device; leave engine.plan at "auto"'
+            )
+        if self.compile and (self.runtime != "torch" or self.plan.startswith("each")):
+            raise ValueError(
+                'engine.compile is of mapped devices: leave engine.plan at "auto" or set it to "batched", with '
+                'engine.runtime "torch"; or leave engine.compile out'
             )
         if self.device != "cpu" and (self.runtime != "torch" or self.plan.startswith("each")):
             raise ValueError(

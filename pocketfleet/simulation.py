@@ -33,7 +33,7 @@ from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.stage_clock import StageClock, Watch, unwatched
 from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
 from pocketfleet.device_sim.workers import Trainers
-from pocketfleet.engine import make_workers, planned, planned_way
+from pocketfleet.engine import check_engine, make_workers, planned, planned_way
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
@@ -87,6 +87,7 @@ def simulate(
         InputError: the experiment, its task or ``out`` does not allow it; ``out`` is as it was, or resumable.
     """
     path = Path(out)
+    check_engine(experiment)
     parts = Parts.of(experiment, given_path(experiment))
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
@@ -149,6 +150,7 @@ def resume(
             directory.close()
             return ended
         experiment = Experiment.from_toml((path / EXPERIMENT).read_text(), settings, name=str(path / EXPERIMENT))
+        check_engine(experiment)
         if (path / INPUTS).exists():
             check_unchanged(experiment, (path / INPUTS).read_text())
         bundled = (path / "bundle").exists()

@@ -39,7 +39,7 @@ def test_defaults_of_what_is_left_out() -> None:
     assert found.rounds.horizon_s == 30 * 24 * 3600
     assert (found.rounds.deadline_s, found.rounds.interval_s, found.rounds.partial_work) == (600.0, 0.0, "report")
     assert (found.algorithm.name, found.server.optimizer, found.server.learning_rate) == ("fedavg", "sgd", 1.0)
-    assert (found.engine.runtime, found.engine.processes, found.engine.checkpoint_share) == ("torch", 1, 0.05)
+    assert (found.engine.runtime, found.engine.processes, found.engine.checkpoint_share) == ("torch", "auto", 0.05)
 
 
 @pytest.mark.parametrize(

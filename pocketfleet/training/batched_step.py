@@ -28,7 +28,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pocketfleet.errors import InputError
 from pocketfleet.training.step_settings import Hyper
+from pocketfleet.training.torch_compiler import first_line
 from pocketfleet.training.train_step import Loss, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights
 
@@ -62,7 +64,7 @@ class BatchedStep:
     Args:
         step: of one device.
         masked: whether batches of several sizes are masked; ``maskable`` tells whether they may be.
-        compiled: hand the step to torch's compiler; falls back with one warning where there is none.
+        compiled: hand the step to torch's compiler, which ``compiler_failure`` tells to be there.
         running: the context that the model runs in, such as ``UnfoldedConvolutions``.
     """
 
@@ -204,10 +206,9 @@ class BatchedStep:
                 # Compiled at the first call.
                 compiled(*inputs)
         except RuntimeError as exc:
-            # Torch's compiler says so of a missing C++ compiler, of one that fails, and of what it cannot compile.
-            warnings.warn(f"engine.compile is left out, torch's compiler failed: {_first_line(exc)}", stacklevel=2)
-            self._compiled = False
-            return graph
+            raise InputError(
+                f"torch's compiler cannot compile the step: {first_line(exc)}: leave engine.compile at false"
+            ) from exc
         return compiled
 
 
@@ -229,10 +230,6 @@ def _with_tensors(state: TrainState, values: "list[torch.Tensor] | tuple[torch.T
     return replace(
         state, **{part.name: {name: next(left) for name in getattr(state, part.name)} for part in fields(state)}
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def maskable(model: nn.Module, loss: Loss, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> bool:

@@ -1,5 +1,8 @@
 """How the host computes: whatever way, the same run; what was chosen stands in the run's experiment."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -7,6 +10,8 @@ import pytest
 import torch
 
 from pocketfleet import Bundle, Experiment, Run, simulate
+from pocketfleet.assembly import Parts
+from pocketfleet.engine import planned
 from pocketfleet.errors import InputError
 
 SETTINGS = (
@@ -60,6 +65,49 @@ def test_auto_writes_down_what_it_chose_and_why(boston_bundle: Bundle, tmp_path:
     assert simulate(again, tmp_path / "again").summary["model_sha256"] == Run(tmp_path / "auto").summary["model_sha256"]
 
 
+def test_without_a_compiler_one_warning_and_the_same_run(boston_bundle: Bundle, tmp_path: Path) -> None:
+    """In a process of its own: torch looks for a compiler once. Chunks are not full, and there are two processes."""
+    (tmp_path / "program.py").write_text("from pocketfleet.cli import main\nif __name__ == '__main__':\n    main()\n")
+    settings = [*SETTINGS, f"task.bundle='{boston_bundle.path}'", "engine.plan=batched"]
+    plain = boston(boston_bundle, tmp_path / "plain", "engine.plan=batched")
+    called = subprocess.run(
+        [sys.executable, "program.py", "simulate", "boston-fleet", "--quiet", "--out", "run"]
+        + [word for one in (*settings, "engine.compile=true", "engine.processes=2") for word in ("--set", one)],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "CXX": "/nowhere/c++",
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert called.returncode == 0, called.stderr
+    assert called.stderr.count("engine.compile is left out, torch's compiler does not work here") == 1
+    assert "Warning" not in called.stderr
+    run = Run(tmp_path / "run")
+    assert run.summary["model_sha256"] == plain.summary["model_sha256"]
+    assert engine(run)["compile"] is False
+    assert "compiler does not work here" in str(engine(run)["plan_reason"])
+
+
+def test_processes_are_started_where_the_training_is_worth_it(
+    boston_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = engine(boston(boston_bundle, tmp_path / "short"))
+    assert short["processes"] == 1
+    # So long a training that nobody waits for it: planned, not run.
+    experiment = Experiment.load(
+        "boston-fleet", [*SETTINGS, f"task.bundle={boston_bundle.path}", "rounds.count=10_000_000"]
+    )
+    monkeypatch.setattr("pocketfleet.engine.cores", lambda: 3)
+    long = planned(experiment, Parts.of(experiment, boston_bundle.path), boston_bundle.path).engine
+    assert long.processes == 3
+    assert "3 processes, since one would train for some" in long.plan_reason
+
+
 def test_phones_that_keep_no_models_make_the_same_global_one(boston_bundle: Bundle, tmp_path: Path) -> None:
     keeping = boston(boston_bundle, tmp_path / "keeping", "engine.plan=batched")
     forgetting = boston(boston_bundle, tmp_path / "forgetting", "engine.plan=batched", "training.personalised=false")
@@ -93,6 +141,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(boston_bundle: Bun
             boston(boston_bundle, tmp_path / "b", "engine.device=cuda")
     with pytest.raises(InputError, match=r'engine\.plan "batched" is of engine\.runtime "torch"'):
         boston(boston_bundle, tmp_path / "c", "engine.plan=batched", "engine.runtime=onnx")
+    for way in ("engine.plan=each", "engine.runtime=onnx"):
+        with pytest.raises(InputError, match=r"engine\.compile is of mapped devices: leave engine\.plan"):
+            boston(boston_bundle, tmp_path / "e", "engine.compile=true", way)
     with pytest.raises(InputError, match=r"engine\.device \"cuda\" needs mapped devices"):
         boston(boston_bundle, tmp_path / "d", "engine.plan=each", "engine.device=cuda")
     assert not list(tmp_path.iterdir())
