@@ -1,5 +1,7 @@
 """Bundles exported once a session, and what runs the command line as a user would."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,26 +20,35 @@ def _one_torch_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _exported(task: str, out: Path, *, momentum: bool, max_batch: int) -> "Bundle":
-    from pocketfleet import export_task
+def _exported(task: str, factory: pytest.TempPathFactory, *, momentum: bool, max_batch: int) -> "Bundle":
+    """A task's bundle, exported by the first of the session's processes that asks."""
+    from pocketfleet import Bundle, export_task
     from pocketfleet.training.task import load_task
     from pocketfleet.training.train_step import StepSettings
 
     settings = StepSettings(momentum=momentum)
     hyper = {"learning_rate": 0.001, "momentum": 0.9}
-    return export_task(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / f"{task}-bundle"
+    with (shared / f"{task}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            export_task(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
+    return Bundle.load(out)
 
 
 @pytest.fixture(scope="session")
 def boston_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """Boston for plain SGD, batches up to 8."""
-    return _exported("boston", tmp_path_factory.mktemp("boston") / "bundle", momentum=False, max_batch=8)
+    return _exported("boston", tmp_path_factory, momentum=False, max_batch=8)
 
 
 @pytest.fixture(scope="session")
 def mnist_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """MNIST for SGD with momentum, batches up to 16."""
-    return _exported("mnist", tmp_path_factory.mktemp("mnist") / "bundle", momentum=True, max_batch=16)
+    return _exported("mnist", tmp_path_factory, momentum=True, max_batch=16)
 
 
 class Called(NamedTuple):
