@@ -167,28 +167,27 @@ class BatchedClient:
         rows, counts = training
         table = BatchTable(counts, steps=cohort.steps, batch_size=self.batch_size, batch_seed=cohort.batch_seed)
         steps, active = int(cohort.steps[0]), len(cohort)
-        if self.step.fixed_size:
-            # One size for all: further rows repeat the first device, and what becomes of them is not looked at.
+        # One size for all: further rows repeat the first device, and what becomes of them is not looked at.
+        fixed = self.step.fixed_size
+        if fixed:
             states = [rows_of_state(state, torch.from_numpy(self._filled(active))) for state in states]
+        taken, devices = self._taking(rows, cohort.device, active)
         losses = torch.zeros(steps, active, dtype=torch.float64)
         ended: list[list[TrainState]] = []
         for step in range(steps):
             still = int(np.searchsorted(-cohort.steps, -step, side="left"))
             if still < active:
                 ended.append([rows_of_state(state, slice(still, active)) for state in states])
-                if not self.step.fixed_size:
+                if not fixed:
                     states = [rows_of_state(state, slice(0, still)) for state in states]
                 active = still
+                taken, devices = self._taking(rows, cohort.device, active)
             places, sizes = table.step(step, active)
-            if self.step.fixed_size:
+            if fixed:
                 wide = np.minimum(np.arange(self.batch_size), places.shape[1] - 1)
                 tall = self._filled(active)
                 places, sizes = places[tall[:, np.newaxis], wide], sizes[tall]
-                batch = self._examples(np.take_along_axis(rows[tall], places, axis=1))
-                devices = cohort.device[tall]
-            else:
-                batch = self._examples(np.take_along_axis(rows[:active], places, axis=1))
-                devices = cohort.device[:active]
+            batch = self._examples(np.take_along_axis(taken, places, axis=1))
             if self.attackers is not None:
                 batch = Examples(batch.x, self.attackers.targets(batch.y, devices))
             try:
@@ -207,6 +206,13 @@ class BatchedClient:
         ended.append([rows_of_state(state, slice(0, active)) for state in states])
         parts = zip(*reversed(ended), strict=True)
         return [joined_states(list(part)) if len(part) > 1 else part[0] for part in parts], losses.numpy()
+
+    def _taking(
+        self, rows: npt.NDArray[np.int64], device: npt.NDArray[np.int64], active: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The training rows and the indices of the devices that a step is computed for."""
+        part = self._filled(active) if self.step.fixed_size else slice(active)
+        return rows[part], device[part]
 
     def _filled(self, active: int) -> npt.NDArray[np.int64]:
         """Rows of a full chunk: the first ``active``, then the first one again."""
