@@ -20,19 +20,19 @@ def _one_torch_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _exported(task: str, factory: pytest.TempPathFactory, *, momentum: bool, max_batch: int) -> "Bundle":
-    """A task's bundle, exported by the first of the session's processes that asks."""
+def _exported(task: str, factory: pytest.TempPathFactory, *, max_batch: int, name: str = "", **terms: bool) -> "Bundle":
+    """A task's bundle, exported by the first of the session's processes that asks; several of a task have names."""
     from pocketfleet import Bundle, export_task
     from pocketfleet.training.task import load_task
     from pocketfleet.training.train_step import StepSettings
 
-    settings = StepSettings(momentum=momentum)
+    settings, name = StepSettings(**terms), name or task
     hyper = {"learning_rate": 0.001, "momentum": 0.9}
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    out = shared / f"{task}-bundle"
-    with (shared / f"{task}.lock").open("w") as lock:
+    out = shared / f"{name}-bundle"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not out.exists():
             export_task(load_task(task), out=out, settings=settings, hyper=hyper, max_batch=max_batch, task_path=task)
@@ -42,7 +42,13 @@ def _exported(task: str, factory: pytest.TempPathFactory, *, momentum: bool, max
 @pytest.fixture(scope="session")
 def boston_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """Boston for plain SGD, batches up to 8."""
-    return _exported("boston", tmp_path_factory, momentum=False, max_batch=8)
+    return _exported("boston", tmp_path_factory, max_batch=8)
+
+
+@pytest.fixture(scope="session")
+def scaffold_bundle(tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
+    """Boston for SCAFFOLD, plain SGD with a correction, batches up to 8."""
+    return _exported("boston", tmp_path_factory, max_batch=8, name="scaffold", correction=True)
 
 
 @pytest.fixture(scope="session")

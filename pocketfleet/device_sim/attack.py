@@ -9,12 +9,13 @@ Kinds:
    reports ``scale`` times what it learnt.
 4. ``nan``: reports a delta without a number in it.
 
-Only the delta is changed: batch-norm statistics, the loss and the number of examples are reported as they are. An
-attacker is a phone like any other: it may be slow, be picked up, or never be asked.
+Only the delta is changed: batch-norm statistics, what an algorithm reports beside the delta, the loss and the number of
+examples are reported as they are. An attacker is a phone like any other: it may be slow, be picked up, or never be
+asked.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -94,7 +95,7 @@ class Attackers:
         factor = self._factor[devices]
         if bool((factor == 1.0).all()):
             return updates
-        return Update({name: _times(value, factor) for name, value in updates.delta.items()}, updates.buffers)
+        return replace(updates, delta={name: _times(value, factor) for name, value in updates.delta.items()})
 
     def examples(self, examples: Examples, device: int) -> Examples:
         """What one device trains on in place of its examples."""

@@ -25,7 +25,7 @@ ALL = Attackers([FLIP, SCALED, LABEL, NAN], devices=5, seed=1, classes=10)
 
 def stacked(count: int) -> Update:
     delta = torch.arange(1.0, 2 * count + 1).reshape(count, 2, 1)
-    return Update({"w": delta, "b": delta[:, 0] / 3}, {"mean": torch.ones(count, 2)})
+    return Update({"w": delta, "b": delta[:, 0] / 3}, {"mean": torch.ones(count, 2)}, {"w": delta + 7})
 
 
 def test_each_kind_does_to_a_delta_what_it_says() -> None:
@@ -40,7 +40,10 @@ def test_each_kind_does_to_a_delta_what_it_says() -> None:
         assert torch.equal(got[4], value[4])
         assert got.dtype == value.dtype == torch.float32
         assert torch.equal(value, before.delta[name])
-    assert torch.equal(reported.buffers["mean"], updates.buffers["mean"])
+    for group in ("buffers", "extra"):
+        honest, told = updates.groups()[group], reported.groups()[group]
+        assert honest.keys() == told.keys() != set()
+        assert all(torch.equal(told[name], value) for name, value in honest.items())
 
 
 def test_a_device_attacks_alike_alone_and_among_others() -> None:

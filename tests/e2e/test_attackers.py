@@ -114,6 +114,20 @@ def test_updates_that_are_no_numbers_are_left_out_and_counted(boston_bundle: Bun
     assert run.rounds["test_mse"].notna().all()
 
 
+@pytest.mark.parametrize("plan", ["batched", "each"])
+def test_what_scaffold_reports_beside_the_delta_arrives(scaffold_bundle: Bundle, tmp_path: Path, plan: str) -> None:
+    settings = ["algorithm.name=scaffold", "rounds.count=2", "rounds.cohort=12", f"engine.plan={plan}"]
+    honest = boston(scaffold_bundle, tmp_path / "honest", *settings)
+    attacked = boston(
+        scaffold_bundle, tmp_path / "attacked", *settings, "fleet.attacks=[{kind='sign_flip', devices=[3]}]"
+    )
+    assert attacked.devices.loc[3, "accepted"] == 2
+    assert attacked.summary["non_finite_updates"] == 0
+    # One delta of twelve backwards: the model still learns, and another one.
+    mse = [run.summary["metrics"]["last"]["test_mse"] for run in (honest, attacked)]
+    assert mse[0] < mse[1] < attacked.summary["metrics"]["initial"]["test_mse"]
+
+
 def test_a_flipped_label_changes_what_is_learnt_and_not_what_is_measured(mnist_bundle: Bundle, tmp_path: Path) -> None:
     flip = "fleet.attacks=[{kind='label_flip', ratio=1.0}]"
     # All learn to call a 0 a 9, and so on: no digit is its own mirror.
