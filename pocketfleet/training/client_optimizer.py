@@ -19,13 +19,14 @@ FIRST_MOMENT = "first_moment"
 
 
 def empty_slots(trainable: Tensors, settings: StepSettings) -> Tensors:
-    """The slots before the first step."""
+    """The slots before the first step, on the device of the weights, of which there is one at least."""
 
     def zeros(slot: str) -> Tensors:
         return {f"{slot}/{name}": torch.zeros_like(value) for name, value in trainable.items()}
 
     if settings.adaptive:
-        powers = {"beta1_power": torch.ones(()), "beta2_power": torch.ones(())}
+        device = next(iter(trainable.values())).device
+        powers = {name: torch.ones((), device=device) for name in ("beta1_power", "beta2_power")}
         return zeros(FIRST_MOMENT) | zeros("second_moment") | powers
     return zeros("momentum") if settings.momentum else {}
 
