@@ -207,6 +207,28 @@ def test_what_devices_keep_lasts_on_every_runtime_and_over_a_stop(
     assert resume(tmp_path / "stopped").summary["model_sha256"] == whole.summary["model_sha256"]
 
 
+@pytest.mark.parametrize(("name", "own"), [("scaffold", ()), ("ditto", ()), ("fedper", ('algorithm.private=["7.*"]',))])
+def test_two_processes_give_the_hash_of_one(
+    name: str, own: tuple[str, ...], bundles: Mapping[str, Bundle], boston_bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = (
+        *THREE_PHONES,
+        "rounds.cohort=3",
+        f"algorithm.name={name}",
+        *own,
+        "engine.plan=batched",
+        # Three devices are two chunks.
+        "engine.chunk=2",
+    )
+    one, two = (
+        run(bundles.get(name, boston_bundle), tmp_path / processes, *settings, f"engine.processes={processes}")
+        for processes in ("1", "2")
+    )
+    assert len(set(mse(one))) == one.summary["rounds"] == 3
+    for key in ("model_sha256", "events_sha256", "metrics", "personalisation", "rounds"):
+        assert two.summary[key] == one.summary[key]
+
+
 def test_dittos_shared_model_is_averagings_and_its_own_ones_are_not(
     bundles: Mapping[str, Bundle], boston_bundle: Bundle, tmp_path: Path
 ) -> None:

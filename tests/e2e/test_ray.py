@@ -24,11 +24,23 @@ def run(bundle: Bundle, out: Path, *settings: str) -> Run:
     return simulate(experiment, out)
 
 
-# With the programs of the bundle, whose files travel; continued on this machine, where the cluster is not needed.
-@pytest.mark.parametrize("engine", ["engine.plan=batched", "engine.runtime=executorch"])
-def test_ray_gives_the_hashes_of_this_machine(boston_bundle: Bundle, tmp_path: Path, engine: str) -> None:
-    local = run(boston_bundle, tmp_path / "local", engine)
-    ray = run(boston_bundle, tmp_path / "ray", engine, "engine.backend=ray", "engine.processes=2")
+# Also with the programs of the bundle, whose files travel, and with an algorithm whose devices keep something: the
+# chunks of a cohort of eight are two.
+@pytest.mark.parametrize(
+    ("bundle", "settings"),
+    [
+        ("boston_bundle", ["engine.plan=batched"]),
+        ("boston_bundle", ["engine.runtime=executorch"]),
+        ("scaffold_bundle", ["engine.plan=batched", "engine.chunk=4", "algorithm.name=scaffold"]),
+    ],
+    ids=["batched", "executorch", "scaffold"],
+)
+def test_ray_gives_the_hashes_of_this_machine(
+    bundle: str, settings: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    given = request.getfixturevalue(bundle)
+    local = run(given, tmp_path / "local", *settings)
+    ray = run(given, tmp_path / "ray", *settings, "engine.backend=ray", "engine.processes=2")
     for name in ("model_sha256", "events_sha256", "metrics", "personalisation", "rounds"):
         assert ray.summary[name] == local.summary[name]
     assert local.summary["rounds"] == 3
