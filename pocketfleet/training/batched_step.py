@@ -6,7 +6,8 @@ Rules:
    the gradient of the sum of all losses holds each device's own.
 2. What a step makes of its gradient is ``TrainStep.update``, mapped.
 3. Batches of several sizes are padded and masked where one example's gradient depends on no other example
-   (``maskable``); where it does (batch norm), or the loss is a scalar, devices are grouped by the size of their batch.
+   (``maskable``); where it does (batch norm), devices are grouped by the size of their batch. A loss is one value an
+   example: whoever makes a step of a task refuses another one.
 4. A step whose shapes come again and again is traced and replayed: the very operators, without the mapping and the
    bookkeeping of autograd around them, which for a small model take as long. Bits do not change.
 5. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
@@ -34,7 +35,7 @@ from pocketfleet.training.torch_compiler import first_line
 from pocketfleet.training.train_step import Loss, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights
 
-__all__ = ["BatchedStep", "maskable", "rows_of_state", "stacked_state"]
+__all__ = ["BatchedStep", "joined_states", "maskable", "rows_of_state", "stacked_state"]
 
 Sizes = npt.NDArray[np.int64]
 # Tracing takes as long as some fifty steps save: a shape that came so often will come again.

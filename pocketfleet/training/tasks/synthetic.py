@@ -96,16 +96,11 @@ class Population:
         for name in ("label_alpha", "feature_shift", "quantity_sigma", "alpha", "beta"):
             if not 0.0 <= getattr(self, name) < np.inf:
                 raise InputError(f"synthetic's {name} must be 0 or more, got {getattr(self, name)}")
-        takes = {
-            "clusters": {"label_alpha", "feature_shift"},
-            "own_models": {"alpha", "beta"},
-            "numbers": {"feature_shift"},
-        }
-        if self.kind not in takes:
-            raise InputError(f"synthetic's kind must be one of {sorted(takes)}, got {self.kind!r}")
+        if self.kind not in _OPTIONS_OF_KINDS:
+            raise InputError(f"synthetic's kind must be one of {sorted(_OPTIONS_OF_KINDS)}, got {self.kind!r}")
         for name in ("label_alpha", "feature_shift", "alpha", "beta"):
-            if getattr(self, name) and name not in takes[self.kind]:
-                kinds = " or ".join(repr(kind) for kind, names in takes.items() if name in names)
+            if getattr(self, name) and name not in _OPTIONS_OF_KINDS[self.kind]:
+                kinds = " or ".join(repr(kind) for kind, names in _OPTIONS_OF_KINDS.items() if name in names)
                 raise InputError(f"synthetic's {name} is for the kind {kinds}, which is {self.kind!r}: leave it out")
 
     def sizes(self) -> Int64s:
