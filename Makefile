@@ -34,6 +34,7 @@ chromium:
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/population_day.py
+	$(BIN)/python benchmarks/large_cohort.py
 	$(BIN)/python benchmarks/export_speed.py
 	$(BIN)/python benchmarks/measure_efficiency.py
 

@@ -133,6 +133,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny populations: does all run and agree?")
     arguments = parser.parse_args()
     about, rows, results = circumstances(), [], []
+    if arguments.small:
+        about["size"] = "tiny populations, to see that all runs and agrees: no figure below means anything"
     with tempfile.TemporaryDirectory() as place:
         for name in arguments.workloads:
             folder = Path(place) / name

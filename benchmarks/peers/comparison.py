@@ -6,17 +6,18 @@ Rules:
    further off than ``TOLERANCE`` anywhere computes something else, and there is no comparison.
 2. Runs of one system are one row: the median of their throughputs, and their least and greatest.
 3. A system that played fewer rounds has its throughput measured and its time for all rounds *computed* from that.
-4. A peer is represented by its fastest row, and so are we.
+
+What pocketfleet is to reach is in ``goals``.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from result import Result
 
-__all__ = ["GOALS", "PLAIN", "TOLERANCE", "CurvesDisagreeError", "Goal", "Row", "achieved", "disagreement", "rows_of"]
+__all__ = ["PLAIN", "TOLERANCE", "CurvesDisagreeError", "Row", "disagreement", "rows_of"]
 
 # The loop that all curves are held against.
 PLAIN = "plain PyTorch loop, 1 process"
@@ -31,7 +32,10 @@ class CurvesDisagreeError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One system on one workload; throughputs are device-steps a second."""
+    """One system on one workload; throughputs are device-steps a second.
+
+    ``stages`` are shares of the wall time, the mean of the runs'; empty where nobody looked.
+    """
 
     workload: str
     system: str
@@ -44,32 +48,17 @@ class Row:
     all_rounds_s: float
     around_s: float
     disagreement: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def whole_s(self) -> float:
+        """All rounds, and what is around them."""
+        return self.all_rounds_s + self.around_s
 
     @property
     def computed(self) -> bool:
         """Whether ``all_rounds_s`` is computed from fewer rounds."""
         return self.rounds < self.all_rounds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """On ``workload`` the fastest row beginning with ``ours`` has ``ratio`` times the throughput of ``peer``'s."""
-
-    workload: str
-    ours: str
-    peer: str
-    ratio: float
-
-
-GOALS = (
-    Goal(workload="mlp", ours="pocketfleet", peer="Flower", ratio=100.0),
-    Goal(workload="mlp", ours="pocketfleet", peer="pfl-research", ratio=15.0),
-    Goal(workload="mlp", ours="pocketfleet, compiled", peer="pfl-research", ratio=30.0),
-    Goal(workload="lenet", ours="pocketfleet", peer="Flower", ratio=2.0),
-    Goal(workload="lenet", ours="pocketfleet", peer="pfl-research", ratio=1.4),
-    # At most 0.9 times its time.
-    Goal(workload="lenet", ours="pocketfleet", peer="plain PyTorch loop, 2 processes", ratio=1 / 0.9),
-)
 
 
 def disagreement(curve: Sequence[float], reference: Sequence[float]) -> float:
@@ -125,17 +114,5 @@ def _row(system: str, runs: Sequence[Result], reference: Sequence[float], all_ro
         all_rounds_s=all_rounds * steps_a_round / median,
         around_s=statistics.median(run.around_s for run in runs),
         disagreement=worst,
+        stages={stage: statistics.fmean(run.stages[stage] for run in runs) for stage in runs[0].stages},
     )
-
-
-def fastest(rows: Iterable[Row], *, workload: str, system: str) -> Row | None:
-    """The fastest row of a workload whose system begins with ``system``; ``None`` if it did not run."""
-    candidates = [row for row in rows if row.workload == workload and row.system.startswith(system)]
-    return max(candidates, key=lambda row: row.steps_per_s, default=None)
-
-
-def achieved(rows: Sequence[Row], goal: Goal) -> float | None:
-    """The ratio that a goal is about; ``None`` where one side did not run."""
-    ours = fastest(rows, workload=goal.workload, system=goal.ours)
-    peer = fastest(rows, workload=goal.workload, system=goal.peer)
-    return ours.steps_per_s / peer.steps_per_s if ours and peer else None

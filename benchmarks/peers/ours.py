@@ -6,8 +6,9 @@ Usage: python ours.py FOLDER RESULT.json ROUNDS ENGINE
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ from result import Result, versions
 from workload import Workload
 
 from pocketfleet import Experiment, Run, simulate
+from pocketfleet.device_sim.run_directory import EXPERIMENT
+from pocketfleet.device_sim.stage_clock import StageClock
 
-__all__ = ["ENGINES", "experiment_of", "measure", "trained"]
+__all__ = ["ENGINES", "experiment_of", "measure", "stage_shares", "trained"]
 
 # Peers neither keep the devices' own models nor measure them.
 _ALIKE = ("training.personalised=false",)
@@ -84,10 +87,10 @@ def trained(run: Run, *, steps: int) -> npt.NDArray[np.int64]:
 
 
 def measure(folder: Path, *, rounds: int, engine: str) -> Result:
-    """Warm up with one round, then time all of them.
+    """Warm up with one round, then time all of them, then see by a further run where the time goes.
 
     Raises:
-        AssertionError: other devices trained than the workload lays down.
+        AssertionError: other devices trained than the workload lays down, or the further run learnt something else.
     """
     workload = Workload.load(folder)
     # The programs that the population's maker exported: an export is no part of what is timed.
@@ -109,6 +112,7 @@ def measure(folder: Path, *, rounds: int, engine: str) -> Result:
         # Every process compiles for itself when it first trains: in the first round, which then is warm-up.
         warm = 1 if experiment.engine.compile and rounds > 1 else 0
         seconds = closed_s[-1] - closed_s[0] if warm else summary["wall_seconds"]
+        stages = stage_shares(run, Path(place) / "staged", warm=warm)
         return Result(
             system=f"pocketfleet, {engine}",
             workload=workload.name,
@@ -118,7 +122,40 @@ def measure(folder: Path, *, rounds: int, engine: str) -> Result:
             versions=versions("pocketfleet", "torch", "numpy"),
             around_s=whole_s - seconds,
             warm_rounds=warm,
+            stages=stages,
         )
+
+
+def stage_shares(run: Run, out: Path, *, warm: int) -> dict[str, float]:
+    """Shares of the wall time by stage, as ``simulate --profile`` counts them, of the same run once more.
+
+    Once more, so that no clock is in what is timed; by the way of computing that the run took, not by a new probe.
+
+    Args:
+        run: what is repeated.
+        out: where to.
+        warm: rounds at the beginning that are not counted.
+
+    Raises:
+        AssertionError: the repetition learnt something else.
+    """
+    clock = StageClock()
+    before, closed = dict.fromkeys(clock.seconds, 0.0), 0
+
+    def observe(stage: str, row: Mapping[str, Any]) -> None:  # noqa: ARG001 - an observer
+        nonlocal closed
+        closed += stage == "round"
+        if stage == "round" and closed == warm:
+            # A block entered and left: what is under way is counted up to now.
+            with clock.running():
+                before.update(clock.seconds)
+
+    experiment = Experiment.from_toml((run.path / EXPERIMENT).read_text(), name=str(run.path / EXPERIMENT))
+    again = simulate(experiment, out, observer=observe, profile=clock)
+    if again.summary["model_sha256"] != run.summary["model_sha256"]:
+        raise AssertionError("the run that is looked into learnt something else than the one that is timed")
+    spent = {stage: seconds - before[stage] for stage, seconds in clock.seconds.items()}
+    return {stage: seconds / sum(spent.values()) for stage, seconds in spent.items()}
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from comparison import GOALS, Row, achieved, fastest
+from comparison import Row
+from goals import GOALS, PUBLISHED, STAGE_LIMIT, Goal, Judgement, SecondsGoal, heavy_stages, judge
 from result import Result
 
 mpl.use("Agg")
@@ -40,7 +41,8 @@ def write_report(
     whole = {
         "circumstances": dict(circumstances),
         "rows": [dataclasses.asdict(row) for row in rows],
-        "goals": [dataclasses.asdict(goal) | {"achieved": achieved(rows, goal)} for goal in GOALS],
+        "goals": [dataclasses.asdict(goal) | _figures(judge(rows, goal)) for goal in GOALS],
+        "published": [dataclasses.asdict(each) for each in PUBLISHED],
         "runs": [dataclasses.asdict(result) for result in results],
     }
     (folder / "peers.json").write_text(json.dumps(whole, indent=1) + "\n")
@@ -57,14 +59,7 @@ def markdown(
         own = [row for row in rows if row.workload == name]
         if own:
             lines += ["", f"## {title}", "", *_table(own)]
-    lines += ["", "## Ratios of throughput, against goals", "", "| workload | ours | peer | ratio | goal |"]
-    lines += ["|---|---|---|---:|---:|"]
-    for goal in GOALS:
-        ratio = achieved(rows, goal)
-        ours = fastest(rows, workload=goal.workload, system=goal.ours)
-        peer = fastest(rows, workload=goal.workload, system=goal.peer)
-        if ratio is not None and ours and peer:
-            lines.append(f"| {goal.workload} | {ours.system} | {peer.system} | {ratio:.2f} | {goal.ratio:.2f} |")
+    lines += _goals(rows) + _stages(rows)
     return "\n".join(lines) + "\n"
 
 
@@ -81,16 +76,89 @@ def _versions(results: Sequence[Result]) -> dict[str, str]:
 def _table(rows: Sequence[Row]) -> list[str]:
     lines = [
         "| system | device-steps a second | least to greatest | us a device-step | rounds run | all rounds, s "
-        "| around it, s | loss differs by |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| around them, s | both, s | loss differs by |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         spread = f"{row.steps_per_s_least:,.0f} to {row.steps_per_s_greatest:,.0f}" if row.runs > 1 else "one run"
-        seconds = f"{row.all_rounds_s:.1f}{' (computed)' if row.computed else ''}"
         lines.append(
             f"| {row.system} | {row.steps_per_s:,.0f} | {spread} | {1e6 / row.steps_per_s:,.1f} | {row.rounds} of "
-            f"{row.all_rounds} | {seconds} | {row.around_s:.1f} | {row.disagreement:.1e} |"
+            f"{row.all_rounds} | {_seconds(row)} | {row.around_s:.1f} | {row.whole_s:.1f} | {row.disagreement:.1e} |"
         )
+    return lines
+
+
+def _seconds(row: Row) -> str:
+    return f"{row.all_rounds_s:.1f}{' (computed)' if row.computed else ''}"
+
+
+def _figures(judgement: Judgement | None) -> dict[str, float | bool | None]:
+    """For the JSON; nothing where a side did not run."""
+    names = ("measured", "whole", "met", "met_whole")
+    return {name: None if judgement is None else getattr(judgement, name) for name in names}
+
+
+def _word(*, met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def _goals(rows: Sequence[Row]) -> list[str]:
+    """Every goal with its figures; what did not run says so."""
+    judged = [(goal, judge(rows, goal)) for goal in GOALS]
+    told = [found for _, found in judged if found is not None]
+    lines = ["", "## Goals", ""]
+    lines.append(
+        f"By the rounds alone {sum(found.met for found in told)} of {len(told)} are met; with what is around them, "
+        f"which no peer is charged for, {sum(found.met_whole for found in told)}. Not run: {len(GOALS) - len(told)}."
+    )
+    lines += ["", "### Ratios of throughput", ""]
+    lines += ["| workload | ours | peer | goal | rounds alone | | with what is around them | |"]
+    lines += ["|---|---|---|---:|---:|---|---:|---|"]
+    lines += [_ratio_line(goal, found) for goal, found in judged if isinstance(goal, Goal)]
+    lines += ["", "### Seconds for all rounds", ""]
+    lines += ["| workload | system | rounds | goal | rounds alone | | with what is around them | |"]
+    lines += ["|---|---|---:|---:|---:|---|---:|---|"]
+    lines += [_seconds_line(goal, found) for goal, found in judged if isinstance(goal, SecondsGoal)]
+    lines += [
+        f"| {each.workload} | {each.system}, *published*: {each.source}, another machine | {each.rounds} | "
+        f"| {each.seconds:,.0f} | | | |"
+        for each in PUBLISHED
+    ]
+    return lines
+
+
+def _ratio_line(goal: Goal, found: Judgement | None) -> str:
+    if found is None or found.peer is None:
+        return f"| {goal.workload} | {goal.ours} | {goal.peer} | {goal.ratio:.2f} | not run | | | |"
+    return (
+        f"| {goal.workload} | {found.ours.system} | {found.peer.system} | {goal.ratio:.2f} "
+        f"| {found.measured:.2f} | {_word(met=found.met)} | {found.whole:.2f} | {_word(met=found.met_whole)} |"
+    )
+
+
+def _seconds_line(goal: SecondsGoal, found: Judgement | None) -> str:
+    if found is None:
+        return f"| {goal.workload} | {goal.ours} | | under {goal.seconds:g} | not run | | | |"
+    return (
+        f"| {goal.workload} | {found.ours.system} | {found.ours.all_rounds} | under {goal.seconds:g} "
+        f"| {_seconds(found.ours)} | {_word(met=found.met)} | {found.whole:.1f} | {_word(met=found.met_whole)} |"
+    )
+
+
+def _stages(rows: Sequence[Row]) -> list[str]:
+    """Where the time of our rows went, and what takes too much of it."""
+    looked = [row for row in rows if row.stages]
+    if not looked:
+        return []
+    stages = list(looked[0].stages)
+    lines = ["", "## Where the time went", "", f"Shares of the wall time; the goal: none over {STAGE_LIMIT:.0%} but"]
+    lines[-1] += " training, which is the time that a run waits for its worker processes where it has them."
+    lines += ["", f"| workload | system | {' | '.join(stages)} | over {STAGE_LIMIT:.0%} but training |"]
+    lines += [f"|---|---|{'---:|' * len(stages)}---|"]
+    for row in looked:
+        shares = " | ".join(f"{row.stages[stage]:.1%}" for stage in stages)
+        heavy = ", ".join(f"**{stage}**" for stage in heavy_stages(row)) or "none"
+        lines.append(f"| {row.workload} | {row.system} | {shares} | {heavy} |")
     return lines
 
 

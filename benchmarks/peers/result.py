@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Result", "versions"]
@@ -23,6 +23,7 @@ class Result:
         around_s: of the same call, outside ``seconds``: reading data before, joining tables after.
         warm_rounds: the first ones that were warm-up and are in neither ``seconds`` nor ``device_steps``.
         versions: of Python and the packages that did it.
+        stages: shares of the wall time by stage, of a run of its own; empty where there are none to tell.
     """
 
     system: str
@@ -33,6 +34,7 @@ class Result:
     versions: dict[str, str]
     around_s: float = 0.0
     warm_rounds: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
