@@ -62,9 +62,9 @@ class DeviceStore:
         number = int(self.index[:, 0].max(initial=-1)) + 1
         target = self._file(number)
         partial = target.with_suffix(".partial")
-        named = {_MODEL + name: value.contiguous() for name, value in model.items()}
-        named |= {_STATE + name: value.contiguous() for name, value in state.items()}
-        save_file(named, partial)
+        named = {_MODEL + name: value for name, value in model.items()}
+        named |= {_STATE + name: value for name, value in state.items()}
+        save_file(_apart(named), partial)
         partial.replace(target)
         self.index[devices, 0] = number
         self.index[devices, 1] = np.arange(len(devices))
@@ -109,3 +109,16 @@ class DeviceStore:
 
     def _file(self, number: int) -> Path:
         return self._path / f"{number:08d}.safetensors"
+
+
+def _apart(tensors: Tensors) -> Tensors:
+    """The same, none in another's memory, which safetensors refuses: Ditto's state is the device's own model."""
+    apart: Tensors = {}
+    taken: set[int] = set()
+    for name, value in tensors.items():
+        own = value.contiguous()
+        if own.untyped_storage().data_ptr() in taken:
+            own = own.clone()
+        taken.add(own.untyped_storage().data_ptr())
+        apart[name] = own
+    return apart

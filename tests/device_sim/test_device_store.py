@@ -92,3 +92,15 @@ def test_of_nothing_no_file_is_written(tmp_path) -> None:
     store.write(devices(2), model={}, state={})
     assert list(tmp_path.iterdir()) == []
     assert (store.index == -1).all()
+
+
+def test_a_state_that_is_the_model_is_kept_beside_it(tmp_path) -> None:
+    store = DeviceStore(tmp_path, devices=2)
+    both = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    store.write(np.array([1, 0]), model={"w": both}, state={"v": both, "first": both[:, :1]})
+    start = {"v": torch.zeros(2), "first": torch.zeros(1)}
+    assert store.model(1)["w"].tolist() == [1.0, 2.0]
+    assert {name: value.tolist() for name, value in store.states(np.array([0]), start).items()} == {
+        "v": [[3.0, 4.0]],
+        "first": [[3.0]],
+    }
