@@ -11,6 +11,7 @@ from torch import nn
 from pocketfleet.export.manifest import PTE_FILE
 from pocketfleet.export.signature import METHODS, MethodSignature, Signature
 from pocketfleet.training.dropout import drawn
+from pocketfleet.training.replayed_step import ReplayedStep
 from pocketfleet.training.task import Task
 from pocketfleet.training.train_step import Hyper, StepSettings, TrainState, TrainStep, evaluate, predict
 from pocketfleet.training.weights import Tensors, Weights
@@ -63,6 +64,7 @@ class EagerSession:
         self._task, self._model = task, model
         self._memory_format = memory_format
         self._step = TrainStep(model, task.loss, settings)
+        self._replayed = ReplayedStep(self._without_draws)
         # Found at the first step: watching for dice costs time in every operator.
         self._drops: bool | None = None
 
@@ -70,12 +72,13 @@ class EagerSession:
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of ``TrainStep``."""
-        if self._memory_format != torch.contiguous_format:
-            # Weights keep the format from step to step: only the first of a device's steps copies them.
-            x, trainable = self._laid(x), {name: self._laid(value) for name, value in state.trainable.items()}
-            state = replace(state, trainable=trainable)
+        # Weights keep the format from step to step: only the first of a device's steps copies them.
+        x, y = self._laid(x), y.contiguous()
+        parts = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
+        laid = {part: {name: self._laid(value) for name, value in getattr(state, part).items()} for part in parts}
+        state = replace(state, **laid)
         if self._drops is False:
-            return self._step(state, x, y, hyper)
+            return self._replayed(state, x, y, None, hyper)
         source, sites = drawn(dropout_seed), []
 
         def watched(site: int, shape: Sequence[int]) -> torch.Tensor:
@@ -87,8 +90,14 @@ class EagerSession:
         self._drops = bool(sites)
         return result
 
+    def _without_draws(
+        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
+    ) -> tuple[torch.Tensor, TrainState]:
+        del mask  # one device's batches are not padded
+        return self._step(state, x, y, hyper)
+
     def _laid(self, value: torch.Tensor) -> torch.Tensor:
-        return value.contiguous(memory_format=self._memory_format) if value.dim() == 4 else value
+        return value.contiguous(memory_format=self._memory_format) if value.dim() == 4 else value.contiguous()
 
     def predict(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """The model's output in evaluation mode."""

@@ -8,18 +8,13 @@ Rules:
 3. Batches of several sizes are padded and masked where one example's gradient depends on no other example
    (``maskable``); where it does (batch norm), devices are grouped by the size of their batch. A loss is one value an
    example: whoever makes a step of a task refuses another one.
-4. A step whose shapes come again and again is traced and replayed: the very operators, without the mapping and the
-   bookkeeping of autograd around them, which for a small model take as long. Bits do not change.
+4. A step whose shapes come again and again is traced and replayed, ``replayed_step``.
 5. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
-
-Tried with torch 2.13.0: ``torch.fx.experimental.proxy_tensor.make_fx``.
 """
 
-import warnings
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,19 +22,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from pocketfleet.errors import InputError
+from pocketfleet.training.replayed_step import ReplayedStep
 from pocketfleet.training.step_settings import Hyper
-from pocketfleet.training.torch_compiler import first_line
 from pocketfleet.training.train_step import Loss, TrainState, TrainStep
 from pocketfleet.training.weights import Tensors, Weights
 
 __all__ = ["BatchedStep", "joined_states", "maskable", "rows_of_state", "stacked_state"]
 
 Sizes = npt.NDArray[np.int64]
-# Tracing takes as long as some fifty steps save: a shape that came so often will come again.
-_TRACED_AT = 20
 # The parts of a state that differ between devices.
 _OWN = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
 
@@ -81,9 +72,7 @@ class BatchedStep:
         self.running = running
         self.masked = masked
         self._compiled = compiled
-        # By the inputs' shapes: how often they came, and their programs.
-        self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self.replayed = ReplayedStep(self._eager, compiled=compiled)
 
     @property
     def fixed_size(self) -> bool:
@@ -125,17 +114,9 @@ class BatchedStep:
     def _run(
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
     ) -> tuple[torch.Tensor, TrainState]:
-        # A traced program, like the kernels that it runs, is for tensors as they lie in memory: these lie in one way.
+        # In one way in memory, as replaying asks for.
         state, x, y = _mapped(state, torch.Tensor.contiguous), x.contiguous(), y.contiguous()
-        inputs = [*_tensors(state), *hyper.values(), x, y, *([] if mask is None else [mask])]
-        key = (mask is None, *((value.shape, value.dtype) for value in inputs))
-        if key not in self._programs:
-            self._seen[key] += 1
-            if not self._compiled and self._seen[key] < _TRACED_AT:
-                return self._eager(state, x, y, mask, hyper)
-            self._programs[key] = self._program(state, hyper, masked=mask is not None, inputs=inputs)
-        loss, *values = self._programs[key](*inputs)
-        return loss, _with_tensors(state, values)
+        return self.replayed(state, x, y, mask, hyper)
 
     def _eager(
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
@@ -182,36 +163,6 @@ class BatchedStep:
 
         return replace(state, **torch.vmap(one)(given, gradient))
 
-    def _program(
-        self, state: TrainState, hyper: Hyper, *, masked: bool, inputs: list[torch.Tensor]
-    ) -> Callable[..., Any]:
-        count = len(_tensors(state))
-
-        def flat(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            at = _with_tensors(state, values[:count])
-            named = dict(zip(hyper, values[count:], strict=False))
-            x, y, *rest = values[count + len(hyper) :]
-            loss, after = self._eager(at, x, y, rest[0] if masked else None, named)
-            return (loss, *_tensors(after))
-
-        graph = make_fx(flat)(*inputs)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        if not self._compiled:
-            return graph
-        compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
-        try:
-            with warnings.catch_warnings():
-                # Its own imports of what torch itself has deprecated.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                # Compiled at the first call.
-                compiled(*inputs)
-        except RuntimeError as exc:
-            raise InputError(
-                f"torch's compiler cannot compile the step: {first_line(exc)}: leave engine.compile at false"
-            ) from exc
-        return compiled
-
 
 def joined_states(states: list[TrainState]) -> TrainState:
     """States of groups of devices, one group after the other."""
@@ -220,17 +171,6 @@ def joined_states(states: list[TrainState]) -> TrainState:
         for name in _OWN
     }
     return replace(states[0], **parts)
-
-
-def _tensors(state: TrainState) -> list[torch.Tensor]:
-    return [value for part in fields(state) for value in getattr(state, part.name).values()]
-
-
-def _with_tensors(state: TrainState, values: "list[torch.Tensor] | tuple[torch.Tensor, ...]") -> TrainState:
-    left = iter(values)
-    return replace(
-        state, **{part.name: {name: next(left) for name in getattr(state, part.name)} for part in fields(state)}
-    )
 
 
 def maskable(model: nn.Module, loss: Loss, weights: Weights, x: torch.Tensor, y: torch.Tensor) -> bool:

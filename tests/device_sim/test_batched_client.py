@@ -17,7 +17,7 @@ from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
-from pocketfleet.training import batched_step
+from pocketfleet.training import replayed_step
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.step_settings import Optimizer
 from pocketfleet.training.task import load_task
@@ -204,7 +204,7 @@ def test_compiled_steps_are_the_same_steps() -> None:
     for one, many in both.results(cohort, size=4):
         assert_alike(one, many, within=1e-3)
     # One program, whatever the chunk's size and its devices' steps.
-    assert len(both.batched.step._programs) == 1
+    assert both.batched.step.replayed.num_programs == 1
 
 
 def test_an_update_that_is_not_finite_is_told_by_its_row() -> None:
@@ -222,13 +222,13 @@ def test_steps_that_come_often_are_replayed_with_the_same_bits(running, monkeypa
     cohort = Cohort.of_devices(range(3), steps=[7, 7, 4], batch_seed=range(3))
 
     def trained(traced_at: int) -> tuple[list[ChunkResult], int]:
-        monkeypatch.setattr(batched_step, "_TRACED_AT", traced_at)
+        monkeypatch.setattr(replayed_step, "_TRACED_AT", traced_at)
         settings = StepSettings(momentum=True)
         both = both_clients(load_task("mnist"), devices=3, examples_per_device=20, batch_size=8, settings=settings)
         both.batched.step.running = running
         # Twice: a chunk's first step begins from tensors that lie in memory otherwise than those of its second.
         results = [both.batched.train_chunk(cohort, both.weights, {}, {}) for _ in range(2)]
-        return results, len(both.batched.step._programs)
+        return results, both.batched.step.replayed.num_programs
 
     (plain, none), (replayed, some) = trained(10**9), trained(3)
     assert none == 0 < some
