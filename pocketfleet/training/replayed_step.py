@@ -20,7 +20,7 @@ from pocketfleet.training.step_settings import Hyper
 from pocketfleet.training.torch_compiler import first_line
 from pocketfleet.training.train_step import TrainState
 
-__all__ = ["EagerStep", "ReplayedStep"]
+__all__ = ["EagerStep", "ReplayedStep", "load_tracer"]
 
 # Tracing takes as long as some fifty steps save: a shape that came so often will come again.
 _TRACED_AT = 20
@@ -107,6 +107,11 @@ class ReplayedStep:
                 f"torch's compiler cannot compile the step: {first_line(exc)}: leave engine.compile at false"
             ) from exc
         return compiled
+
+
+def load_tracer() -> None:
+    """Import what tracing imports, some two seconds, which would else be part of the first traced step."""
+    make_fx(torch.neg)(torch.ones(()))
 
 
 def _tensors(state: TrainState) -> list[torch.Tensor]:
