@@ -123,7 +123,7 @@ def compare(
     """Put finished runs into one table: where their experiments differ, and by how much the results do."""
     from pocketfleet.device_sim.comparison_tables import csv_text
     from pocketfleet.device_sim.run import Run
-    from pocketfleet.device_sim.run_comparison import changed_keys, comparison_rows, flat_experiment
+    from pocketfleet.device_sim.run_comparison import compared_keys, comparison_rows
     from pocketfleet.whole_file import write_whole
 
     if len(runs) < 2:
@@ -139,7 +139,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, default=str))
     else:
-        _print_rows(rows, keys=changed_keys([flat_experiment(run) for run in opened]))
+        _print_rows(rows, keys=compared_keys(opened))
 
 
 def _print_rows(rows: list[dict[str, Any]], *, keys: Sequence[str], notes: Sequence[str] = ()) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Row",
     "aligned",
     "changed_keys",
+    "compared_keys",
     "comparison_rows",
     "flat_experiment",
     "flattened",
@@ -36,10 +37,10 @@ __all__ = [
 
 Row = dict[str, Any]
 
-_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason")
+# What a probe of the machine settles, and measured: it differs from run to run of the same experiment.
+_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason", "engine.processes", "engine.compile")
 # How the column of a reason's share of lost assignments begins.
 LOST = "lost_ratio_"
-_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason")
 # How the column of a figure's difference to the first run ends.
 DIFFERENCE = "_difference_percent"
 
@@ -144,15 +145,23 @@ def _told(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def comparison_rows(runs: Sequence[Run]) -> list[Row]:
-    """One row a run: ``run``, the keys in which their experiments differ, the figures, differences to the first run.
+def compared_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys in which the experiments of runs differ, but for what the engine chose: how the host computes.
 
     Raises:
         InputError: one of them is damaged.
     """
-    experiments = [flat_experiment(run) for run in runs]
-    # What a probe chose, and measured, differs from run to run of the same experiment.
-    keys = [key for key in changed_keys(experiments) if key not in _CHOSEN_BY_THE_ENGINE]
+    found = changed_keys([flat_experiment(run) for run in runs])
+    return [key for key in found if key not in _CHOSEN_BY_THE_ENGINE]
+
+
+def comparison_rows(runs: Sequence[Run]) -> list[Row]:
+    """One row a run: ``run``, their ``compared_keys``, the figures, differences to the first run.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
+    keys = compared_keys(runs)
     figures = aligned([run_figures(run) for run in runs])
     return [
         {
@@ -161,7 +170,7 @@ def comparison_rows(runs: Sequence[Run]) -> list[Row]:
             **row,
             **_differences(row, figures[0]),
         }
-        for run, experiment, row in zip(runs, experiments, figures, strict=True)
+        for run, experiment, row in zip(runs, map(flat_experiment, runs), figures, strict=True)
     ]
 
 

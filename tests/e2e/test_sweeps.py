@@ -126,6 +126,23 @@ def test_compare_takes_finished_runs(pocketfleet, tmp_path: Path) -> None:
         assert message in called.err
 
 
+def test_what_the_engine_chose_is_no_difference(pocketfleet, boston_bundle: Bundle) -> None:
+    given = settings(boston_bundle, "rounds.cohort=10", "rounds.count=2")
+    for name, *more in (
+        ("each", "--set", "engine.plan=each"),
+        ("mapped", "--set", "engine.plan=batched", "--set", "seed=2"),
+        ("clock", "--timing-only"),
+    ):
+        called = pocketfleet("simulate", "boston-fleet", "--quiet", "--out", name, *given, *more)
+        assert called.code == 0, called.err
+    called = pocketfleet("compare", "each", "mapped", "clock")
+    assert called.code == 0, called.err
+    assert "What was learnt" in called.out
+    assert "engine.plan" not in called.out
+    rows = json.loads(pocketfleet("compare", "each", "mapped", "clock", "--json").out)
+    assert list(rows[0])[:4] == ["run", "seed", "engine.timing_only", "rounds"]
+
+
 def program(folder: Path) -> list[str]:
     """The program in a process of its own, as pip writes it."""
     file = folder / "program.py"
