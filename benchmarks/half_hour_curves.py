@@ -43,14 +43,13 @@ def half_hour(threads: str, *, room_celsius: float) -> Curves:
         phone = find_phone(name)
         fleet.compute_watts[number] = compute_watts(phone, core_count(phone) if threads == "all cores" else 1)
     battery = Battery.of_fleet(fleet, room_celsius=room_celsius)
-    device, zero, always = np.arange(count), np.zeros(count), AlwaysAvailable()
-    day = always.changes(device, zero, HALF_HOUR_S)
+    device, zero = np.arange(count), np.zeros(count)
+    day = AlwaysAvailable().changes(device, zero, HALF_HOUR_S)
     exertion = Exertion(
         fleet=fleet,
         battery=battery,
-        day=always,
+        charging=np.ones(count, dtype=np.bool_),
         device=device,
-        at_s=zero,
         level_joules=battery.level_joules,
         skin_celsius=battery.skin_celsius,
         receive_watts=fleet.receive_watts,
