@@ -101,7 +101,7 @@ class EventTotals:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        names = ("downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
+        names = ("train_s", "downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
         self._of_round = {name: np.zeros(rounds) for name in names}
         self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason; the last place is of rounds that never closed
         self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = self.metered_bytes = 0
@@ -119,6 +119,8 @@ class EventTotals:
             chosen = (kind == of_kind).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
             self._of_round[name] += self._sums(place[chosen], events["bytes"].to_numpy()[chosen])
+        trained = (kind == "train").to_numpy()
+        self._of_round["train_s"] += self._sums(place[trained], events["seconds"].to_numpy()[trained])
         self.metered_bytes += int(events["metered_bytes"].sum())
         self._of_round["metered_bytes"] += self._sums(place[of_devices], events["metered_bytes"].to_numpy()[of_devices])
         self.energy_joules += float(events["joules"].sum())
@@ -144,12 +146,12 @@ class EventTotals:
         """The server's rows, row ``r`` of round ``r``, and the sums over all events of each round's assignments.
 
         Returns:
-            ``rounds`` with ``downlink_bytes``, ``uplink_bytes``, ``metered_bytes``, ``energy_joules`` and
-            ``dropouts_<reason>`` added.
+            ``rounds`` with ``train_s``, ``downlink_bytes``, ``uplink_bytes``, ``metered_bytes``, ``energy_joules`` and
+            ``dropouts_<reason>`` added; ``train_s`` are the devices' seconds of training, added up.
         """
         table = rounds.copy()
         for name, sums in self._of_round.items():
-            table[name] = sums if name == "energy_joules" else sums.astype(np.int64)
+            table[name] = sums.astype(np.int64) if name.endswith("_bytes") else sums
         for word, counts in sorted(self._lost.items()):
             table[f"dropouts_{word}"] = counts[: self._rounds]
         return table

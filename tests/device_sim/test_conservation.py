@@ -120,6 +120,7 @@ def test_joules_bytes_seconds_batteries_devices_and_time(
     for row in table.itertuples():
         own = of_devices[of_devices["round"] == row.round]
         assert row.energy_joules == pytest.approx(own["joules"].sum())
+        assert row.train_s == pytest.approx(own.loc[own["kind"] == "train", "seconds"].sum())
         assert row.downlink_bytes == own.loc[own["kind"] == "download", "bytes"].sum()
         assert row.uplink_bytes == own.loc[own["kind"] == "upload", "bytes"].sum()
         assert row.metered_bytes == own["metered_bytes"].sum() <= own["bytes"].sum()

@@ -34,10 +34,12 @@ def row(index: int, **changed: object) -> dict[str, object]:
 def events() -> pd.DataFrame:
     log = EventLog()
     log.add(1.0, 0, 0, "download", bytes=100, metered_bytes=100, joules=1.0)
+    log.add(1.5, 0, 0, "train", seconds=0.5)
     log.add(2.0, 0, 0, "upload", bytes=10, metered_bytes=7, joules=2.0)
     log.add(2.0, 0, 0, "report", reason="accepted")
     log.add(3.0, 1, 0, "download", bytes=50, joules=4.0, reason="link_lost")
     log.add(3.0, 1, 0, "drop", reason="link_lost")
+    log.add(3.5, 2, 0, "train", seconds=2.0, reason="deadline")
     log.add(4.0, -1, 0, "close", reason="cohort")
     log.add(9.0, 2, 0, "report", reason="late")  # after its round closed
     log.add(9.5, 1, 1, "drop", reason="deadline")
@@ -51,7 +53,7 @@ def totals(events: pd.DataFrame, *, rounds: int, pieces: int = 1) -> EventTotals
     return made
 
 
-@pytest.mark.parametrize("pieces", [1, 3, 8])
+@pytest.mark.parametrize("pieces", [1, 3, 10])
 def test_a_rounds_figures_are_the_sums_over_its_events(pieces: int) -> None:
     made = totals(events(), rounds=2, pieces=pieces)
     table = made.round_table(server_rows([row(0), row(1)]))
@@ -59,6 +61,7 @@ def test_a_rounds_figures_are_the_sums_over_its_events(pieces: int) -> None:
     assert table["uplink_bytes"].tolist() == [10, 0]
     assert table["metered_bytes"].tolist() == [107, 0]
     assert table["energy_joules"].tolist() == [7.0, 0.0]
+    assert table["train_s"].tolist() == [2.5, 0.0]
     assert table["dropouts_link_lost"].tolist() == [1, 0]
     assert table["dropouts_late"].tolist() == [1, 0]
     assert table["dropouts_deadline"].tolist() == [0, 1]
