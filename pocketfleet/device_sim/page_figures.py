@@ -49,7 +49,7 @@ _HOUR_S, _DAY_S = 3600.0, 86_400.0
 # Quantiles of a distribution, and their columns.
 _QUANTILES = {"least": 0.0, "p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "most": 1.0}
 # A device's figures whose distribution the page shows.
-SPREAD_COLUMNS = ("train_s", "downlink_bytes", "uplink_bytes", "energy_joules")
+SPREAD_COLUMNS = ("train_s", "downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
 # Above so many devices, those evenly spaced in the order of the global model's metric stand for all (rule 1).
 MOST_DEVICES = 20_000
 
@@ -257,7 +257,8 @@ def cost_rows(run: Run) -> pd.DataFrame:
         share of none is not a number.
     """
     summary = run.summary
-    totals = {name: summary[name] for name in ("downlink_bytes", "uplink_bytes", "energy_joules", "device_steps")}
+    names = ("downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules", "device_steps")
+    totals = {name: summary[name] for name in names}
     totals["train_s"] = float(run.devices["train_s"].sum())
     over = {
         "per_round": summary["rounds"],

@@ -162,6 +162,7 @@ def test_costs_are_totals_and_shares(run: Run, read: PageReader) -> None:
     wanted = {
         "downlink_bytes": total("download", "bytes"),
         "uplink_bytes": total("upload", "bytes"),
+        "metered_bytes": events["metered_bytes"].sum(),
         "energy_joules": events["joules"].sum(),
         "device_steps": rounds["steps"].sum(),
         "train_s": total("train", "seconds"),
@@ -170,6 +171,19 @@ def test_costs_are_totals_and_shares(run: Run, read: PageReader) -> None:
     for name, value in wanted.items():
         shares = [value, value / made, value / accepted, value / len(devices)]
         close(table.loc[name, ["total", "per_round", "per_report", "per_device"]], shares)
+
+
+def test_bytes_that_cost_money_are_told(boston_bundle: Bundle, tmp_path: Path, read: PageReader) -> None:
+    anywhere = ("engine.timing_only=true", "fleet.network=lte-2021", "eligibility.unmetered=false")
+    run = small_run(boston_bundle, tmp_path / "lte", *anywhere)
+    text = page(run)
+    table = PageReader(text).csv["costs"].set_index("cost")
+    metered = parquet(run, "events")["metered_bytes"].sum()
+    assert table.loc["metered_bytes", "total"] == metered > 0
+    # Drawn where there is something to draw; over home Wi-Fi there is not.
+    assert "spread-metered_bytes" in text
+    assert (read.csv["spread"]["figure"] == "metered_bytes").any()
+    assert not [found for _, found in read.tags if found.get("id") == "spread-metered_bytes-title"]
 
 
 def test_the_table_to_read_is_the_table_to_download(read: PageReader) -> None:
