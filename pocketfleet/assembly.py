@@ -147,7 +147,7 @@ class Parts:
             fleet=make_fleet(experiment.fleet, seed=experiment.seed),
             availability=availability,
             arrival=_arrival(experiment, task, data, availability),
-            profile=load_profile(experiment.fleet.profile),
+            profile=load_profile(experiment.fleet.profile, program=experiment.fleet.program),
             given_bundle=_given_bundle(
                 bundle_path, experiment, settings, weights, batch_size=batch_size(experiment, data)
             ),

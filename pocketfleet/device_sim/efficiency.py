@@ -114,15 +114,25 @@ class Profile:
         return (runtime, phone) in self.efficiencies
 
 
-def load_profile(path: str | Path = "") -> Profile:
+def load_profile(path: str | Path = "", *, program: str = "") -> Profile:
     """The packaged profile, or that of a file; a phone that the file lacks has the packaged figures.
 
+    Args:
+        path: of the file; empty: the packaged one.
+        program: what the phones of a fleet run; a file that has no row of it would change nothing, and is refused.
+
     Raises:
-        InputError: the file cannot be read, or a cell is wrong.
+        InputError: the file cannot be read, a cell is wrong, or no row is of ``program``.
     """
     if not str(path):
         return _packaged()
     own = profile_of_rows(str(path), file_rows(Path(path), columns=_COLUMNS))
+    found = sorted({runtime for runtime, _ in own.efficiencies})
+    if program and program not in found:
+        raise InputError(
+            f"fleet.profile {path} has rows of {', '.join(found)}, none of fleet.program {program!r}: set "
+            "fleet.program to one that it has, calibrate for this one, or leave fleet.profile out"
+        )
     return Profile(where=str(path), efficiencies={**_packaged().efficiencies, **own.efficiencies})
 
 

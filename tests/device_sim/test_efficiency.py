@@ -117,6 +117,15 @@ def test_a_missing_file_and_a_foreign_runtime_are_told() -> None:
         load_profile().efficiency("dl4j", "Pixel 8")
 
 
+def test_a_fleets_profile_must_tell_of_its_program(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    assert load_profile(path, program="onnx") == load_profile(path)
+    with pytest.raises(
+        InputError, match=r"profile\.csv has rows of onnx, none of fleet\.program 'executorch': set fleet\.program"
+    ):
+        load_profile(path, program="executorch")
+
+
 def test_a_profile_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written: No such file"):
         write_profile(load_profile(), tmp_path / "none" / "p.csv", confidence="fitted", source="test")

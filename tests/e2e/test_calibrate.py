@@ -55,6 +55,10 @@ def test_an_experiment_names_a_profile(pocketfleet, boston_bundle: Bundle) -> No
             rows.writerow(("executorch", "any", name, value, "assumed", "test"))
     assert pocketfleet(*BOSTON, "--set", given, "--out", "plain").code == 0
     assert pocketfleet(*BOSTON, "--set", given, "--set", "fleet.profile=slow.csv", "--out", "slow").code == 0
+    called = pocketfleet(*BOSTON, "--set", "fleet.profile=slow.csv", "--set", "fleet.program=onnx", "--out", "onnx")
+    assert called.code == 2
+    assert "fleet.profile slow.csv has rows of executorch, none of fleet.program 'onnx'" in called.err
+    assert not Path("onnx").exists()
     plain, slow = train_s("plain"), train_s("slow")
     assert plain.keys() == slow.keys()
     assert all(slow[device] > plain[device] + 1.0 for device in plain)
