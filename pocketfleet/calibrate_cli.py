@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pocketfleet.device_sim.bench_measurement import Machine
     from pocketfleet.device_sim.calibration import Prediction
-    from pocketfleet.device_sim.efficiency import Profile
+    from pocketfleet.device_sim.efficiency import Efficiency, Profile
     from pocketfleet.device_sim.measurement import Measurement
 
 __all__ = ["calibrate"]
@@ -66,7 +66,8 @@ def calibrate(
     if halves:
         print_table(_error_rows(held_out), title="measured, and predicted from the other half of the models")
         print_table(_summary_rows(held_out), title="errors of the rows that were held out")
-    print_table(_parameter_rows(fitted.profile), title="profile" if out is None else f"profile, in {out}")
+    where = "profile" if out is None else f"profile, in {out}"
+    print_table(_parameter_rows(fitted.profile), title=f"{where} (~: the start value, told by no row)")
 
 
 def _machine(phone: str | None, *, peak_gflops: float | None, memory_gb_per_s: float | None) -> "Machine | None":
@@ -150,15 +151,20 @@ def _median_p90(errors: "Sequence[float]") -> str:
 
 
 def _parameter_rows(profile: "Profile") -> list[dict[str, Any]]:
+    def cell(efficiency: "Efficiency", parameter: str, value: str) -> str:
+        return f"~{value}" if parameter in efficiency.untold else value
+
     return [
         {
             "runtime": runtime,
             "phone": phone,
             "class": name,
-            "efficiency": f"{cost.efficiency:.3g}",
-            "a gigabyte": f"{cost.byte_s * _GIGA:.3g} s",
-            "dispatch": f"{(efficiency.dispatch_s if cost.dispatch_s is None else cost.dispatch_s) * 1e6:.3g} us",
-            "fixed": f"{efficiency.fixed_s * 1e6:.3g} us",
+            "efficiency": cell(efficiency, f"{name}.efficiency", f"{cost.efficiency:.3g}"),
+            "a gigabyte": cell(efficiency, f"{name}.byte_s", f"{cost.byte_s * _GIGA:.3g} s"),
+            "dispatch": cell(efficiency, "dispatch_s", f"{efficiency.dispatch_s * 1e6:.3g} us")
+            if cost.dispatch_s is None
+            else cell(efficiency, f"{name}.dispatch_s", f"{cost.dispatch_s * 1e6:.3g} us"),
+            "fixed": cell(efficiency, "fixed_s", f"{efficiency.fixed_s * 1e6:.3g} us"),
         }
         for (runtime, phone), efficiency in profile.efficiencies.items()
         for name, cost in efficiency.classes.items()

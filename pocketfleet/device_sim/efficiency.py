@@ -36,6 +36,8 @@ _COLUMNS = ("runtime", "phone", "parameter", "value")
 _RUNTIME_PARAMETERS = ("dispatch_s", "fixed_s", "parallel_ratio", "core_peak_flops")
 _CLASS_PARAMETERS = ("efficiency", "byte_s", "dispatch_s")
 _RATIOS = ("efficiency", "parallel_ratio")
+# Confidence and source of a fit's parameter that no measurement tells.
+_UNTOLD = ("assumed", "start value, told by no row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Efficiency:
         fixed_s: seconds a call of the program costs whatever its operators, on the measured core.
         parallel_ratio: share of further cores' peak that products and convolutions reach.
         core_peak_flops: the one-thread peak of the measured core.
+        untold: of a fit, the parameters (rule 3) that no measurement tells: they are where the fit began.
     """
 
     runtime: str
@@ -72,6 +75,7 @@ class Efficiency:
     fixed_s: float
     parallel_ratio: float
     core_peak_flops: float
+    untold: frozenset[str] = frozenset()
 
     def cost(self, operator_class: str) -> ClassCost:
         """What a class costs.
@@ -139,6 +143,12 @@ def load_profile(path: str | Path = "", *, program: str = "") -> Profile:
 def write_profile(profile: Profile, path: Path, *, confidence: str, source: str) -> None:
     """Write a table that ``load_profile`` reads.
 
+    Args:
+        profile: what is written.
+        path: of the file.
+        confidence: of the parameters that measurements tell; the others are *assumed*, and their source says why.
+        source: likewise.
+
     Raises:
         InputError: ``path`` cannot be written.
     """
@@ -148,7 +158,8 @@ def write_profile(profile: Profile, path: Path, *, confidence: str, source: str)
             writer.writerow((*_COLUMNS, "confidence", "source"))
             for (runtime, phone), efficiency in profile.efficiencies.items():
                 for parameter, value in _parameters(efficiency):
-                    writer.writerow((runtime, phone, parameter, f"{value:.4g}", confidence, source))
+                    known = _UNTOLD if parameter in efficiency.untold else (confidence, source)
+                    writer.writerow((runtime, phone, parameter, f"{value:.4g}", *known))
     except OSError as exc:
         raise InputError(f"{path} cannot be written: {exc.strerror}; name a file in a folder that is there") from exc
 

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 OPERATORS_WEIGHT = 0.5
 # Weak: a parameter off by a factor of e counts as a row that is off by 5 %.
 PULL = 0.05
+# A parameter that moved by less, as a logarithm, stands where it began.
+_UNMOVED = 1e-2
 # Orders of magnitude that no kernel is outside of: of a core's peak; a byte in seconds, from a hundred terabytes to a
 # megabyte a second; an operator or a call in seconds; a share of further cores' peak.
 _EFFICIENCY, _BYTE_S, _OVERHEAD_S, _PARALLEL_RATIO = (1e-5, 1.0), (1e-14, 1e-6), (1e-10, 1.0), (1e-3, 1.0)
@@ -57,6 +59,9 @@ def fit_efficiency(measurements: Sequence[Measurement], *, start: Efficiency) ->
     Args:
         measurements: of one runtime, at least one.
         start: where the search begins and what unknown parameters stay at.
+
+    Returns:
+        With ``untold``, the parameters that stayed there for want of a measurement.
     """
     core_peak_flops = measurements[0].peak_flops
     slower = (start.core_peak_flops / core_peak_flops) ** 0.5
@@ -70,7 +75,19 @@ def fit_efficiency(measurements: Sequence[Measurement], *, start: Efficiency) ->
         begin,
         bounds=(low, high),
     )
-    return _efficiency(np.exp(found.x), rows.names, measurements[0].runtime, start, core_peak_flops, slower)
+    # How much the measurements' residuals change with a parameter's logarithm; by less than the pull: none tells of it.
+    told = np.square(found.jac[: len(measurements)]).sum(axis=0) >= PULL**2
+    untold = _parameter_names(rows.names)[~told & (np.abs(found.x - begin) < _UNMOVED)]
+    fitted = _efficiency(np.exp(found.x), rows.names, measurements[0].runtime, start, core_peak_flops, slower)
+    # A class's own dispatch is carried over, not fitted.
+    carried = {f"{name}.dispatch_s" for name, cost in fitted.classes.items() if cost.dispatch_s is not None}
+    return replace(fitted, untold=frozenset(untold.tolist()) | carried)
+
+
+def _parameter_names(names: Sequence[str]) -> npt.NDArray[np.str_]:
+    """What the vector's places are called in a profile; its order is that of ``_bounds``."""
+    classes = [f"{name}.{part}" for part in ("efficiency", "byte_s") for name in names]
+    return np.array([*classes, "dispatch_s", "fixed_s", "parallel_ratio"])
 
 
 def _names(measurements: Sequence[Measurement], start: Efficiency) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pocketfleet.device_sim.calibration import (
     hold_out_halves,
     predict_held_out,
 )
+from pocketfleet.device_sim.catalog import packaged_rows
 from pocketfleet.device_sim.efficiency import load_profile
 from pocketfleet.device_sim.measurement import Measurement, read_measurements
 from pocketfleet.errors import InputError
@@ -65,6 +66,13 @@ def test_the_packaged_profile_is_the_fit_to_all_that_was_recorded(
     for name, cost in fitted.classes.items():
         assert packaged.ratio(name) == pytest.approx(cost.efficiency, rel=0.05)
         assert packaged.cost(name).byte_s == pytest.approx(cost.byte_s, rel=0.05)
+    # What no recorded row tells stands in the table as assumed.
+    assumed = {
+        row.text("parameter")
+        for row in packaged_rows("efficiency.csv")
+        if row.text("runtime") == runtime and row.text("confidence") == "assumed"
+    }
+    assert assumed == fitted.untold != set()
 
 
 def test_a_fit_tells_its_own_rows_better_than_one_that_has_not_seen_them(

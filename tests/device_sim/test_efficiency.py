@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketfleet.device_sim.catalog import file_rows
 from pocketfleet.device_sim.efficiency import (
     ClassCost,
     Efficiency,
@@ -76,6 +78,17 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, effic
         )
     for name in ("dispatch_s", "fixed_s", "parallel_ratio", "core_peak_flops"):
         assert getattr(found, name) == pytest.approx(getattr(efficiency, name), rel=1e-3)
+
+
+def test_what_no_measurement_tells_is_written_as_assumed(tmp_path: Path) -> None:
+    fitted = replace(load_profile().efficiency("onnx"), untold=frozenset({"copy.efficiency", "fixed_s"}))
+    path = tmp_path / "profile.csv"
+    write_profile(Profile(where="here", efficiencies={("onnx", "any"): fitted}), path, confidence="fitted", source="me")
+    rows = {row.text("parameter"): row for row in file_rows(path, columns=["parameter"])}
+    for name, row in rows.items():
+        wanted = ("assumed", "start value, told by no row") if name in fitted.untold else ("fitted", "me")
+        assert (row.text("confidence"), row.text("source")) == wanted
+    assert fitted.untold < set(rows)
 
 
 WRONG: list[tuple[dict[str, str | None], str]] = [

@@ -79,6 +79,15 @@ def test_what_no_row_tells_stays_at_the_start() -> None:
     found = fit_efficiency(rows(), start=GENERAL)
     assert found.cost("pooling").byte_s == pytest.approx(GENERAL.cost("pooling").byte_s)
     assert found.ratio("convolution") == pytest.approx(GENERAL.ratio("convolution"))
+    # Its name says so. Copies do no arithmetic, and convolutions and pooling are in no row.
+    assert found.untold >= {"pooling.byte_s", "pooling.efficiency", "convolution.efficiency", "copy.efficiency"}
+    assert not found.untold & {"matmul.efficiency", "copy.byte_s", "dispatch_s", "fixed_s", "parallel_ratio"}
+    # A parameter that rows tell is told where the fit began at its value, too.
+    again = fit_efficiency(rows(), start=dataclasses.replace(TRUE, classes={**GENERAL.classes, **TRUE.classes}))
+    assert "matmul.efficiency" not in again.untold
+    assert again.ratio("matmul") == pytest.approx(TRUE.ratio("matmul"), rel=1e-3)
+    # Neither several threads nor a whole step were measured.
+    assert fit_efficiency(rows()[8:11], start=GENERAL).untold >= {"fixed_s", "parallel_ratio"}
 
 
 def test_a_start_from_another_core_is_carried_over() -> None:
