@@ -225,5 +225,10 @@ def _efficiency(where: str, key: tuple[str, str], values: Mapping[str, float]) -
         for name in names
     }
     return Efficiency(
-        runtime=runtime, classes=classes, **{parameter: values[parameter] for parameter in _RUNTIME_PARAMETERS}
+        runtime=runtime,
+        classes=classes,
+        dispatch_s=values["dispatch_s"],
+        fixed_s=values["fixed_s"],
+        parallel_ratio=values["parallel_ratio"],
+        core_peak_flops=values["core_peak_flops"],
     )
