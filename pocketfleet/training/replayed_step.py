@@ -90,7 +90,8 @@ class ReplayedStep:
             loss, after = self._eager(at, x, y, rest[0] if masked else None, named)
             return (loss, *_tensors(after))
 
-        graph = make_fx(flat)(*inputs)
+        # Inputs are told apart by their tensors' identity, and before a device's first step the anchor is its weights.
+        graph = make_fx(flat)(*(value.detach() for value in inputs))
         graph.graph.eliminate_dead_code()
         graph.recompile()
         if not self._compiled:

@@ -57,8 +57,30 @@ def test_bits_are_those_of_the_step_itself(task, optimizer: str) -> None:
         one, replayed = session.train_step(replayed, few.x, few.y, hyper)
         other, plain = step(plain, few.x, few.y, hyper)
         assert torch.equal(one, other)
+    assert_same(replayed, plain)
+
+
+def assert_same(replayed: TrainState, plain: TrainState) -> None:
     for part in ("trainable", "buffers", "optimizer_slots"):
         found, wanted = getattr(replayed, part), getattr(plain, part)
         assert list(found) == list(wanted)
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
         assert not any(value.requires_grad for value in found.values())
+
+
+def test_a_step_that_is_traced_at_a_devices_beginning_tells_its_anchor_from_its_weights() -> None:
+    task, settings = load_task("boston"), StepSettings(proximal=True, clipping=True)
+    few = task.train_examples().take(torch.arange(8))
+    model = initial_model(task, seed=1)
+    start = TrainState.start(model_weights(model, few.x), settings)
+    assert all(start.anchor[name] is value for name, value in start.trainable.items())
+    hyper = hyper_tensors(settings, {**HYPER, "proximal_mu": 5.0})
+    session = EagerSession(task, initial_model(task, seed=1), settings)
+    step = TrainStep(model, task.loss, settings)
+    for _ in range(STEPS):
+        session.train_step(start, few.x, few.y, hyper)
+    replayed = plain = start
+    for _ in range(3):
+        _, replayed = session.train_step(replayed, few.x, few.y, hyper)
+        _, plain = step(plain, few.x, few.y, hyper)
+    assert_same(replayed, plain)
