@@ -1,5 +1,6 @@
 """The tables that a run leaves, and their totals: every figure of a round or a run is a sum over its events."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -94,6 +95,8 @@ def ineligible(ledger: Ledger) -> dict[str, int]:
 class EventTotals:
     """Sums over a run's events, which come in pieces: of the whole run, and of each closed round.
 
+    Numbers are added one after the other, so that sums do not depend on where the pieces end: that the clock decides.
+
     Args:
         rounds: how many rounds closed. A device may end its attempt at a round after that round closed; what belongs to
             a round that never closed counts in the run alone.
@@ -102,10 +105,9 @@ class EventTotals:
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         names = ("train_s", "downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
-        self._of_round = {name: np.zeros(rounds) for name in names}
+        self._of_round = {name: np.zeros(rounds + 1) for name in names}  # the last place likewise
         self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason; the last place is of rounds that never closed
         self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = self.metered_bytes = 0
-        self.energy_joules = 0.0
 
     def add(self, events: pd.DataFrame) -> None:
         """Further rows."""
@@ -118,24 +120,21 @@ class EventTotals:
         for name, of_kind in (("downlink_bytes", "download"), ("uplink_bytes", "upload")):
             chosen = (kind == of_kind).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
-            self._of_round[name] += self._sums(place[chosen], events["bytes"].to_numpy()[chosen])
+            np.add.at(self._of_round[name], place[chosen], events["bytes"].to_numpy()[chosen])
         trained = (kind == "train").to_numpy()
-        self._of_round["train_s"] += self._sums(place[trained], events["seconds"].to_numpy()[trained])
+        np.add.at(self._of_round["train_s"], place[trained], events["seconds"].to_numpy()[trained])
         self.metered_bytes += int(events["metered_bytes"].sum())
-        self._of_round["metered_bytes"] += self._sums(place[of_devices], events["metered_bytes"].to_numpy()[of_devices])
-        self.energy_joules += float(events["joules"].sum())
-        self._of_round["energy_joules"] += self._sums(place[of_devices], events["joules"].to_numpy()[of_devices])
+        for name, column in (("metered_bytes", "metered_bytes"), ("energy_joules", "joules")):
+            np.add.at(self._of_round[name], place[of_devices], events[column].to_numpy()[of_devices])
         lost = ((kind == "drop") | (kind == "report")).to_numpy() & ~accepted.to_numpy()
         for word in reason[lost].unique():
             counted = np.bincount(place[lost & (reason == word).to_numpy()], minlength=self._rounds + 1)
             self._lost[word] = self._lost.get(word, np.zeros(self._rounds + 1, dtype=np.int64)) + counted
 
-    def _sums(self, place: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        weights = values.astype(np.float64)
-        sums: npt.NDArray[np.float64] = np.bincount(place, weights=weights, minlength=self._rounds + 1).astype(
-            np.float64
-        )
-        return sums[: self._rounds]
+    @property
+    def energy_joules(self) -> float:
+        """Of all devices; a server's events have none."""
+        return math.fsum(self._of_round["energy_joules"])
 
     @property
     def dropouts(self) -> dict[str, int]:
@@ -151,7 +150,8 @@ class EventTotals:
         """
         table = rounds.copy()
         for name, sums in self._of_round.items():
-            table[name] = sums.astype(np.int64) if name.endswith("_bytes") else sums
+            closed = sums[: self._rounds]
+            table[name] = closed.astype(np.int64) if name.endswith("_bytes") else closed
         for word, counts in sorted(self._lost.items()):
             table[f"dropouts_{word}"] = counts[: self._rounds]
         return table

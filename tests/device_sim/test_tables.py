@@ -104,3 +104,14 @@ def test_personalisation_is_over_devices_that_took_part() -> None:
         "personalised": pytest.approx(0.75),
     }
     assert personalisation(devices.iloc[1:2], "mse") == {"metric": "mse", "devices": 0}
+
+
+def test_sums_of_joules_have_the_same_bits_however_the_events_come() -> None:
+    log = EventLog()
+    for number in range(200):
+        log.add(float(number), number % 7, number // 50, "train", seconds=0.1 * number, joules=1.0 / (number + 3))
+    taken = log.take()
+    whole, parts = totals(taken, rounds=3), totals(taken, rounds=3, pieces=13)
+    assert parts.energy_joules == whole.energy_joules
+    rows = server_rows([row(0), row(1), row(2)])
+    pd.testing.assert_frame_equal(parts.round_table(rows), whole.round_table(rows), check_exact=True)
