@@ -46,7 +46,7 @@ _TRIED = 4
 # What several processes must save to be started: to load torch and the task takes each of them some five seconds of a
 # core, measured on two.
 _WORTH_WORKERS_S = 10.0
-# Runs of fewer are over before the steps that tracing saves are worth what it imports.
+# From so many on, thousands of steps and more, what tracing saves is worth what it imports.
 _TRACED_DEVICE_ROUNDS = 1_000
 
 

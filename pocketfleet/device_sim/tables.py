@@ -105,8 +105,9 @@ class EventTotals:
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         names = ("train_s", "downlink_bytes", "uplink_bytes", "metered_bytes", "energy_joules")
-        self._of_round = {name: np.zeros(rounds + 1) for name in names}  # the last place likewise
-        self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason; the last place is of rounds that never closed
+        # The last place is of rounds that never closed, here and below.
+        self._of_round = {name: np.zeros(rounds + 1) for name in names}
+        self._lost: dict[str, npt.NDArray[np.int64]] = {}  # by reason
         self.assigned = self.accepted = self.downlink_bytes = self.uplink_bytes = self.metered_bytes = 0
 
     def add(self, events: pd.DataFrame) -> None:

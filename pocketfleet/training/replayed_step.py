@@ -6,6 +6,7 @@ network's step and half of a multilayer perceptron's. The operators are the very
 Tried with torch 2.13.0: ``torch.fx.experimental.proxy_tensor.make_fx``.
 """
 
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,9 @@ __all__ = ["EagerStep", "ReplayedStep", "load_tracer"]
 
 # Tracing takes as long as some fifty steps save: a shape that came so often will come again.
 _TRACED_AT = 20
+# Where the first trace would load torch's compiler, some two seconds: so many steps, which save a few tenths of a
+# millisecond each, are worth it.
+_LOADED_AT = 5_000
 
 
 class EagerStep(Protocol):
@@ -72,7 +76,8 @@ class ReplayedStep:
         key = (mask is None, *((value.shape, value.dtype) for value in inputs))
         if key not in self._programs:
             self._seen[key] += 1
-            if not self._compiled and self._seen[key] < _TRACED_AT:
+            enough = _TRACED_AT if "torch._dynamo" in sys.modules else _LOADED_AT
+            if not self._compiled and self._seen[key] < enough:
                 return self._eager(state, x, y, mask, hyper)
             self._programs[key] = self._program(state, hyper, masked=mask is not None, inputs=inputs)
         loss, *values = self._programs[key](*inputs)
@@ -111,7 +116,7 @@ class ReplayedStep:
 
 
 def load_tracer() -> None:
-    """Import what tracing imports, some two seconds, which would else be part of the first traced step."""
+    """Import what tracing imports, some two seconds: steps are then traced after twenty of the same shapes."""
     make_fx(torch.neg)(torch.ones(()))
 
 

@@ -219,6 +219,7 @@ def test_an_update_that_is_not_finite_is_told_by_its_row() -> None:
 
 @pytest.mark.parametrize("running", [contextlib.nullcontext, UnfoldedConvolutions])
 def test_steps_that_come_often_are_replayed_with_the_same_bits(running, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed_step.load_tracer()
     cohort = Cohort.of_devices(range(3), steps=[7, 7, 4], batch_seed=range(3))
 
     def trained(traced_at: int) -> tuple[list[ChunkResult], int]:

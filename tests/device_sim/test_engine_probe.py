@@ -21,8 +21,8 @@ def boston() -> BothClients:
     return both_clients(load_task("boston"), devices=20, chunk=20)
 
 
-def planned(*ways: Way, make) -> Probed:
-    both = boston()
+def planned(*ways: Way, make, both: BothClients | None = None) -> Probed:
+    both = both or boston()
     return probe(ways, make, both.one_by_one.data, both.weights, cohort=20, chunk=20, broadcast={}, device_start={})
 
 
@@ -88,30 +88,12 @@ class Dropping:
 def test_a_model_that_drops_trains_device_by_device() -> None:
     # Features as they are, up to 700: at a higher rate the first steps diverge.
     both = both_clients(Dropping(), devices=20, chunk=20, hyper={"learning_rate": 1e-6})
-    plan = probe(
-        ("each", "batched"),
-        lambda way: both.one_by_one if way == "each" else both.batched,
-        both.one_by_one.data,
-        both.weights,
-        cohort=20,
-        chunk=20,
-        broadcast={},
-        device_start={},
-    )
+    plan = planned("each", "batched", make=lambda way: both.one_by_one if way == "each" else both.batched, both=both)
     assert plan.way == "each"
     assert "batched not possible" in plan.reason
 
 
 def test_a_model_that_diverges_at_once_is_left_to_the_run() -> None:
     both = both_clients(load_task("boston"), devices=20, hyper={"learning_rate": 1e30})
-    plan = probe(
-        ("each", "batched"),
-        lambda way: both.one_by_one if way == "each" else both.batched,
-        both.one_by_one.data,
-        both.weights,
-        cohort=20,
-        chunk=20,
-        broadcast={},
-        device_start={},
-    )
+    plan = planned("each", "batched", make=lambda way: both.one_by_one if way == "each" else both.batched, both=both)
     assert (plan.way, plan.reason) == ("each", "its first steps are not finite: nothing to compare")

@@ -1,5 +1,8 @@
 """Steps that are replayed: the bits of those that are not, whatever the task."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch.nn import functional as F
 
 from pocketfleet.export.session import EagerSession
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.replayed_step import load_tracer
 from pocketfleet.training.task import initial_model, load_task
 from pocketfleet.training.train_step import StepSettings, TrainState, TrainStep, hyper_tensors
 from pocketfleet.training.weights import model_weights
@@ -42,6 +46,7 @@ class Normalised:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("task", ["boston", "mnist", "watch", "shakespeare", Normalised()])
 def test_bits_are_those_of_the_step_itself(task, optimizer: str) -> None:
+    load_tracer()
     task = load_task(task) if isinstance(task, str) else task
     settings = StepSettings(optimizer=optimizer, clipping=True)
     examples = task.train_examples()
@@ -69,6 +74,7 @@ def assert_same(replayed: TrainState, plain: TrainState) -> None:
 
 
 def test_a_step_that_is_traced_at_a_devices_beginning_tells_its_anchor_from_its_weights() -> None:
+    load_tracer()
     task, settings = load_task("boston"), StepSettings(proximal=True, clipping=True)
     few = task.train_examples().take(torch.arange(8))
     model = initial_model(task, seed=1)
@@ -84,3 +90,26 @@ def test_a_step_that_is_traced_at_a_devices_beginning_tells_its_anchor_from_its_
         _, replayed = session.train_step(replayed, few.x, few.y, hyper)
         _, plain = step(plain, few.x, few.y, hyper)
     assert_same(replayed, plain)
+
+
+SHORT = """
+import sys
+import torch
+from pocketfleet.export.session import EagerSession
+from pocketfleet.training.task import initial_model, load_task
+from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors
+from pocketfleet.training.weights import model_weights
+
+task, settings = load_task("boston"), StepSettings()
+few = task.train_examples().take(torch.arange(8))
+model = initial_model(task, seed=1)
+state = TrainState.start(model_weights(model, few.x), settings)
+session = EagerSession(task, model, settings)
+for _ in range(60):
+    _, state = session.train_step(state, few.x, few.y, hyper_tensors(settings, {"learning_rate": 1e-6}))
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_a_short_run_does_not_load_what_tracing_needs() -> None:
+    subprocess.run([sys.executable, "-c", SHORT], check=True)
