@@ -74,9 +74,7 @@ class EagerSession:
         """One step of ``TrainStep``."""
         # Weights keep the format from step to step: only the first of a device's steps copies them.
         x, y = self._laid(x), y.contiguous()
-        parts = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
-        laid = {part: {name: self._laid(value) for name, value in getattr(state, part).items()} for part in parts}
-        state = replace(state, **laid)
+        state = state.mapped(self._laid)
         if self._drops is False:
             return self._replayed(state, x, y, None, hyper)
         source, sites = drawn(dropout_seed), []

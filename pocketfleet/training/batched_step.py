@@ -31,23 +31,16 @@ from pocketfleet.training.weights import Tensors, Weights
 __all__ = ["BatchedStep", "joined_states", "maskable", "rows_of_state", "stacked_state"]
 
 Sizes = npt.NDArray[np.int64]
-# The parts of a state that differ between devices.
-_OWN = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
 
 
 def stacked_state(state: TrainState, count: int) -> TrainState:
     """The same state on ``count`` devices."""
-    return _mapped(state, lambda value: value.expand(count, *value.shape))
+    return state.mapped(lambda value: value.expand(count, *value.shape))
 
 
 def rows_of_state(state: TrainState, rows: slice | torch.Tensor) -> TrainState:
     """Some devices' states."""
-    return _mapped(state, lambda value: value[rows])
-
-
-def _mapped(state: TrainState, change: Callable[[torch.Tensor], torch.Tensor]) -> TrainState:
-    parts = {name: {key: change(value) for key, value in getattr(state, name).items()} for name in _OWN}
-    return replace(state, **parts)
+    return state.mapped(lambda value: value[rows])
 
 
 class BatchedStep:
@@ -115,7 +108,7 @@ class BatchedStep:
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
     ) -> tuple[torch.Tensor, TrainState]:
         # In one way in memory, as replaying asks for.
-        state, x, y = _mapped(state, torch.Tensor.contiguous), x.contiguous(), y.contiguous()
+        state, x, y = state.mapped(torch.Tensor.contiguous), x.contiguous(), y.contiguous()
         return self.replayed(state, x, y, mask, hyper)
 
     def _eager(
@@ -155,20 +148,18 @@ class BatchedStep:
         return mapped
 
     def _updated(self, state: TrainState, gradient: Tensors, hyper: Hyper) -> TrainState:
-        given = {name: getattr(state, name) for name in _OWN}
-
         def one(parts: dict[str, Tensors], gradient: Tensors) -> dict[str, Tensors]:
             after = self._step.update(TrainState(**parts, frozen={}), gradient, hyper)
             return {"trainable": after.trainable, "optimizer_slots": after.optimizer_slots}
 
-        return replace(state, **torch.vmap(one)(given, gradient))
+        return replace(state, **torch.vmap(one)(state.own(), gradient))
 
 
 def joined_states(states: list[TrainState]) -> TrainState:
     """States of groups of devices, one group after the other."""
     parts = {
-        name: {key: torch.cat([getattr(state, name)[key] for state in states]) for key in getattr(states[0], name)}
-        for name in _OWN
+        part: {name: torch.cat([getattr(state, part)[name] for state in states]) for name in of}
+        for part, of in states[0].own().items()
     }
     return replace(states[0], **parts)
 

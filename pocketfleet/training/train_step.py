@@ -28,6 +28,9 @@ __all__ = ["Hyper", "Loss", "StepSettings", "TrainState", "TrainStep", "evaluate
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+# The parts of a state in which devices differ.
+_OWN = ("trainable", "buffers", "optimizer_slots", "anchor", "correction")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
@@ -43,6 +46,16 @@ class TrainState:
     optimizer_slots: Tensors = field(default_factory=dict)
     anchor: Tensors = field(default_factory=dict)
     correction: Tensors = field(default_factory=dict)
+
+    def own(self) -> dict[str, Tensors]:
+        """The parts in which devices differ, by name: all but the frozen weights."""
+        return {name: getattr(self, name) for name in _OWN}
+
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "TrainState":
+        """Every tensor of the ``own`` parts changed."""
+        return replace(
+            self, **{part: {name: change(value) for name, value in of.items()} for part, of in self.own().items()}
+        )
 
     @classmethod
     def start(
