@@ -62,6 +62,11 @@ class EventLog:
         self.sequence = sequence
         self._parts: list[tuple[int, dict[str, npt.ArrayLike]]] = []  # how many rows, and their columns as given
 
+    @property
+    def num_rows(self) -> int:
+        """How many the next ``take`` will give."""
+        return sum(count for count, _ in self._parts)
+
     def add(
         self,
         time_s: npt.ArrayLike,

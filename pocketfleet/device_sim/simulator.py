@@ -27,6 +27,8 @@ from pocketfleet.training.weights import Tensors
 __all__ = ["Learner", "Outcome", "Schedule", "Simulator"]
 
 Observer = Callable[[Mapping[str, Any]], None]
+# Rows of events that are kept in memory at most, some 40 MB: a part of the log on disk is read back as a whole.
+_MOST_ROWS = 500_000
 
 
 class Learner(Protocol):
@@ -68,7 +70,8 @@ class Schedule:
         horizon_s: virtual time at which to stop at the latest.
         evaluate_every: model versions between two evaluations; the last is always evaluated.
         checkpoint_share: of the wall time that writing checkpoints may take, 0 to 1. A round is followed by one as soon
-            as those before it stayed within; 1: every round is, 0: the last alone.
+            as those before it stayed within; 1: every round is, 0: the last alone. Whatever the share, one is written
+            before the events of rounds fill the memory.
     """
 
     count: int
@@ -182,7 +185,8 @@ class Simulator:
         self._rounds.learnt(closed, learning.device, learning.loss)
         self._rows.append(row)
         self._observer(row)
-        if self._saving_s <= self._schedule.checkpoint_share * (time.perf_counter() - self._wall_start_s):
+        in_time = self._saving_s <= self._schedule.checkpoint_share * (time.perf_counter() - self._wall_start_s)
+        if in_time or self._log.num_rows >= _MOST_ROWS:
             self._save()
 
     def _save(self) -> None:

@@ -18,6 +18,7 @@ from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run_directory import RunDirectory
+from pocketfleet.device_sim import simulator
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.workers import Workers
@@ -200,5 +201,21 @@ def test_checkpoints_keep_to_their_share_of_the_time(simulated, tmp_path: Path, 
     _, events, rows = simulated(plan(), count=5, checkpoint_share=share)
     assert (len(rows), events["round"].max()) == (5, 4)
     # One before the first round, one after the last, and one after each round where they may take all the time.
-    latest = max(int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir())
-    assert latest + 1 == written
+    assert latest_checkpoint(tmp_path) + 1 == written
+
+
+def latest_checkpoint(folder: Path) -> int:
+    return max(int(number.name) for number in (folder / "run" / "checkpoints").iterdir())
+
+
+def test_events_are_written_before_they_fill_the_memory(
+    simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, rows = simulated(plan(), count=6, checkpoint_share=0.0)
+    assert latest_checkpoint(tmp_path) == 1
+    # A round's rows: four phones' assignment, three stages and report, and the closing. Two rounds fill it.
+    monkeypatch.setattr(simulator, "_MOST_ROWS", 2 * (4 * 5 + 1))
+    _, events, rows = simulated(plan(), count=6, checkpoint_share=0.0)
+    assert (len(rows), len(events)) == (6, 6 * 21)
+    # The first, one after every second round, and the last.
+    assert latest_checkpoint(tmp_path) + 1 == 1 + 3 + 1
