@@ -26,9 +26,10 @@ from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.device_sim.workload import Workload
 from pocketfleet.errors import InputError
-from pocketfleet.experiment import Experiment, FleetSection
+from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
+from pocketfleet.sections import FleetSection
 from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.aggregation_by_rule import make_aggregator

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketfleet import (
+    admin_cli,
     bench_cli,
     bundle_cli,
     calibrate_cli,
@@ -23,6 +24,7 @@ from pocketfleet import (
     list_cli,
     plan_cli,
     report_cli,
+    serve_cli,
     sweep_cli,
     trace_cli,
 )
@@ -170,6 +172,8 @@ app.command()(sweep_cli.compare)
 app.command()(days_cli.days)
 app.command()(flower_cli.flower)
 app.command()(report_cli.report)
+app.command()(serve_cli.serve)
+app.add_typer(admin_cli.admin, name="admin")
 
 
 @app.command()

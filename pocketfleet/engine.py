@@ -28,9 +28,10 @@ from pocketfleet.device_sim.engine_plan import Way, candidates
 from pocketfleet.device_sim.engine_probe import Probed, probe
 from pocketfleet.device_sim.workers import ChunkTrainer, Trainers, Workers, cores
 from pocketfleet.errors import InputError, PocketfleetWarning
-from pocketfleet.experiment import AggregationSection, Experiment
+from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
+from pocketfleet.sections import AggregationSection
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batched_step import BatchedStep, maskable
 from pocketfleet.training.replayed_step import load_tracer

@@ -8,15 +8,8 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from pocketfleet.errors import InputError
-from pocketfleet.experiment import (
-    EligibilitySection,
-    FleetSection,
-    NotNegative,
-    Positive,
-    Section,
-    parsed_toml,
-    validated,
-)
+from pocketfleet.experiment import parsed_toml, validated
+from pocketfleet.sections import EligibilitySection, FleetSection, NotNegative, Positive, Section
 
 __all__ = ["FlowerFleet"]
 

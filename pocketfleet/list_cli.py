@@ -1,7 +1,8 @@
-"""The command ``list``: what an experiment or another command can name."""
+"""The command ``list``: what an experiment or another command can name, and what a service has."""
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -77,6 +78,28 @@ def _networks() -> Rows:
     return [*rows, *({**blank, "network": name, "metered": "off Wi-Fi"} for name in plan_names())]
 
 
+def _rounds(state: Path, database: str) -> Rows:
+    from pocketfleet.training.server.administration import round_rows
+
+    return round_rows(state, database_url=database)
+
+
+def _models(state: Path, database: str) -> Rows:
+    from pocketfleet.training.server.administration import model_rows
+
+    shown = ("version", "round", "made_s", "num_updates", "train_loss", "model_sha256", "in_use")
+    return [{name: row[name] for name in shown} for row in model_rows(state, database_url=database)]
+
+
+def _devices(state: Path, database: str) -> Rows:
+    from pocketfleet.training.server.administration import device_rows
+
+    return [
+        {**row, "phone": json.loads(row["phone"]).get("model", "")} for row in device_rows(state, database_url=database)
+    ]
+
+
+_OF_SERVICES: dict[str, Callable[[Path, str], Rows]] = {"rounds": _rounds, "models": _models, "devices": _devices}
 _LISTS: dict[str, Callable[[], Rows]] = {
     "experiments": _experiments,
     "tasks": _tasks,
@@ -85,16 +108,28 @@ _LISTS: dict[str, Callable[[], Rows]] = {
     "networks": _networks,
 }
 _NAMES = f"{', '.join(list(_LISTS)[:-1])} or {list(_LISTS)[-1]}"
+_SERVED = f"{', '.join(list(_OF_SERVICES)[:-1])} or {list(_OF_SERVICES)[-1]}"
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help=_NAMES)],
+    what: Annotated[str, typer.Argument(help=f"{_NAMES}; of a service: {_SERVED}")],
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="The service's --state.")] = None,
+    database: Annotated[
+        str, typer.Option(metavar="URL", help="The service's --database.  [default: SQLite in the state folder]")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List what is packaged: experiments, tasks, phones, mixes of phones, networks (medians)."""
-    if what not in _LISTS:
-        raise InputError(f"list takes {_NAMES}, got {what!r}")
-    rows = _LISTS[what]()
+    """List what is packaged: experiments, tasks, phones, mixes, networks (medians); or what a service has."""
+    if what in _OF_SERVICES:
+        if state is None:
+            raise InputError(f"list {what} is of a service: name its --state")
+        rows = _OF_SERVICES[what](state, database)
+    elif what in _LISTS:
+        if state is not None or database:
+            raise InputError(f"list {what} is of what is packaged: leave --state and --database out")
+        rows = _LISTS[what]()
+    else:
+        raise InputError(f"list takes {_NAMES}, or {_SERVED} with the --state of a service, got {what!r}")
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:

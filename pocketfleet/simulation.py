@@ -9,17 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from pocketfleet.assembly import (
-    Parts,
-    adaptation,
-    aggregator_factory,
-    batch_size,
-    bundle_hyper,
-    given_path,
-    make_rounds,
-    schedule,
-    workload,
-)
+from pocketfleet.assembly import Parts, aggregator_factory, given_path, make_rounds, schedule, workload
+from pocketfleet.bundling import make_bundle
 from pocketfleet.device_sim.clock_only import ClockOnly
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
@@ -37,12 +28,9 @@ from pocketfleet.engine import check_engine, make_workers, planned, planned_way
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.exporter import export_task
-from pocketfleet.export.model_version import with_weights
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
-from pocketfleet.training.task import load_task
 
 __all__ = ["resume", "simulate"]
 
@@ -91,7 +79,9 @@ def simulate(
     parts = Parts.of(experiment, given_path(experiment))
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
-        _make_bundle(experiment, parts, staging / "bundle", observer)
+        if parts.given_bundle is None:
+            observer("export", {})
+        make_bundle(experiment, parts, staging / "bundle")
         experiment = planned(experiment, parts, staging / "bundle")
         directory = RunDirectory.create(path, experiment.to_toml(), force=force)
         try:
@@ -156,7 +146,9 @@ def resume(
         bundled = (path / "bundle").exists()
         parts = Parts.of(experiment, path / "bundle" if bundled else given_path(experiment))
         if not bundled:
-            _make_bundle(experiment, parts, path / "bundle", observer)
+            if parts.given_bundle is None:
+                observer("export", {})
+            make_bundle(experiment, parts, path / "bundle")
         experiment = planned(experiment, parts, path / "bundle")
         directory.write_text(EXPERIMENT, experiment.to_toml())
     except BaseException:
@@ -291,22 +283,3 @@ def _counted(events: Iterable[pd.DataFrame], totals: EventTotals, digest: Events
         totals.add(piece)
         digest.add(piece)
         yield piece
-
-
-def _make_bundle(experiment: Experiment, parts: Parts, out: Path, observer: Observer) -> None:
-    """The bundle of this run: the given one's programs, or a new export."""
-    if parts.given_bundle is not None:
-        with_weights(parts.given_bundle, parts.weights, out=out)
-        return
-    observer("export", {})
-    export_task(
-        load_task(experiment.task.name, experiment.task.options),
-        out=out,
-        settings=parts.settings,
-        hyper=bundle_hyper(experiment, parts),
-        max_batch=batch_size(experiment, parts.data),
-        weights=parts.weights,
-        task_path=experiment.task.name,
-        task_options=experiment.task.options,
-        adaptation=adaptation(experiment),
-    )

@@ -1,0 +1,88 @@
+"""uvicorn around the application: sockets, TLS, and connections that send nothing.
+
+Leans on ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol``, which is not documented: ``transport`` is its
+connection, and it calls ``on_headers_complete`` once a request's headers are whole. Tried with uvicorn 0.49.
+"""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["listening_socket", "make_server"]
+
+# Devices that come together after a round: the kernel's usual limit (net.core.somaxconn of Linux).
+_BACKLOG = 4096
+# A device checks in again, or sends the next file, sooner than that; uvicorn's own default is 5 s.
+_KEEP_ALIVE_S = 30
+# In which requests under way end when the service is told to.
+_DRAIN_S = 30
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that takes connections, so that its port is known before the service is up.
+
+    Raises:
+        OSError: the address is taken, or is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def make_server(
+    app: Starlette, *, header_timeout_s: float, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """A server for ``await server.serve(sockets=[...])``; it ends with SIGTERM or SIGINT, once requests are answered.
+
+    Args:
+        app: the application.
+        header_timeout_s: in which a new connection must have sent a request's headers.
+        certificate: of TLS, with its chain, PEM; ``None``: plain HTTP.
+        key: of the certificate.
+    """
+
+    class Protocol(HttpToolsProtocol):
+        """Cuts off connections whose first request does not come."""
+
+        def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's transport
+            super().connection_made(transport)
+            self._began = False
+            self._impatience = asyncio.get_running_loop().call_later(header_timeout_s, self._give_up)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._impatience.cancel()
+            super().connection_lost(exc)
+
+        def _give_up(self) -> None:
+            if not self._began and not self.transport.is_closing():
+                self.transport.close()
+
+        def on_headers_complete(self) -> None:
+            self._began = True
+            super().on_headers_complete()
+
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    return uvicorn.Server(config)

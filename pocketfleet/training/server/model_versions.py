@@ -1,0 +1,256 @@
+"""The versions of the model: what each was made of, and how a closed round makes the next one.
+
+Rules:
+
+1. A version is made of the accepted reports of its round and of the version before, in one order: the same bits
+   whenever and by whichever process it is made. Until it is on the disk its round's files stay.
+2. Its weights, what is broadcast with them and the server's state are files by hash.
+3. A round whose updates would make weights that are no finite numbers teaches nothing: the next version has the weights
+   of the last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+
+from pocketfleet.training.server.blob_folder import BlobFolder
+from pocketfleet.training.server.database import MODELS, REPORTS, ROUNDS
+from pocketfleet.training.server.leadership import Leadership
+from pocketfleet.training.server.protocol import FileEntry
+from pocketfleet.training.server.service_plan import ServicePlan
+from pocketfleet.training.server.update_files import UpdateFiles
+from pocketfleet.training.update import Update, tensors_from_bytes, tensors_to_bytes
+from pocketfleet.training.weights import Tensors, Weights, all_finite, tensors_sha256
+
+__all__ = ["Made", "ModelVersion", "ModelVersions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """One of them, with its tensors in memory.
+
+    ``download`` is the file that devices get, ``broadcast`` what they get beside it.
+    """
+
+    version: int
+    weights: Weights
+    server_state: Tensors
+    model_sha256: str
+    download: FileEntry
+    broadcast: FileEntry | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A version whose files are on the disk; it is one once ``publish`` has written its row."""
+
+    model: ModelVersion
+    row: Mapping[str, Any]
+    reports: tuple[tuple[int, str], ...]  # assignment and hash of what went into it
+
+
+class ModelVersions:
+    """The newest version; one thread makes the next, the thread of decisions publishes it.
+
+    Args:
+        plan: of the service.
+        database: of the service.
+        leadership: whose transactions write.
+        blobs: where the files are.
+        updates: where those of the reports are.
+    """
+
+    def __init__(
+        self,
+        plan: ServicePlan,
+        *,
+        database: sa.Engine,
+        leadership: Leadership,
+        blobs: BlobFolder,
+        updates: UpdateFiles,
+    ) -> None:
+        self._plan = plan
+        self._database = database
+        self._leadership = leadership
+        self._blobs = blobs
+        self._updates = updates
+        self._newest: ModelVersion | None = None
+
+    @property
+    def newest(self) -> ModelVersion:
+        """The last that was made."""
+        assert self._newest is not None
+        return self._newest
+
+    def load(self, *, now_s: float) -> None:
+        """Read the newest version back; the first time, write version 0 down."""
+        with self._database.connect() as connection:
+            row = connection.execute(sa.select(MODELS).order_by(MODELS.c.version.desc()).limit(1)).one_or_none()
+        if row is None:
+            state = self._plan.algorithm.init(self._plan.weights)
+            self.publish(self._made(0, self._plan.weights, state, round_index=-1, now_s=now_s))
+        else:
+            self._newest = self._read(row)
+
+    def _read(self, row: sa.Row[Any]) -> ModelVersion:
+        tensors = tensors_from_bytes(self._blobs.read(row.weights_sha256))
+        state = row.server_state_sha256
+        first = self._plan.weights
+        return ModelVersion(
+            version=row.version,
+            weights=Weights(
+                trainable={name: tensors[name] for name in first.trainable},
+                buffers={name: tensors[name] for name in first.buffers},
+                frozen=first.frozen,
+            ),
+            server_state=tensors_from_bytes(self._blobs.read(state)) if state else {},
+            model_sha256=row.model_sha256,
+            download=FileEntry(sha256=row.download_sha256, bytes=row.download_bytes),
+            broadcast=(
+                FileEntry(sha256=row.broadcast_sha256, bytes=row.broadcast_bytes) if row.broadcast_sha256 else None
+            ),
+        )
+
+    def behind(self) -> bool:
+        """Whether a closed round waits to become a version."""
+        return self._next_round() is not None
+
+    def _next_round(self) -> sa.Row[Any] | None:
+        query = sa.select(ROUNDS).where(ROUNDS.c.succeeded, ROUNDS.c.model_version == self.newest.version)
+        with self._database.connect() as connection:
+            return connection.execute(query).one_or_none()
+
+    def make_next(self, *, now_s: float) -> Made | None:
+        """Make the version of the oldest closed round that has none; ``None``: there is no such round.
+
+        Raises:
+            OSError: a report's file cannot be read, or the disk does not take the version; ask again.
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer; likewise.
+        """
+        closed = self._next_round()
+        if closed is None:
+            return None
+        before = self.newest
+        with self._database.connect() as connection:
+            counted = sa.select(REPORTS).where(REPORTS.c.counted_in == closed.round).order_by(REPORTS.c.device)
+            reports = connection.execute(counted).all()
+        mean = self._mean(reports)
+        weights, state = self._plan.algorithm.server_update(
+            before.weights, mean, before.server_state, participation=len(reports) / max(closed.population, 1)
+        )
+        sound = all_finite(weights.trainable | weights.buffers) and all_finite(state)
+        if not sound:
+            weights, state = before.weights, before.server_state
+        examples = np.array([row.num_examples for row in reports], dtype=np.float64)
+        losses = np.array([row.train_loss for row in reports], dtype=np.float64)
+        return self._made(
+            before.version + 1,
+            weights,
+            state,
+            round_index=closed.round,
+            now_s=now_s,
+            train_loss=float((losses * examples).sum() / examples.sum()),
+            num_updates=len(reports) if sound else 0,
+            reports=tuple((row.assignment, row.sha256) for row in reports),
+        )
+
+    def publish(self, made: Made) -> None:
+        """Write a version's row; its reports' files have done their work then.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: it is not written; try again.
+        """
+        with self._leadership.begin() as connection:
+            connection.execute(sa.insert(MODELS), dict(made.row))
+        self._newest = made.model
+        if not self._plan.limits.keep_updates:
+            for assignment, sha256 in made.reports:
+                self._updates.remove(assignment, sha256)
+
+    def _mean(self, reports: Sequence[sa.Row[Any]]) -> Update:
+        columns = {
+            name: np.array([getattr(row, name) for row in reports], dtype=np.int64)
+            for name in ("device", "steps", "examples_held", "model_version", "num_examples")
+        }
+        weight = columns["num_examples"].astype(np.float64)
+        if self._plan.algorithm.weighting == "devices":
+            weight = np.ones(len(reports))
+        staleness = self.newest.version - columns["model_version"]
+        scale = (1.0 + staleness.astype(np.float64)) ** -self._plan.staleness_exponent
+        total = self._plan.make_aggregator()
+        order = self._plan.chunks(
+            columns["device"], columns["steps"], columns["examples_held"], columns["model_version"]
+        )
+        for rows in order:
+            part = self._plan.make_aggregator()
+            part.add_many(self._stacked([reports[row] for row in rows]), weight=weight[rows], scale=scale[rows])
+            total.merge(part)
+        return total.result()
+
+    def _stacked(self, reports: Sequence[sa.Row[Any]]) -> Update:
+        """The updates of a chunk, each tensor ``[k, ...]``."""
+        updates = [
+            self._plan.codec.decode(self._updates.path(row.assignment, row.sha256).read_bytes(), self._plan.report)
+            for row in reports
+        ]
+        groups = [update.groups() for update in updates]
+        return Update(
+            **{
+                group: {name: torch.stack([one[group][name] for one in groups]) for name in tensors}
+                for group, tensors in groups[0].items()
+            }
+        )
+
+    def _made(
+        self,
+        version: int,
+        weights: Weights,
+        state: Tensors,
+        *,
+        round_index: int,
+        now_s: float,
+        train_loss: float | None = None,
+        num_updates: int = 0,
+        reports: tuple[tuple[int, str], ...] = (),
+    ) -> Made:
+        whole = weights.trainable | weights.buffers
+        download = self._file({name: value for name, value in whole.items() if name in self._plan.download})
+        assert download is not None
+        broadcast = self._file(self._plan.algorithm.broadcast(state))
+        kept, kept_state = self._file(whole), self._file(state)
+        assert kept is not None
+        sha256 = tensors_sha256(whole)
+        row: Mapping[str, Any] = {
+            "version": version,
+            "round": round_index,
+            "made_s": now_s,
+            "model_sha256": sha256,
+            "weights_sha256": kept.sha256,
+            "weights_bytes": kept.bytes,
+            "download_sha256": download.sha256,
+            "download_bytes": download.bytes,
+            "broadcast_sha256": broadcast.sha256 if broadcast else "",
+            "broadcast_bytes": broadcast.bytes if broadcast else 0,
+            "server_state_sha256": kept_state.sha256 if kept_state else "",
+            "train_loss": train_loss,
+            "num_updates": num_updates,
+        }
+        model = ModelVersion(
+            version=version,
+            weights=weights,
+            server_state=state,
+            model_sha256=sha256,
+            download=download,
+            broadcast=broadcast,
+        )
+        return Made(model=model, row=row, reports=reports)
+
+    def _file(self, tensors: Tensors) -> FileEntry | None:
+        if not tensors:
+            return None
+        data = tensors_to_bytes(tensors)
+        return FileEntry(sha256=self._blobs.add(data), bytes=len(data))

@@ -1,0 +1,642 @@
+"""One population's service: what each request means, whoever brings it.
+
+Rules:
+
+1. One process leads: it alone decides (``leadership``). Until it does, and after it does no more, everything is refused
+   with STANDBY, to be asked again.
+2. One thread decides and writes to the database. Others receive, check and add up updates; none of them holds up the
+   loop that serves requests.
+3. While a closed round is not yet a version nobody gets work: the next round trains from it.
+4. A report is acknowledged once its file and the decision to count it are on the disk.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from pocketfleet.training.buffered_coordinator import BufferedCoordinator
+from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.draws import draw_key
+from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
+from pocketfleet.training.server.blob_folder import BlobFolder
+from pocketfleet.training.server.database import AUDIT, BENCHMARKS, MODELS, REPORTS, open_database
+from pocketfleet.training.server.decision_queue import DecisionQueue
+from pocketfleet.training.server.device_register import Device, DeviceRegister
+from pocketfleet.training.server.durable_coordinator import (
+    Ask,
+    CheckedIn,
+    CheckInAsk,
+    Decided,
+    DurableCoordinator,
+    Move,
+    ReportAsk,
+    Reported,
+    Rounds,
+    StorageError,
+)
+from pocketfleet.training.server.facts import Controls, check_same, controls, read_facts, write_fact
+from pocketfleet.training.server.leadership import Leadership, leadership
+from pocketfleet.training.server.model_versions import Made, ModelVersions
+from pocketfleet.training.server.protocol import (
+    PROTOCOL_VERSION,
+    Assignment,
+    BenchmarkResult,
+    CheckIn,
+    CheckInAnswer,
+    Enrolled,
+    Enrolment,
+    FileEntry,
+    ReleasedModel,
+    ReportAnswer,
+    ReportFacts,
+    Status,
+    TurnedAway,
+)
+from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.service_log import ServiceLog
+from pocketfleet.training.server.service_metrics import ServiceMetrics
+from pocketfleet.training.server.service_plan import ServicePlan
+from pocketfleet.training.server.update_check import checked_update
+from pocketfleet.training.server.update_files import Received, UpdateFiles
+from pocketfleet.training.server.wall_clock import WallClock, wall_s
+
+__all__ = ["Service"]
+
+T = TypeVar("T")
+# How often the service looks for deadlines, administrators' changes, and whether it still leads; seconds.
+_LOOK_S = 0.25
+_CONTROL_S = 1.0
+# After a failure of the disk or the database; our choice.
+_STORAGE_RETRY_S = 5.0
+_STANDBY_RETRY_S = 1.0
+_PREPARING_RETRY_S = 0.25
+# Threads that check updates: two models in memory, and no more than the cores that phones' servers have at least.
+_CHECKERS = 2
+
+_TURNED_AWAY: dict[CheckInCode, tuple[Any, str]] = {
+    CheckInCode.ROUND_FULL: ("round_full", "the round has the devices that it wants"),
+    CheckInCode.ALREADY_REPORTED: ("already_reported", "this round has your report"),
+    CheckInCode.NOT_YET: ("not_yet", "the next round has not opened"),
+    CheckInCode.HELD: ("held", "the round is choosing among those that wait"),
+    CheckInCode.POPULATION_FULL: ("population_full", "the population has all the devices that it takes"),
+}
+_NOT_COUNTED = {
+    ReportCode.LATE: "the round has all the reports that it wants",
+    ReportCode.DEADLINE_PASSED: "the round's deadline has passed",
+    ReportCode.WITHDRAWN: "this device has checked in again since, and lost this assignment",
+    ReportCode.STALE: "the model has moved on too far since this assignment",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a leader has in hand."""
+
+    clock: WallClock
+    register: DeviceRegister
+    coordinator: DurableCoordinator
+    versions: ModelVersions
+
+
+class Service:
+    """See the module's rules.
+
+    Args:
+        plan: what is served.
+        folder: for files, and the SQLite database.
+        database_url: of another database; empty: SQLite.
+        log: where it tells what happens.
+    """
+
+    def __init__(self, plan: ServicePlan, folder: Path, *, database_url: str = "", log: ServiceLog) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.plan = plan
+        self.metrics = ServiceMetrics()
+        self.log = log
+        self._database = open_database(folder, database_url)
+        self._leadership: Leadership = leadership(self._database, folder, plan.population)
+        self._blobs = BlobFolder(folder / "files")
+        self._updates = UpdateFiles(folder / "updates")
+        self._writer = ThreadPoolExecutor(1, "decisions")
+        self._checkers = ThreadPoolExecutor(_CHECKERS, "checks")
+        self._maker = ThreadPoolExecutor(1, "versions")
+        self._queue = DecisionQueue(self._decide)
+        self._parts: _Parts | None = None
+        self._controls = Controls()
+        self._downloads: dict[int, FileEntry] = {}  # of each version that is kept
+        self._files: dict[str, Path] = {}
+        self._preparing = True
+        self._closed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._programs = self._program_files()
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to lead, or to wait for it; returns once the first try is over."""
+        await self._try_to_lead()
+        for work in (self._queue.run, self._look_after_time, self._look_after_controls, self._make_versions):
+            self._tasks.append(asyncio.create_task(work()))
+
+    async def stop(self) -> None:
+        """Finish what is being decided, then let go."""
+        while self._queue.length and self._parts is not None:
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for threads in (self._checkers, self._maker, self._writer):
+            await asyncio.to_thread(threads.shutdown)
+        self._leadership.release()
+        self._database.dispose()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process decides."""
+        return self._parts is not None
+
+    @property
+    def admin_sha256(self) -> str:
+        """Of the administrator's credential; empty: there is none."""
+        return self._controls.admin_sha256
+
+    @property
+    def finished(self) -> bool:
+        """Whether all versions are made."""
+        return self._parts is not None and self._parts.versions.newest.version >= self.plan.count
+
+    def _leading(self) -> _Parts:
+        if self._parts is None:
+            raise RefusedError(
+                503, "standby", "this server does not lead: ask again, or another one", retry_after_s=_STANDBY_RETRY_S
+            )
+        return self._parts
+
+    async def _in(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+    async def _try_to_lead(self) -> None:
+        if self._parts is not None:
+            return
+        try:
+            parts = await self._in(self._writer, self._begin)
+        except (sa.exc.SQLAlchemyError, StorageError, OSError) as exc:
+            self.log.write("cannot_lead", why=str(exc).splitlines()[0])
+            return
+        if parts is not None:
+            self._parts = parts
+            self._preparing = True
+            self._closed.set()
+            self.log.write("leads", population=self.plan.population, version=parts.versions.newest.version)
+
+    def _begin(self) -> _Parts | None:
+        """Take the lead, if it is free, and read everything back."""
+        if not self._leadership.acquire():
+            return None
+        try:
+            return self._read_everything()
+        except BaseException:
+            self._leadership.release()
+            raise
+
+    def _read_everything(self) -> _Parts:
+        with self._leadership.begin() as connection:
+            facts = read_facts(connection)
+            expected = {"population": self.plan.population, "fingerprint": self.plan.fingerprint}
+            check_same(facts, expected, where="the service's state")
+            for name, value in {**expected, "epoch_s": repr(wall_s())}.items():
+                if name not in facts:
+                    write_fact(connection, name, value)
+            facts = read_facts(connection)
+        self._controls = controls(facts)
+        register = DeviceRegister(self._database, self._leadership, most=self.plan.limits.max_devices)
+        register.load()
+        coordinator = DurableCoordinator(
+            self._database,
+            self._leadership,
+            make=self._make_coordinator,
+            restore=self._restore_coordinator,
+            population=lambda: register.enrolled,
+        )
+        clock = WallClock(epoch_s=float(facts["epoch_s"]), least_s=coordinator.time_s)
+        versions = ModelVersions(
+            self.plan, database=self._database, leadership=self._leadership, blobs=self._blobs, updates=self._updates
+        )
+        versions.load(now_s=clock.now_s())
+        self._blobs.clear_partial()
+        self._updates.clear_partial()
+        self._clear_updates()
+        self._read_downloads()
+        return _Parts(clock=clock, register=register, coordinator=coordinator, versions=versions)
+
+    def _make_coordinator(self) -> Rounds:
+        plan, population = self.plan.rounds, self.plan.limits.max_devices
+        if isinstance(plan, RoundPlan):
+            return Coordinator(plan, population=population)
+        return BufferedCoordinator(plan, population=population)
+
+    def _restore_coordinator(self, state: Any) -> Rounds:  # noqa: ANN401 - arrays by name
+        if isinstance(self.plan.rounds, RoundPlan):
+            return Coordinator.restore(self.plan.rounds, state)
+        return BufferedCoordinator.restore(self.plan.rounds, state)
+
+    def _clear_updates(self) -> None:
+        """Remove files whose reports were never counted: their devices were not told so, and send them again."""
+        with self._database.connect() as connection:
+            counted = set(connection.execute(sa.select(REPORTS.c.assignment)).scalars())
+        for file, assignment in self._updates.names().items():
+            if assignment not in counted:
+                file.unlink(missing_ok=True)
+
+    def _read_downloads(self) -> None:
+        """Which files there are to get: the programs', and those of the versions."""
+        with self._database.connect() as connection:
+            rows = connection.execute(sa.select(MODELS)).all()
+        there = self._blobs.names()
+        self._downloads = {
+            row.version: FileEntry(sha256=row.download_sha256, bytes=row.download_bytes)
+            for row in rows
+            if row.download_sha256 in there
+        }
+        hashes = {row.download_sha256 for row in rows} | {row.broadcast_sha256 for row in rows}
+        self._files = {sha256: self._blobs.path(sha256) for sha256 in hashes & there}
+
+    def _program_files(self) -> dict[str, dict[str, FileEntry]]:
+        found: dict[str, dict[str, FileEntry]] = {}
+        self._program_paths: dict[str, Path] = {}
+        for program, files in self.plan.programs.items():
+            found[program] = {}
+            for name, path in files.items():
+                data = path.read_bytes()
+                sha256 = self._blobs.add(data)
+                found[program][name] = FileEntry(sha256=sha256, bytes=len(data))
+                self._program_paths[sha256] = self._blobs.path(sha256)
+        return found
+
+    # What goes on by itself
+
+    async def _decide(self, asks: Sequence[Ask]) -> Decided:
+        parts = self._leading()
+        try:
+            decided = await self._in(self._writer, lambda: parts.coordinator.decide(asks, now_s=parts.clock.now_s()))
+        except StorageError as exc:
+            self.log.write("storage_failed", why=str(exc))
+            self.metrics.storage_failures.inc()
+            raise
+        for closed in decided.closed:
+            self.metrics.rounds.labels(closed.reason if closed.succeeded else "abandoned").inc()
+            self.log.write(
+                "round_closed",
+                round=closed.round,
+                reason=closed.reason,
+                succeeded=closed.succeeded,
+                accepted=len(closed.device),
+                assigned=closed.assigned,
+            )
+        if any(closed.succeeded for closed in decided.closed):
+            self._preparing = True
+            self._closed.set()
+        return decided
+
+    async def _look_after_time(self) -> None:
+        """A deadline passes whether or not anybody asks."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            parts = self._parts
+            if parts is None:
+                await self._try_to_lead()
+                continue
+            with suppress(StorageError, RefusedError):
+                if parts.clock.now_s() >= parts.coordinator.rounds.next_deadline_s():
+                    await self._queue.ask(Move())
+
+    async def _look_after_controls(self) -> None:
+        """Whether this process still leads, and what administrators decided."""
+        while True:
+            await asyncio.sleep(_CONTROL_S)
+            if self._parts is not None:
+                await self._in(self._writer, self._confirm)
+
+    def _confirm(self) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        if not self._leadership.confirm():
+            self._parts = None
+            self.log.write("leads_no_more")
+            return
+        try:
+            with self._database.connect() as connection:
+                found = controls(read_facts(connection))
+            if found.changes != self._controls.changes:
+                parts.register.load()
+                self.log.write("controls", paused=found.paused, released=found.released)
+            self._controls = found
+        except sa.exc.SQLAlchemyError as exc:
+            self.log.write("storage_failed", why=str(exc).splitlines()[0])
+
+    async def _make_versions(self) -> None:
+        """Rule 3."""
+        while True:
+            await self._closed.wait()
+            self._closed.clear()
+            try:
+                while (made := await self._next_version()) is not None:
+                    self.log.write(
+                        "version",
+                        version=made.model.version,
+                        model_sha256=made.model.model_sha256,
+                        updates=made.row["num_updates"],
+                        train_loss=made.row["train_loss"],
+                    )
+                self._preparing = False
+            except (OSError, ValueError, StorageError, RefusedError, sa.exc.SQLAlchemyError) as exc:
+                self.log.write("storage_failed", why=str(exc).splitlines()[0])
+                self.metrics.storage_failures.inc()
+                await asyncio.sleep(_CONTROL_S)
+                self._closed.set()
+
+    async def _next_version(self) -> Made | None:
+        parts = self._leading()
+        made = await self._in(self._maker, lambda: parts.versions.make_next(now_s=parts.clock.now_s()))
+        if made is not None:
+            await self._in(self._writer, lambda: self._publish(parts, made))
+        return made
+
+    def _publish(self, parts: _Parts, made: Made) -> None:
+        parts.versions.publish(made)
+        self._downloads[made.model.version] = made.model.download
+        entries = [made.model.download, *([made.model.broadcast] if made.model.broadcast else [])]
+        self._files |= {entry.sha256: self._blobs.path(entry.sha256) for entry in entries}
+        self.metrics.version.set(made.model.version)
+
+    # What devices ask
+
+    async def enrol(self, request: Enrolment) -> Enrolled:
+        """A token for a credential."""
+        parts = self._leading()
+        enrolled = await self._written(lambda: parts.register.enrol(request, now_s=parts.clock.now_s()))
+        if enrolled is None:
+            raise RefusedError(401, "wrong_token", "the token is not known, was used before, or the population is full")
+        self.metrics.enrolled.inc()
+        return enrolled
+
+    async def _written(self, call: Callable[[], T]) -> T:
+        """``call`` by the thread that writes."""
+        try:
+            return await self._in(self._writer, call)
+        except (sa.exc.SQLAlchemyError, OSError) as exc:
+            self.metrics.storage_failures.inc()
+            raise StorageError(str(exc).splitlines()[0]) from exc
+
+    def authenticated(self, credential: str) -> Device:
+        """Whose a credential is.
+
+        Raises:
+            RefusedError: nobody's, or of a device that takes part no more.
+        """
+        device = self._leading().register.authenticated(credential)
+        if device is None:
+            raise RefusedError(401, "wrong_credential", "the credential is not known: enrol with a token")
+        if device.state != "enrolled":
+            raise RefusedError(403, device.state, f"this device was {device.state}: it takes part no more")
+        return device
+
+    async def check_in(self, device: Device, request: CheckIn) -> CheckInAnswer:
+        """Work for a device that is free, or why there is none."""
+        parts = self._leading()
+        refused = self._not_now(request)
+        if refused is not None:
+            self.metrics.check_ins.labels(refused.reason).inc()
+            return CheckInAnswer(turned_away=refused, released=self._released(parts))
+        note = json.dumps(request.model_dump(exclude_unset=True), separators=(",", ":"))
+        answer = await self._queue.ask(CheckInAsk(device=device.number, note=note))
+        assert isinstance(answer, CheckedIn)
+        self.metrics.check_ins.labels(answer.code.name.lower()).inc()
+        if answer.code is not CheckInCode.ASSIGNED:
+            reason, message = _TURNED_AWAY[answer.code]
+            wait_s = min(max(answer.retry_at_s - answer.time_s, 0.0), self.plan.limits.longest_retry_s)
+            never = math.isinf(answer.retry_at_s)
+            away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
+            return CheckInAnswer(turned_away=away, released=self._released(parts))
+        return CheckInAnswer(
+            assignment=self._assignment(parts, device, request, answer), released=self._released(parts)
+        )
+
+    def _not_now(self, request: CheckIn) -> TurnedAway | None:
+        """Reasons that need no decision."""
+        longest_s = self.plan.limits.longest_retry_s
+        if request.protocol != PROTOCOL_VERSION:
+            message = f"this service speaks protocol {PROTOCOL_VERSION}, got {request.protocol}: another app is needed"
+            return TurnedAway(reason="upgrade", message=message, retry_after_s=None)
+        if self._program(request) is None:
+            message = f"the bundle holds programs for {', '.join(self._programs)}, got {', '.join(request.programs)}"
+            return TurnedAway(reason="no_program", message=message, retry_after_s=None)
+        if self.plan.codec.name not in request.codecs:
+            message = f"reports are written in {self.plan.codec.name}, got {', '.join(request.codecs)}"
+            return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
+        if self._controls.paused:
+            return TurnedAway(reason="paused", message="the service is paused", retry_after_s=longest_s)
+        if self.finished:
+            return TurnedAway(reason="finished", message="all versions are made", retry_after_s=longest_s)
+        if self._preparing:
+            wait_s = min(_PREPARING_RETRY_S, longest_s)
+            return TurnedAway(reason="preparing", message="the next version is being made", retry_after_s=wait_s)
+        return None
+
+    def _program(self, request: CheckIn) -> str | None:
+        wanted = [self.plan.preferred_program, *self._programs]
+        return next((name for name in wanted if name in request.programs and name in self._programs), None)
+
+    def _released(self, parts: _Parts) -> ReleasedModel:
+        version = (
+            self._controls.released if self._controls.released in self._downloads else parts.versions.newest.version
+        )
+        return ReleasedModel(version=version, weights=self._downloads[version])
+
+    def _assignment(self, parts: _Parts, device: Device, request: CheckIn, answer: CheckedIn) -> Assignment:
+        plan, newest = self.plan, parts.versions.newest
+        assert newest.version == answer.model_version
+        program = self._program(request)
+        assert program is not None
+        seed = draw_key(plan.seed, "batch_seed", answer.round, device.number)
+        return Assignment(
+            assignment_id=answer.assignment,
+            work="train",
+            round=answer.round,
+            model_version=answer.model_version,
+            deadline_in_s=max(answer.deadline_s - answer.time_s, 0.0),
+            program=program,
+            bundle=self._programs[program],
+            weights=newest.download,
+            broadcast=newest.broadcast,
+            algorithm=plan.algorithm_name,
+            algorithm_options=dict(plan.algorithm_options),
+            hyper=dict(plan.hyper),
+            epochs=plan.epochs,
+            steps=plan.steps,
+            batch_size=plan.batch_size,
+            batch_seed=int(seed) >> 1,
+            codec=plan.codec.name,
+            update_bytes=plan.codec.encoded_bytes(plan.report),
+            rule=plan.rule,
+        )
+
+    def file(self, sha256: str) -> Path:
+        """Where the bytes of that hash are.
+
+        Raises:
+            RefusedError: no file that a device may get has it.
+        """
+        path = self._program_paths.get(sha256) or self._files.get(sha256)
+        if path is None:
+            raise RefusedError(404, "no_file", "there is no file of this hash, or no more")
+        return path
+
+    async def report(
+        self,
+        device: Device,
+        assignment: int,
+        facts: ReportFacts,
+        *,
+        length: int,
+        sha256: str,
+        body: AsyncIterable[bytes],
+    ) -> ReportAnswer:
+        """Rule 4.
+
+        Args:
+            device: that brings it.
+            assignment: that it worked on.
+            facts: about its work.
+            length: of the body in bytes, as its header says.
+            sha256: of the body, likewise.
+            body: the update, in pieces.
+
+        Raises:
+            RefusedError: it does not count, and why.
+            StorageError: it is not durable: to be sent again.
+        """
+        parts = self._leading()
+        self._check_owner(parts, device, assignment)
+        self._check_facts(facts)
+        expected = self.plan.codec.encoded_bytes(self.plan.report)
+        if length != expected:
+            raise RefusedError(
+                413 if length > expected else 422, "wrong_length", f"a report holds {expected} bytes, got {length}"
+            )
+        limits = self.plan.limits
+        try:
+            received = await self._updates.receive(
+                body,
+                expected_bytes=expected,
+                least_bytes_per_s=limits.body_least_bytes_per_s,
+                grace_s=limits.body_grace_s,
+            )
+            if received.sha256 != sha256:
+                received.discard()
+                raise RefusedError(
+                    422, "wrong_hash", f"the body's SHA-256 is {received.sha256}, Content-Digest says {sha256}"
+                )
+            await self._in(self._checkers, lambda: self._check_and_keep(received, assignment))
+        except OSError as exc:
+            self.metrics.storage_failures.inc()
+            raise StorageError(f"the disk did not take the report: {exc.strerror or exc}") from exc
+        ask = ReportAsk(device=device.number, assignment=assignment, facts=facts, sha256=sha256, bytes=expected)
+        answer = await self._queue.ask(ask)
+        assert isinstance(answer, Reported)
+        self.metrics.reports.labels(answer.code.name.lower()).inc()
+        if answer.code is ReportCode.ACCEPTED:
+            return ReportAnswer(code="accepted", round=answer.round)
+        if answer.counted_sha256 != sha256:
+            self._updates.remove(assignment, sha256)
+        if answer.code is ReportCode.REPEATED:
+            if answer.counted_sha256 != sha256:
+                raise RefusedError(409, "other_report", "another report on this assignment counts: this one does not")
+            return ReportAnswer(code="repeated", round=answer.round)
+        raise RefusedError(409, answer.code.name.lower(), f"the report does not count: {_NOT_COUNTED[answer.code]}")
+
+    def _check_owner(self, parts: _Parts, device: Device, assignment: int) -> None:
+        work = parts.coordinator.work(assignment)
+        if work is None:
+            raise RefusedError(404, "unknown", f"there is no assignment {assignment}")
+        if work.device != device.number:
+            raise RefusedError(403, "not_yours", f"assignment {assignment} is another device's")
+
+    def _check_facts(self, facts: ReportFacts) -> None:
+        plan = self.plan
+        if facts.num_examples > facts.steps * plan.batch_size:
+            raise RefusedError(
+                422,
+                "wrong_facts",
+                f"{facts.steps} steps of at most {plan.batch_size} examples process no {facts.num_examples}",
+            )
+        if plan.steps and facts.steps > plan.steps:
+            raise RefusedError(422, "wrong_facts", f"the assignment was {plan.steps} steps, got {facts.steps}")
+        most = plan.limits.max_num_examples
+        if most and facts.num_examples > most:
+            raise RefusedError(
+                422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}"
+            )
+
+    def _check_and_keep(self, received: Received, assignment: int) -> None:
+        try:
+            received.sync()
+            checked_update(
+                received.path, codec=self.plan.codec, like=self.plan.report, max_norm=self.plan.limits.max_update_norm
+            )
+            self._updates.keep(received, assignment)
+        except BaseException:
+            received.discard()
+            raise
+
+    async def status(self, device: Device) -> Status:
+        """What is known of a device."""
+        parts = self._leading()
+        accepted = await self._written(lambda: self._accepted(device))
+        rounds = parts.coordinator.rounds
+        return Status(
+            device_id=device.device_id,
+            population=self.plan.population,
+            round=rounds.round,
+            model_version=parts.versions.newest.version,
+            paused=self._controls.paused,
+            reports_accepted=accepted,
+            open_assignments=[],
+            released=self._released(parts),
+        )
+
+    def _accepted(self, device: Device) -> int:
+        query = sa.select(sa.func.count()).select_from(REPORTS).where(REPORTS.c.device == device.number)
+        with self._database.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    async def benchmark(self, device: Device, result: BenchmarkResult) -> None:
+        """Keep what a device measured."""
+        parts = self._leading()
+        row = {"device": device.number, "time_s": parts.clock.now_s(), "result": result.model_dump_json()}
+        await self._written(lambda: self._insert(BENCHMARKS, row))
+
+    def _insert(self, table: sa.Table, row: dict[str, Any]) -> None:
+        with self._leadership.begin() as connection:
+            connection.execute(sa.insert(table), row)
+
+    async def leave(self, device: Device, *, forget: bool) -> None:
+        """A device takes part no more; to be forgotten takes away what it said of itself too."""
+        parts = self._leading()
+        await self._written(lambda: parts.register.end(device, "forgotten" if forget else "left"))
+        await self.note(f"device {device.device_id}", "forget" if forget else "leave", "")
+
+    async def note(self, actor: str, action: str, detail: str) -> None:
+        """Into the audit log."""
+        parts = self._leading()
+        row = {"time_s": parts.clock.now_s(), "actor": actor, "action": action, "detail": detail}
+        await self._written(lambda: self._insert(AUDIT, row))
