@@ -78,6 +78,8 @@ _CONTROL_S = 1.0
 _STORAGE_RETRY_S = 5.0
 _STANDBY_RETRY_S = 1.0
 _PREPARING_RETRY_S = 0.25
+# So long a device that was given work waits for its model, which takes milliseconds as a rule.
+_MAKING_S = 20.0
 # Threads that check updates: two models in memory, and no more than the cores that phones' servers have at least.
 _CHECKERS = 2
 
@@ -94,6 +96,14 @@ _NOT_COUNTED = {
     ReportCode.WITHDRAWN: "this device has checked in again since, and lost this assignment",
     ReportCode.STALE: "the model has moved on too far since this assignment",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Download:
+    """What a device gets of a version."""
+
+    weights: FileEntry
+    broadcast: FileEntry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +141,8 @@ class Service:
         self._queue = DecisionQueue(self._decide)
         self._parts: _Parts | None = None
         self._controls = Controls()
-        self._downloads: dict[int, FileEntry] = {}  # of each version that is kept
+        self._downloads: dict[int, _Download] = {}  # of each version that is kept
+        self._published = asyncio.Condition()
         self._files: dict[str, Path] = {}
         self._preparing = True
         self._closed = asyncio.Event()
@@ -262,7 +273,12 @@ class Service:
             rows = connection.execute(sa.select(MODELS)).all()
         there = self._blobs.names()
         self._downloads = {
-            row.version: FileEntry(sha256=row.download_sha256, bytes=row.download_bytes)
+            row.version: _Download(
+                weights=FileEntry(sha256=row.download_sha256, bytes=row.download_bytes),
+                broadcast=(
+                    FileEntry(sha256=row.broadcast_sha256, bytes=row.broadcast_bytes) if row.broadcast_sha256 else None
+                ),
+            )
             for row in rows
             if row.download_sha256 in there
         }
@@ -369,11 +385,13 @@ class Service:
         made = await self._in(self._maker, lambda: parts.versions.make_next(now_s=parts.clock.now_s()))
         if made is not None:
             await self._in(self._writer, lambda: self._publish(parts, made))
+            async with self._published:
+                self._published.notify_all()
         return made
 
     def _publish(self, parts: _Parts, made: Made) -> None:
         parts.versions.publish(made)
-        self._downloads[made.model.version] = made.model.download
+        self._downloads[made.model.version] = _Download(weights=made.model.download, broadcast=made.model.broadcast)
         entries = [made.model.download, *([made.model.broadcast] if made.model.broadcast else [])]
         self._files |= {entry.sha256: self._blobs.path(entry.sha256) for entry in entries}
         self.metrics.version.set(made.model.version)
@@ -427,9 +445,20 @@ class Service:
             never = math.isinf(answer.retry_at_s)
             away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
             return CheckInAnswer(turned_away=away, released=self._released(parts))
-        return CheckInAnswer(
-            assignment=self._assignment(parts, device, request, answer), released=self._released(parts)
-        )
+        download = await self._download(answer.model_version)
+        assignment = self._assignment(device, request, answer, download)
+        return CheckInAnswer(assignment=assignment, released=self._released(parts))
+
+    async def _download(self, version: int) -> _Download:
+        """What a device gets of a version, waited for: a report of the same batch may have closed the round before."""
+        try:
+            async with asyncio.timeout(_MAKING_S), self._published:
+                await self._published.wait_for(lambda: version in self._downloads)
+        except TimeoutError as exc:
+            raise RefusedError(
+                503, "preparing", "the version is still being made: check in again", retry_after_s=_STORAGE_RETRY_S
+            ) from exc
+        return self._downloads[version]
 
     def _not_now(self, request: CheckIn) -> TurnedAway | None:
         """Reasons that need no decision."""
@@ -460,11 +489,10 @@ class Service:
         version = (
             self._controls.released if self._controls.released in self._downloads else parts.versions.newest.version
         )
-        return ReleasedModel(version=version, weights=self._downloads[version])
+        return ReleasedModel(version=version, weights=self._downloads[version].weights)
 
-    def _assignment(self, parts: _Parts, device: Device, request: CheckIn, answer: CheckedIn) -> Assignment:
-        plan, newest = self.plan, parts.versions.newest
-        assert newest.version == answer.model_version
+    def _assignment(self, device: Device, request: CheckIn, answer: CheckedIn, download: _Download) -> Assignment:
+        plan = self.plan
         program = self._program(request)
         assert program is not None
         seed = draw_key(plan.seed, "batch_seed", answer.round, device.number)
@@ -476,8 +504,8 @@ class Service:
             deadline_in_s=max(answer.deadline_s - answer.time_s, 0.0),
             program=program,
             bundle=self._programs[program],
-            weights=newest.download,
-            broadcast=newest.broadcast,
+            weights=download.weights,
+            broadcast=download.broadcast,
             algorithm=plan.algorithm_name,
             algorithm_options=dict(plan.algorithm_options),
             hyper=dict(plan.hyper),

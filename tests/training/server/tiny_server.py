@@ -1,0 +1,39 @@
+"""``python tiny_server.py FOLDER PORT [DATABASE_URL]``: the tiny service in a process of its own, behind real sockets."""
+
+import asyncio
+import dataclasses
+import sys
+from pathlib import Path
+
+from tiny_service import tiny_plan
+
+from pocketfleet.training.round import RoundPlan
+from pocketfleet.training.server.app import make_app
+from pocketfleet.training.server.http_server import listening_socket, make_server
+from pocketfleet.training.server.service import Service
+from pocketfleet.training.server.service_log import ServiceLog
+from pocketfleet.training.server.service_plan import Limits
+
+LIMITS = Limits(
+    device_requests_per_s=0.0,
+    address_failures_per_s=0.0,
+    longest_retry_s=0.05,
+    keep_updates=True,
+    header_timeout_s=1.0,
+    body_grace_s=2.0,
+)
+# Six devices, of which four make a version: some are late.
+ROUNDS = RoundPlan(cohort=4, over_selection=1.5, minimum_ratio=0.5, deadline_s=3.0)
+
+
+async def serve(folder: Path, port: int, database_url: str, size: int) -> None:
+    plan = dataclasses.replace(tiny_plan(folder / "plan", size=size, limits=LIMITS), rounds=ROUNDS, count=100_000)
+    service = Service(plan, folder / "state", database_url=database_url, log=ServiceLog())
+    server = make_server(make_app(service), header_timeout_s=LIMITS.header_timeout_s)
+    await server.serve(sockets=[listening_socket("127.0.0.1", port)])
+
+
+if __name__ == "__main__":
+    url = sys.argv[3] if len(sys.argv) > 3 else ""
+    size = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), url, size))
