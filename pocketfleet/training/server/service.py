@@ -390,10 +390,11 @@ class Service:
         return made
 
     def _publish(self, parts: _Parts, made: Made) -> None:
-        parts.versions.publish(made)
+        # First what a device gets of it: once it is the newest, others ask for that.
         self._downloads[made.model.version] = _Download(weights=made.model.download, broadcast=made.model.broadcast)
         entries = [made.model.download, *([made.model.broadcast] if made.model.broadcast else [])]
         self._files |= {entry.sha256: self._blobs.path(entry.sha256) for entry in entries}
+        parts.versions.publish(made)
         self.metrics.version.set(made.model.version)
 
     # What devices ask

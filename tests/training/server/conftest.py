@@ -3,14 +3,16 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer, postgres_programs
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A server; without its programs, and without the right to install them, the test is skipped."""
     programs = postgres_programs()
     if programs is None and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -20,8 +22,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         assert programs is not None, done.stdout + done.stderr
     if programs is None:
         pytest.skip("PostgreSQL is not installed, and installing it takes root and apt")
-    server = PostgresServer(programs, tmp_path_factory.mktemp("postgres"))
-    try:
-        yield server
-    finally:
-        server.stop()
+    # Not among pytest's own folders, which it closes to other users.
+    with tempfile.TemporaryDirectory(prefix="pocketfleet-postgres-", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(programs, Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()

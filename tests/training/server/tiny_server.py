@@ -1,4 +1,4 @@
-"""``python tiny_server.py FOLDER PORT [DATABASE_URL]``: the tiny service in a process of its own, behind real sockets."""
+"""``python tiny_server.py FOLDER PORT [DATABASE_URL] [SIZE]``: the tiny service in a process of its own, with sockets."""
 
 import asyncio
 import dataclasses
