@@ -29,8 +29,9 @@ from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.round import Int64s
+from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server.app import make_app
-from pocketfleet.training.server.http_server import listening_socket, make_server
+from pocketfleet.training.server.http_server import listening_socket, make_server, run
 from pocketfleet.training.server.protocol import Rule
 from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
@@ -87,6 +88,14 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         epochs=0 if experiment.training.steps else experiment.training.epochs,
         steps=experiment.training.steps,
         batch_size=batch_size(experiment, parts.data),
+        make_selection=lambda: load_selection(
+            experiment.rounds.selection,
+            experiment.rounds.selection_options,
+            seed=experiment.seed,
+            population=experiment.service.max_devices,
+            window_s=experiment.rounds.selection_window_s,
+            trains=True,
+        ),
         rule=Rule(**experiment.eligibility.model_dump()),
         limits=Limits(**experiment.service.model_dump(exclude={"population"})),
     )
@@ -187,7 +196,7 @@ def serve(
     url = f"{scheme}://{shown}:{bound[1]}{PREFIX.format(population=plan.population)}"
     with ExitStack() as stack:
         stack.callback(listening.close)
-        asyncio.run(_serve(service, listening, certificate, key, _told(ready, url, state)))
+        run(_serve(service, listening, certificate, key, _told(ready, url, state)))
 
 
 def _told(ready: Callable[[str], None] | None, url: str, state: Path) -> Callable[[], None]:

@@ -6,14 +6,16 @@ connection, and it calls ``on_headers_complete`` once a request's headers are wh
 
 import asyncio
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["listening_socket", "make_server"]
+__all__ = ["listening_socket", "make_server", "run"]
 
 # Devices that come together after a round: the kernel's usual limit (net.core.somaxconn of Linux).
 _BACKLOG = 4096
@@ -21,6 +23,15 @@ _BACKLOG = 4096
 _KEEP_ALIVE_S = 30
 # In which requests under way end when the service is told to.
 _DRAIN_S = 30
+
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run`` on uvloop, which serves about twice as many requests."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -26,6 +26,7 @@ from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
+from pocketfleet.training.selection import Selection
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.database import AUDIT, BENCHMARKS, MODELS, REPORTS, open_database
 from pocketfleet.training.server.decision_queue import DecisionQueue
@@ -80,8 +81,8 @@ _STANDBY_RETRY_S = 1.0
 _PREPARING_RETRY_S = 0.25
 # So long a device that was given work waits for its model, which takes milliseconds as a rule.
 _MAKING_S = 20.0
-# Threads that check updates: two models in memory, and no more than the cores that phones' servers have at least.
-_CHECKERS = 2
+# Threads that check updates and wait for the disk, which takes several files as fast as one; so many are in memory.
+_CHECKERS = 8
 
 _TURNED_AWAY: dict[CheckInCode, tuple[Any, str]] = {
     CheckInCode.ROUND_FULL: ("round_full", "the round has the devices that it wants"),
@@ -251,13 +252,16 @@ class Service:
     def _make_coordinator(self) -> Rounds:
         plan, population = self.plan.rounds, self.plan.limits.max_devices
         if isinstance(plan, RoundPlan):
-            return Coordinator(plan, population=population)
+            return Coordinator(plan, population=population, selection=self._selection())
         return BufferedCoordinator(plan, population=population)
 
     def _restore_coordinator(self, state: Any) -> Rounds:  # noqa: ANN401 - arrays by name
         if isinstance(self.plan.rounds, RoundPlan):
-            return Coordinator.restore(self.plan.rounds, state)
+            return Coordinator.restore(self.plan.rounds, state, selection=self._selection())
         return BufferedCoordinator.restore(self.plan.rounds, state)
+
+    def _selection(self) -> Selection | None:
+        return self.plan.make_selection() if self.plan.make_selection is not None else None
 
     def _clear_updates(self) -> None:
         """Remove files whose reports were never counted: their devices were not told so, and send them again."""
@@ -302,7 +306,7 @@ class Service:
     async def _decide(self, asks: Sequence[Ask]) -> Decided:
         parts = self._leading()
         try:
-            decided = await self._in(self._writer, lambda: parts.coordinator.decide(asks, now_s=parts.clock.now_s()))
+            decided = await self._in(self._writer, lambda: self._decided(parts, asks))
         except StorageError as exc:
             self.log.write("storage_failed", why=str(exc))
             self.metrics.storage_failures.inc()
@@ -321,6 +325,14 @@ class Service:
             self._preparing = True
             self._closed.set()
         return decided
+
+    def _decided(self, parts: _Parts, asks: Sequence[Ask]) -> Decided:
+        if any(isinstance(ask, ReportAsk) for ask in asks):
+            try:
+                self._updates.sync()
+            except OSError as exc:
+                raise StorageError(f"the disk did not take {len(asks)} decisions: {exc.strerror or exc}") from exc
+        return parts.coordinator.decide(asks, now_s=parts.clock.now_s())
 
     async def _look_after_time(self) -> None:
         """A deadline passes whether or not anybody asks."""

@@ -12,6 +12,7 @@ from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import Codec
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
+from pocketfleet.training.selection import Selection
 from pocketfleet.training.server.protocol import Rule
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Weights
@@ -80,6 +81,8 @@ class ServicePlan:
         hyper: of the steps, by name.
         epochs, steps, batch_size: a device's work; see ``protocol.Assignment``.
         rule: when devices may train.
+        make_selection: who is chosen at the end of a round's window, as if nobody had been yet; ``None``: there are no
+            windows.
         limits: see ``Limits``.
     """
 
@@ -105,4 +108,5 @@ class ServicePlan:
     steps: int
     batch_size: int
     rule: Rule
+    make_selection: Callable[[], Selection] | None = None
     limits: Limits = field(default_factory=Limits)

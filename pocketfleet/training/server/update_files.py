@@ -104,11 +104,14 @@ class UpdateFiles:
         return received
 
     def keep(self, received: Received, assignment: int) -> Path:
-        """Name a file that is whole and durable by its assignment; the name is durable too."""
+        """Name a file that is whole and durable by its assignment; the name is not durable before ``sync``."""
         path = self.path(assignment, received.sha256)
         received.path.replace(path)
-        sync_folder(self._folder)
         return path
+
+    def sync(self) -> None:
+        """Make the names durable, once for many files."""
+        sync_folder(self._folder)
 
     def remove(self, assignment: int, sha256: str) -> None:
         """Forget an update, if it is there."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -32,11 +33,14 @@ def free_port() -> int:
 class ServerProcess:
     """``tiny_server.py``, on a port of its own."""
 
-    def __init__(self, folder: Path, *, database_url: str = "", size: int = 3) -> None:
+    def __init__(
+        self, folder: Path, *, database_url: str = "", size: int = 3, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._arguments = [str(folder), str(self.port), database_url, str(size)]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._trusted = ssl.create_default_context(cafile=str(tls[0])) if tls else True
+        self._arguments = [str(folder), str(self.port), database_url, str(size), *map(str, tls or ())]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> None:
@@ -58,7 +62,7 @@ class ServerProcess:
             assert self._process is not None
             assert self._process.poll() is None, (self.folder / "server.log").read_text()[-3000:]
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/{route}", timeout=5.0).status_code == 200:
+                if httpx.get(f"{self.url}/{route}", timeout=5.0, verify=self._trusted).status_code == 200:
                     return
             time.sleep(0.05)  # noqa: TID251 - another process is waited for
         raise AssertionError((self.folder / "server.log").read_text()[-3000:])

@@ -1,6 +1,5 @@
-"""``python tiny_server.py FOLDER PORT [DATABASE_URL] [SIZE]``: the tiny service in a process of its own, with sockets."""
+"""``python tiny_server.py FOLDER PORT [URL [SIZE [CERTIFICATE KEY]]]``: the tiny service as a process, with sockets."""
 
-import asyncio
 import dataclasses
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from tiny_service import tiny_plan
 
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server.app import make_app
-from pocketfleet.training.server.http_server import listening_socket, make_server
+from pocketfleet.training.server.http_server import listening_socket, make_server, run
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits
@@ -26,14 +25,15 @@ LIMITS = Limits(
 ROUNDS = RoundPlan(cohort=4, over_selection=1.5, minimum_ratio=0.5, deadline_s=3.0)
 
 
-async def serve(folder: Path, port: int, database_url: str, size: int) -> None:
+async def serve(folder: Path, port: int, database_url: str, size: int, tls: list[Path]) -> None:
     plan = dataclasses.replace(tiny_plan(folder / "plan", size=size, limits=LIMITS), rounds=ROUNDS, count=100_000)
     service = Service(plan, folder / "state", database_url=database_url, log=ServiceLog())
-    server = make_server(make_app(service), header_timeout_s=LIMITS.header_timeout_s)
+    certificate, key = tls or (None, None)
+    server = make_server(make_app(service), header_timeout_s=LIMITS.header_timeout_s, certificate=certificate, key=key)
     await server.serve(sockets=[listening_socket("127.0.0.1", port)])
 
 
 if __name__ == "__main__":
     url = sys.argv[3] if len(sys.argv) > 3 else ""
     size = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), url, size))
+    run(serve(Path(sys.argv[1]), int(sys.argv[2]), url, size, [Path(name) for name in sys.argv[5:]]))
