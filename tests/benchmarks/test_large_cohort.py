@@ -25,7 +25,7 @@ def test_the_last_size_is_held_against_the_first() -> None:
             "devices": devices,
             "device_steps_per_s": speed,
             "peak_bytes": peak_bytes,
-            "peak_main_bytes": peak_bytes // 2,
+            "peak_own_bytes": peak_bytes // 2,
         }
 
     rows = [row(10, 100.0, 1), row(20, 70.0, 10**9), row(10, 100.0, 1), row(20, 90.0, 3 * 10**9)]
@@ -33,7 +33,7 @@ def test_the_last_size_is_held_against_the_first() -> None:
 
     # The median of 70 and 90 against 100; the greater of two peaks against 2 GB.
     assert (found["throughput_ratio"], found["throughput_met"]) == (0.8, True)
-    assert (found["peak_ratio"], found["peak_met"], found["peak_main_bytes"]) == (1.5, False, 1_500_000_000)
+    assert (found["peak_ratio"], found["peak_met"], found["peak_own_bytes"]) == (1.5, False, 1_500_000_000)
 
 
 def test_every_size_does_its_work_in_a_process_of_its_own() -> None:
@@ -46,7 +46,6 @@ def test_every_size_does_its_work_in_a_process_of_its_own() -> None:
     assert small["device_steps"] == large["device_steps"] == 320
     assert large["device_steps_per_s"] == pytest.approx(320 / large["wall_s"])
     assert large["around_s"] > 0.0
-    # Two processes that have loaded torch.
-    assert large["peak_workers_bytes"] > 2 * 100_000_000
-    assert large["peak_bytes"] == large["peak_main_bytes"] + large["peak_workers_bytes"]
+    # Three processes that have loaded torch.
+    assert large["peak_bytes"] > large["peak_own_bytes"] > 3 * 50_000_000
     assert found["throughput_ratio"] == pytest.approx(large["device_steps_per_s"] / small["device_steps_per_s"])
