@@ -224,8 +224,6 @@ class Status(_Message):
     model_version: Counted
     paused: bool
     reports_accepted: Counted
-    # Assignments of the open round that it has not reported on.
-    open_assignments: list[Counted]
     released: ReleasedModel
 
 

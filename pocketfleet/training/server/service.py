@@ -651,7 +651,6 @@ class Service:
             model_version=parts.versions.newest.version,
             paused=self._controls.paused,
             reports_accepted=accepted,
-            open_assignments=[],
             released=self._released(parts),
         )
 
