@@ -1,7 +1,7 @@
 """A device's whole conversation with the service, as a file that clients in other languages test against.
 
-``exchanges.json`` is a list of requests with their answers. In it ``$NAME`` stands for what differs from run to run: in an answer
-it is to be remembered (and may be anything), in a request it is what was remembered. ``hex`` bodies are bytes.
+``exchanges.json`` is a list of requests with their answers. In it ``$NAME`` stands for what differs from run to run: in
+an answer it is to be remembered (and may be anything), in a request it is what was remembered. ``hex`` bodies are bytes.
 
 ``python tests/protocol/exchanges.py`` records the file anew, from the tiny service.
 """
@@ -86,9 +86,7 @@ REQUESTS: list[dict[str, Any]] = [
     report("report on an assignment that is none", GOOD) | {"path": f"{BASE}/reports/77"},
     post("check in after the report", "check-in", CHECK_IN, DEVICE),
     get("status", f"{BASE}/status"),
-    post(
-        "a benchmark", "benchmarks", {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}, DEVICE
-    ),
+    post("a benchmark", "benchmarks", {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}, DEVICE),
     post("a stage of a round without stages", "reports/0/stages/1", None, DEVICE),
     {"title": "be forgotten", "method": "DELETE", "path": f"{BASE}/device", "headers": DEVICE},
     get("status of a forgotten device", f"{BASE}/status"),

@@ -1,5 +1,6 @@
 """What a service tells of itself: a line of JSON an event, with its time of day. No secret and no update is in it."""
 
+import contextlib
 import datetime
 import json
 import sys
@@ -29,5 +30,6 @@ class ServiceLog:
         """
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"at": at, "event": event, **fields}, default=str)
-        with self._lock:
+        # Where the disk is full the service goes on without its log.
+        with self._lock, contextlib.suppress(OSError):
             print(line, file=self._stream, flush=True)

@@ -104,8 +104,8 @@ class Device:
     """
 
     def __init__(self, urls: Sequence[str], credential: str, number: int) -> None:
-        self._urls = list(urls)
-        self._headers = {"Authorization": f"Bearer {credential}"}
+        self.urls = list(urls)
+        self.headers = {"Authorization": f"Bearer {credential}"}
         self._number = number
         self.acknowledged: dict[int, bytes] = {}
         self.requests = 0
@@ -135,7 +135,7 @@ class Device:
             f"reports/{assignment}",
             params=facts,
             content=body,
-            headers=self._headers | {"Content-Digest": digest(body)},
+            headers=self.headers | {"Content-Digest": digest(body)},
         )
         if answer is not None and "code" in answer:
             self.acknowledged[assignment] = body
@@ -144,10 +144,10 @@ class Device:
         self, client: httpx.AsyncClient, stop: asyncio.Event, method: str, path: str, **request: object
     ) -> dict[str, object] | None:
         """The answer, whoever gives it; ``None``: it was stopped meanwhile."""
-        request = {"headers": self._headers} | request
+        request = {"headers": self.headers} | request
         while not stop.is_set():
             self.requests += 1
-            url = self._urls[self.requests % len(self._urls)]
+            url = self.urls[self.requests % len(self.urls)]
             try:
                 answer = await client.request(method, f"{url}{BASE}/{path}", **request)  # type: ignore[arg-type]
             except httpx.HTTPError:
@@ -155,6 +155,9 @@ class Device:
                 continue
             if answer.status_code in {429, 503}:
                 await asyncio.sleep(0.1)
+                continue
+            if answer.status_code in {400, 408}:
+                # What was sent did not come whole.
                 continue
             assert answer.status_code in {200, 409}, answer.text
             return dict(answer.json())

@@ -42,7 +42,9 @@ def test_every_route_is_in_the_document() -> None:
 SCHEMA = schemathesis.openapi.from_dict(openapi_document("tiny"))
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.name not in {"leave", "forget"}], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if route.name not in {"leave", "forget"}], ids=lambda one: one.name
+)
 def test_whatever_is_asked_is_answered_as_documented(
     route: object, server: ServerProcess, credentials: dict[str, str]
 ) -> None:
@@ -73,7 +75,6 @@ def test_whatever_is_asked_is_answered_as_documented(
 
 def schemathesis_given(operation: object) -> object:
     from hypothesis import given
-
     from schemathesis import GenerationMode
 
     return given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE) | operation.as_strategy())
