@@ -8,16 +8,16 @@ COMPAT := --config-settings editable_mode=compat
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint chromium bench bench-peers clean
+.PHONY: demo test test-all lint chromium postgresql bench bench-peers clean
 
 demo: .venv/.installed
 	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
 	$(BIN)/pocketfleet simulate mnist-fleet --out runs/mnist-fleet --force --plot
 
-test: lint chromium
+test: lint chromium postgresql
 	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
-test-all: lint chromium
+test-all: lint chromium postgresql
 	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: .venv/.installed-dev
@@ -31,12 +31,18 @@ chromium:
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
 
+# The server that the service's tests start for themselves; likewise.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/population_day.py
 	$(BIN)/python benchmarks/large_cohort.py
 	$(BIN)/python benchmarks/export_speed.py
 	$(BIN)/python benchmarks/measure_efficiency.py
+	$(BIN)/python benchmarks/service_load.py
 
 bench-peers: .venv/.installed-dev .peers/.installed
 	$(BIN)/python benchmarks/peers
@@ -52,7 +58,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev,cluster,flower]' $(COMPAT)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,cluster,flower,postgresql]' $(COMPAT)
 	touch .venv/.installed $@
 
 # Torch first and alone: the peers ask for it without a version, and must not bring another build.

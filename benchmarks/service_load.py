@@ -112,10 +112,12 @@ class Connection:
         self._writer: asyncio.StreamWriter
 
     async def open(self) -> "Connection":
+        """Connect."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         return self
 
     async def ask(self, method: str, path: str, *, body: bytes = b"", headers: str = "") -> tuple[int, bytes]:
+        """The status and the body of the answer."""
         head = f"{method} {path} HTTP/1.1\r\nHost: load\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         self._writer.write(head.encode() + body)
         await self._writer.drain()
@@ -125,6 +127,7 @@ class Connection:
         return status, await self._reader.readexactly(length)
 
     def close(self) -> None:
+        """Hang up."""
         self._writer.close()
 
 
@@ -157,6 +160,7 @@ async def served(*, size: int, concurrency: int) -> AsyncIterator[tuple[int, int
 
 
 async def enrolled(connection: Connection, state: Path) -> list[str]:
+    """The credentials of all devices."""
     found = []
     for token in issue_tokens(state, count=DEVICES):
         status, body = await connection.ask("POST", f"{BASE}/enrol", body=json.dumps({"token": token}).encode())
@@ -166,10 +170,12 @@ async def enrolled(connection: Connection, state: Path) -> list[str]:
 
 
 def resident_bytes(pid: int) -> int:
+    """Of a process that runs."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
+    """The median, the 99th percentile and the longest."""
     cuts = statistics.quantiles(seconds, n=100)
     return {"p50_s": cuts[49], "p99_s": cuts[98], "max_s": max(seconds)}
 

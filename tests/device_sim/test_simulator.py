@@ -10,6 +10,7 @@ import pytest
 from scripted import ScriptedDay
 from tiny import ALGORITHM, TinyTask, make_client, tiny_weights
 
+from pocketfleet.device_sim import simulator
 from pocketfleet.device_sim.cohort import one_by_one_chunk
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
@@ -18,7 +19,6 @@ from pocketfleet.device_sim.fleet import DeviceOverride, build_fleet
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.run_directory import RunDirectory
-from pocketfleet.device_sim import simulator
 from pocketfleet.device_sim.simulator import Outcome, Schedule, Simulator
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.workers import Workers

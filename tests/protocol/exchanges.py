@@ -1,7 +1,8 @@
 """A device's whole conversation with the service, as a file that clients in other languages test against.
 
-``exchanges.json`` is a list of requests with their answers. In it ``$NAME`` stands for what differs from run to run: in
-an answer it is to be remembered (and may be anything), in a request it is what was remembered. ``hex`` bodies are bytes.
+``exchanges.json`` is a list of requests with their answers. In it ``$NAME`` stands for what differs from run to run:
+in an answer it is to be remembered (and may be anything), in a request it is what was remembered. ``hex`` bodies are
+bytes.
 
 ``python tests/protocol/exchanges.py`` records the file anew, from the tiny service.
 """

@@ -1,4 +1,4 @@
-"""PostgreSQL as Debian packages it, in a folder of the test's own: installed where that is allowed."""
+"""PostgreSQL as Debian packages it, in a folder of the test's own."""
 
 import os
 import shutil
