@@ -33,6 +33,9 @@ def serve(
         typer.echo(f"serving {url}")
         typer.echo(f"tokens for devices: pocketfleet admin token --state {state}")
 
+    def waiting() -> None:
+        typer.echo("waiting for the process that serves this state to end")
+
     run(
         Experiment.load(experiment, settings or []),
         state,
@@ -42,4 +45,5 @@ def serve(
         key=tls_key,
         database_url=database,
         ready=ready,
+        waiting=waiting,
     )

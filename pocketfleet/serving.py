@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 
 from pocketfleet.assembly import (
     Parts,
@@ -161,6 +162,7 @@ def serve(
     key: Path | None = None,
     database_url: str = "",
     ready: Callable[[str], None] | None = None,
+    waiting: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first.
 
@@ -173,6 +175,7 @@ def serve(
         key: of the certificate.
         database_url: of PostgreSQL; empty: SQLite in the folder.
         ready: if given, told the population's URL once the service leads.
+        waiting: if given, called where another process leads, which may be for long.
 
     Raises:
         InputError: the experiment, the state or the address does not allow it.
@@ -196,7 +199,7 @@ def serve(
     url = f"{scheme}://{shown}:{bound[1]}{PREFIX.format(population=plan.population)}"
     with ExitStack() as stack:
         stack.callback(listening.close)
-        run(_serve(service, listening, certificate, key, _told(ready, url, state)))
+        run(_serve(service, listening, certificate, key, _told(ready, url, state), waiting))
 
 
 def _told(ready: Callable[[str], None] | None, url: str, state: Path) -> Callable[[], None]:
@@ -209,7 +212,12 @@ def _told(ready: Callable[[str], None] | None, url: str, state: Path) -> Callabl
 
 
 async def _serve(
-    service: Service, listening: socket.socket, certificate: Path | None, key: Path | None, tell: Callable[[], None]
+    service: Service,
+    listening: socket.socket,
+    certificate: Path | None,
+    key: Path | None,
+    tell: Callable[[], None],
+    waiting: Callable[[], None] | None,
 ) -> None:
     server = make_server(
         make_app(service),
@@ -217,14 +225,20 @@ async def _serve(
         certificate=certificate,
         key=key,
     )
-    told = asyncio.create_task(_tell_once(service, tell))
+    told = asyncio.create_task(_tell_once(server, service, tell, waiting))
     try:
         await server.serve(sockets=[listening])
     finally:
         told.cancel()
 
 
-async def _tell_once(service: Service, tell: Callable[[], None]) -> None:
+async def _tell_once(
+    server: uvicorn.Server, service: Service, tell: Callable[[], None], waiting: Callable[[], None] | None
+) -> None:
+    while not server.started:
+        await asyncio.sleep(0.02)
+    if not service.leads and waiting is not None:
+        waiting()
     while not service.leads:
         await asyncio.sleep(0.02)
     tell()

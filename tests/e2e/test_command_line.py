@@ -55,7 +55,7 @@ def test_lists(pocketfleet) -> None:
     assert {"global-2024", "europe-2020", "india-2024"} <= set(mixes)
     refused = pocketfleet("list", "cars")
     assert refused.code == 2
-    assert "list takes experiments, tasks, phones, mixes or networks, got 'cars'" in refused.err
+    assert "list takes experiments, tasks, phones, mixes or networks, or rounds, models or devices with" in refused.err
 
 
 def test_simulate_prints_progress_and_a_table(pocketfleet, boston_bundle: Bundle) -> None:

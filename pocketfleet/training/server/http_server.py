@@ -1,12 +1,15 @@
 """uvicorn around the application: sockets, TLS, and connections that send nothing.
 
-Leans on ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol``, which is not documented: ``transport`` is its
-connection, and it calls ``on_headers_complete`` once a request's headers are whole. Tried with uvicorn 0.49.
+Leans on what uvicorn does not document, tried with 0.49: ``HttpToolsProtocol.transport`` is a connection, and
+``on_headers_complete`` is called once a request's headers are whole; ``Server.capture_signals`` is around serving, and
+``handle_exit`` begins the orderly end.
 """
 
 import asyncio
+import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +53,21 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+class _Server(uvicorn.Server):
+    """Ends without dying of the signal that ended it: what comes after serving is still done."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
 
 def make_server(
@@ -96,4 +114,4 @@ def make_server(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
