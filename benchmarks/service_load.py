@@ -37,6 +37,7 @@ from pocketfleet.training.round import BufferedPlan, Int64s
 from pocketfleet.training.server.administration import issue_tokens
 from pocketfleet.training.server.app import make_app
 from pocketfleet.training.server.http_server import listening_socket, make_server, run
+from pocketfleet.training.server.http_server import serve as serve_http
 from pocketfleet.training.server.protocol import Rule
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
@@ -100,7 +101,7 @@ def serve(folder: Path, port: int, size: int, concurrency: int) -> None:
     torch.set_num_threads(1)
     service = Service(plan(folder, size=size, concurrency=concurrency), folder / "state", log=ServiceLog())
     server = make_server(make_app(service), header_timeout_s=600.0)
-    run(server.serve(sockets=[listening_socket("127.0.0.1", port)]))
+    run(serve_http(server, service, listening_socket("127.0.0.1", port)))
 
 
 class Connection:

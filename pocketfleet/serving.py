@@ -33,6 +33,7 @@ from pocketfleet.training.round import Int64s
 from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server.app import make_app
 from pocketfleet.training.server.http_server import listening_socket, make_server, run
+from pocketfleet.training.server.http_server import serve as serve_http
 from pocketfleet.training.server.protocol import Rule
 from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
@@ -227,7 +228,7 @@ async def _serve(
     )
     told = asyncio.create_task(_tell_once(server, service, tell, waiting))
     try:
-        await server.serve(sockets=[listening])
+        await serve_http(server, service, listening)
     finally:
         told.cancel()
 

@@ -9,8 +9,7 @@ Rules:
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -48,7 +47,7 @@ Message = TypeVar("Message", bound=BaseModel)
 
 
 def make_app(service: Service) -> Starlette:
-    """The application; its lifespan starts and stops the service."""
+    """The application of a service, which somebody else starts and stops."""
     return Application(service).starlette
 
 
@@ -86,16 +85,7 @@ class Application:
                 for route in ROUTES
             ],
             exception_handlers={HTTPException: _http_error},
-            lifespan=self._lifespan,
         )
-
-    @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        try:
-            await self._service.start()
-            yield
-        finally:
-            await self._service.stop()
 
     def _guarded(self, route: Route, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:

@@ -18,7 +18,9 @@ import uvloop
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["listening_socket", "make_server", "run"]
+from pocketfleet.training.server.service import Service
+
+__all__ = ["listening_socket", "make_server", "run", "serve"]
 
 # Devices that come together after a round: the kernel's usual limit (net.core.somaxconn of Linux).
 _BACKLOG = 4096
@@ -70,10 +72,23 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
+async def serve(server: uvicorn.Server, service: Service, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; then requests under way are answered, and the service lets go.
+
+    Raises:
+        InputError: the service's state is another experiment's.
+    """
+    try:
+        await service.start()
+        await server.serve(sockets=[listening])
+    finally:
+        await service.stop()
+
+
 def make_server(
     app: Starlette, *, header_timeout_s: float, certificate: Path | None = None, key: Path | None = None
 ) -> uvicorn.Server:
-    """A server for ``await server.serve(sockets=[...])``; it ends with SIGTERM or SIGINT, once requests are answered.
+    """A server for ``serve``.
 
     Args:
         app: the application.
@@ -105,7 +120,8 @@ def make_server(
     config = uvicorn.Config(
         app,
         http=Protocol,
-        lifespan="on",
+        lifespan="off",
+        ws="none",
         access_log=False,
         log_level="warning",
         timeout_keep_alive=_KEEP_ALIVE_S,

@@ -9,6 +9,7 @@ from tiny_service import tiny_plan
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server.app import make_app
 from pocketfleet.training.server.http_server import listening_socket, make_server, run
+from pocketfleet.training.server.http_server import serve as serve_http
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits
@@ -30,7 +31,7 @@ async def serve(folder: Path, port: int, database_url: str, size: int, tls: list
     service = Service(plan, folder / "state", database_url=database_url, log=ServiceLog())
     certificate, key = tls or (None, None)
     server = make_server(make_app(service), header_timeout_s=LIMITS.header_timeout_s, certificate=certificate, key=key)
-    await server.serve(sockets=[listening_socket("127.0.0.1", port)])
+    await serve_http(server, service, listening_socket("127.0.0.1", port))
 
 
 if __name__ == "__main__":
