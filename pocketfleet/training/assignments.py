@@ -62,6 +62,11 @@ class Assignments:
         states[present] = self._answer[newest[present] - self._first_id]
         return states
 
+    def live_of(self, device: int) -> int:
+        """The assignment of the open round that a device has not reported on; -1: it holds none."""
+        live = self.states(np.array([device]))[0] == LIVE
+        return int(self._newest[device]) if live else -1
+
     def withdraw(self, device: Int64s) -> None:
         """The newest assignments of devices, which are of the open round, are lost."""
         self._answer[self._newest[device] - self._first_id] = _WITHDRAWN

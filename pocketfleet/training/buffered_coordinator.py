@@ -99,6 +99,10 @@ class BufferedCoordinator:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf
 
+    def live_assignment(self, device: int) -> int:
+        """The assignment that a device holds and has not reported on; -1: none."""
+        return self._live.get(device, -1)
+
     def check_in_many(self, device: npt.ArrayLike, now_s: npt.ArrayLike) -> CheckIns:
         """Answer devices that ask for work; as ``Coordinator.check_in_many``."""
         times = checked_times(now_s, floor_s=self._now_s)

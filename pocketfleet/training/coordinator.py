@@ -278,6 +278,10 @@ class Coordinator:
         answers.round[segment] = self._round
         answers.model_version[segment] = self._model_version
 
+    def live_assignment(self, device: int) -> int:
+        """The assignment of the open round that a device holds and has not reported on; -1: none."""
+        return self._assignments.live_of(device)
+
     def report_many(self, assignment_id: npt.ArrayLike, num_examples: npt.ArrayLike, now_s: npt.ArrayLike) -> Reports:
         """Answer devices that bring an update.
 
