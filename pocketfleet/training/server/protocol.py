@@ -224,6 +224,8 @@ class Status(_Message):
     model_version: Counted
     paused: bool
     reports_accepted: Counted
+    # Assignments that it holds: a report on one of them counts as yet.
+    open_assignments: list[Counted]
     released: ReleasedModel
 
 

@@ -644,6 +644,7 @@ class Service:
         parts = self._leading()
         accepted = await self._written(lambda: self._accepted(device))
         rounds = parts.coordinator.rounds
+        live = await self._written(lambda: rounds.live_assignment(device.number))
         return Status(
             device_id=device.device_id,
             population=self.plan.population,
@@ -651,6 +652,7 @@ class Service:
             model_version=parts.versions.newest.version,
             paused=self._controls.paused,
             reports_accepted=accepted,
+            open_assignments=[live] if live >= 0 else [],
             released=self._released(parts),
         )
 

@@ -6,9 +6,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 import torch
-from tiny_service import BASE, running, tiny_plan, update_bytes
+from tiny_service import BASE, Phone, running, tiny_plan, update_bytes
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.buffered_coordinator import BufferedPlan
@@ -52,14 +53,23 @@ def test_two_reports_make_the_weighted_mean(tmp_path: Path) -> None:
     of(rounds())
 
 
+async def held(client: httpx.AsyncClient, phone: Phone) -> list[int]:
+    """The assignments that a device has not reported on."""
+    answer = await client.get(f"{BASE}/status", headers=phone.headers)
+    found: list[int] = answer.json()["open_assignments"]
+    return found
+
+
 def test_the_same_report_again_is_answered_the_same(tmp_path: Path) -> None:
     async def rounds() -> None:
         async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             body = update_bytes(1.0, 0.0, 0.0)
+            assert (await held(run.client, first), await held(run.client, second)) == ([0], [1])
             answers = [await first.report(one["assignment_id"], body) for _ in range(2)]
             assert [answer.json()["code"] for answer in answers] == ["accepted", "repeated"]
+            assert await held(run.client, first) == []
             other = await first.report(one["assignment_id"], update_bytes(9.0, 0.0, 0.0))
             assert (other.status_code, other.json()["error"]["code"]) == (409, "other_report")
             await second.report(two["assignment_id"], body)
@@ -84,8 +94,6 @@ def test_a_restart_goes_on_in_the_middle_of_a_round(tmp_path: Path) -> None:
 
     async def after(first: str, second: str, one: int, two: int) -> None:
         async with running(plan, tmp_path / "state") as run:
-            from tiny_service import Phone
-
             phones = [Phone(run.client, credential) for credential in (first, second)]
             again = await phones[0].report(one, update_bytes(1.0, 1.0, 1.0))
             assert again.json()["code"] == "repeated"
