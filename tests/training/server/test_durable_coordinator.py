@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from postgres_server import PostgresServer
 
 from pocketfleet.errors import PocketfleetError
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
@@ -50,8 +51,10 @@ class FailingLeadership(FolderLeadership):
                 raise sa.exc.OperationalError("COMMIT", None, Exception("disk I/O error"))
 
 
-def opened(folder: Path, plan: RoundPlan | BufferedPlan) -> tuple[DurableCoordinator, FailingLeadership, sa.Engine]:
-    database = open_database(folder)
+def opened(
+    folder: Path, plan: RoundPlan | BufferedPlan, database_url: str = ""
+) -> tuple[DurableCoordinator, FailingLeadership, sa.Engine]:
+    database = open_database(folder, database_url)
     leadership = FailingLeadership(database, folder)
     kind = Coordinator if isinstance(plan, RoundPlan) else BufferedCoordinator
     made = DurableCoordinator(
@@ -90,6 +93,8 @@ def asks_of(draw: list[tuple[str, int]], owners: dict[int, int]) -> list[Ask]:
     return found
 
 
+# What devices do, how much later, and what goes wrong.
+Drawn = list[tuple[list[tuple[str, int]], float, str]]
 Batches = st.lists(
     st.tuples(
         st.lists(st.tuples(st.sampled_from(["check_in", "report", "move"]), st.integers(0, 50)), max_size=6),
@@ -103,13 +108,24 @@ Batches = st.lists(
 @pytest.mark.parametrize("name", list(PLANS))
 @settings(max_examples=20, deadline=None)
 @given(batches=Batches)
-def test_failures_and_restarts_change_no_answer(
-    name: str, batches: list[tuple[list[tuple[str, int]], float, str]]
-) -> None:
-    plan = PLANS[name]
+def test_failures_and_restarts_change_no_answer(name: str, batches: Drawn) -> None:
+    check_answers(PLANS[name], batches, "", "")
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_nor_do_they_on_postgresql(name: str, postgres: PostgresServer) -> None:
+    @settings(max_examples=4, deadline=None)
+    @given(batches=Batches)
+    def check(batches: Drawn) -> None:
+        check_answers(PLANS[name], batches, postgres.new_database(), postgres.new_database())
+
+    check()
+
+
+def check_answers(plan: RoundPlan | BufferedPlan, batches: Drawn, calm_url: str, rough_url: str) -> None:
     with tempfile.TemporaryDirectory() as calm, tempfile.TemporaryDirectory() as rough:
-        steady, _, steady_database = opened(Path(calm), plan)
-        shaken, leadership, database = opened(Path(rough), plan)
+        steady, _, steady_database = opened(Path(calm), plan, calm_url)
+        shaken, leadership, database = opened(Path(rough), plan, rough_url)
         owners: dict[int, int] = {}
         now_s = 0.0
         try:
@@ -125,7 +141,7 @@ def test_failures_and_restarts_change_no_answer(
                     leadership.fails = False
                 if event.endswith("restart"):
                     database.dispose()
-                    shaken, leadership, database = opened(Path(rough), plan)
+                    shaken, leadership, database = opened(Path(rough), plan, rough_url)
                 expected, found = steady.decide(asks, now_s=now_s), shaken.decide(asks, now_s=now_s)
                 # Texts, in which nan is nan.
                 assert repr(found.answers) == repr(expected.answers)

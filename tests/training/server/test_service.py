@@ -24,9 +24,9 @@ def of(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
 
-def test_two_reports_make_the_weighted_mean(tmp_path: Path) -> None:
+def test_two_reports_make_the_weighted_mean(tmp_path: Path, database_url: str) -> None:
     async def rounds() -> None:
-        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state", database_url=database_url) as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             assert (one["model_version"], one["round"], one["program"]) == (0, 0, "onnx")
@@ -60,9 +60,9 @@ async def held(client: httpx.AsyncClient, phone: Phone) -> list[int]:
     return found
 
 
-def test_the_same_report_again_is_answered_the_same(tmp_path: Path) -> None:
+def test_the_same_report_again_is_answered_the_same(tmp_path: Path, database_url: str) -> None:
     async def rounds() -> None:
-        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state", database_url=database_url) as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             body = update_bytes(1.0, 0.0, 0.0)
@@ -82,18 +82,18 @@ def test_the_same_report_again_is_answered_the_same(tmp_path: Path) -> None:
     of(rounds())
 
 
-def test_a_restart_goes_on_in_the_middle_of_a_round(tmp_path: Path) -> None:
+def test_a_restart_goes_on_in_the_middle_of_a_round(tmp_path: Path, database_url: str) -> None:
     plan = tiny_plan(tmp_path / "plan")
 
     async def before() -> tuple[str, str, int, int]:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             await first.report(one["assignment_id"], update_bytes(1.0, 1.0, 1.0))
             return first.credential, second.credential, one["assignment_id"], two["assignment_id"]
 
     async def after(first: str, second: str, one: int, two: int) -> None:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             phones = [Phone(run.client, credential) for credential in (first, second)]
             again = await phones[0].report(one, update_bytes(1.0, 1.0, 1.0))
             assert again.json()["code"] == "repeated"
@@ -106,11 +106,11 @@ def test_a_restart_goes_on_in_the_middle_of_a_round(tmp_path: Path) -> None:
     of(after(*of(before())))
 
 
-def test_a_restart_makes_a_version_that_was_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_makes_a_version_that_was_not_made(tmp_path: Path, database_url: str) -> None:
     plan = tiny_plan(tmp_path / "plan")
 
     async def before() -> None:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             phones = [await run.phone() for _ in range(2)]
             work = [await phone.assigned() for phone in phones]
             # As if it were killed between the closing and the version.
@@ -121,7 +121,7 @@ def test_a_restart_makes_a_version_that_was_not_made(tmp_path: Path, monkeypatch
             assert (away["reason"], away["retry_after_s"]) == ("preparing", 0.05)
 
     async def after() -> None:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             await run.version(1)
             phone = await run.phone()
             work = await phone.assigned()
@@ -131,9 +131,11 @@ def test_a_restart_makes_a_version_that_was_not_made(tmp_path: Path, monkeypatch
     of(after())
 
 
-def test_another_experiment_is_refused_on_the_same_state(tmp_path: Path) -> None:
+def test_another_experiment_is_refused_on_the_same_state(tmp_path: Path, database_url: str) -> None:
     async def start(fingerprint: str) -> None:
-        async with running(tiny_plan(tmp_path / "plan", fingerprint=fingerprint), tmp_path / "state"):
+        async with running(
+            tiny_plan(tmp_path / "plan", fingerprint=fingerprint), tmp_path / "state", database_url=database_url
+        ):
             pass
 
     of(start("one"))
@@ -141,13 +143,15 @@ def test_another_experiment_is_refused_on_the_same_state(tmp_path: Path) -> None
         of(start("two"))
 
 
-def test_a_deadline_closes_a_round_with_nobody_asking(tmp_path: Path) -> None:
+def test_a_deadline_closes_a_round_with_nobody_asking(tmp_path: Path, database_url: str) -> None:
     from pocketfleet.training.round import RoundPlan
 
     short = RoundPlan(cohort=2, over_selection=1.0, minimum_ratio=0.5, deadline_s=0.5)
 
     async def rounds() -> None:
-        async with running(tiny_plan(tmp_path / "plan", rounds=short), tmp_path / "state") as run:
+        async with running(
+            tiny_plan(tmp_path / "plan", rounds=short), tmp_path / "state", database_url=database_url
+        ) as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             await first.report(one["assignment_id"], update_bytes(1.0, 1.0, 1.0))
@@ -159,12 +163,12 @@ def test_a_deadline_closes_a_round_with_nobody_asking(tmp_path: Path) -> None:
     of(rounds())
 
 
-def test_a_buffer_takes_reports_of_older_versions(tmp_path: Path) -> None:
+def test_a_buffer_takes_reports_of_older_versions(tmp_path: Path, database_url: str) -> None:
     buffered = BufferedPlan(buffer=1, concurrency=2, max_staleness=5, deadline_s=600.0)
     plan = tiny_plan(tmp_path / "plan", rounds=buffered, staleness_exponent=1.0)
 
     async def rounds() -> None:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             first, second = [await run.phone() for _ in range(2)]
             one, two = await first.assigned(), await second.assigned()
             await first.report(one["assignment_id"], update_bytes(1.0, 1.0, 1.0))
@@ -178,9 +182,9 @@ def test_a_buffer_takes_reports_of_older_versions(tmp_path: Path) -> None:
     of(rounds())
 
 
-def test_what_a_device_says_of_itself_is_kept_and_forgotten(tmp_path: Path) -> None:
+def test_what_a_device_says_of_itself_is_kept_and_forgotten(tmp_path: Path, database_url: str) -> None:
     async def talk() -> None:
-        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state", database_url=database_url) as run:
             phone = await run.phone()
             measured = {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}
             answer = await run.client.post(f"{BASE}/benchmarks", json=measured, headers=phone.headers)
@@ -190,15 +194,15 @@ def test_what_a_device_says_of_itself_is_kept_and_forgotten(tmp_path: Path) -> N
             assert (await run.client.delete(f"{BASE}/device", headers=phone.headers)).status_code == 204
             gone = await run.client.get(f"{BASE}/status", headers=phone.headers)
             assert (gone.status_code, gone.json()["error"]["code"]) == (403, "forgotten")
-        (row,) = administration.device_rows(tmp_path / "state")
+        (row,) = administration.device_rows(tmp_path / "state", database_url=database_url)
         assert (row["state"], json.loads(row["phone"])) == ("forgotten", {})
 
     of(talk())
 
 
-def test_devices_that_cannot_take_part_are_told_why(tmp_path: Path) -> None:
+def test_devices_that_cannot_take_part_are_told_why(tmp_path: Path, database_url: str) -> None:
     async def talk() -> None:
-        async with running(tiny_plan(tmp_path / "plan", count=0), tmp_path / "state") as run:
+        async with running(tiny_plan(tmp_path / "plan", count=0), tmp_path / "state", database_url=database_url) as run:
             phone = await run.phone()
             for changed, reason in (
                 ({"protocol": 2}, "upgrade"),
@@ -213,9 +217,9 @@ def test_devices_that_cannot_take_part_are_told_why(tmp_path: Path) -> None:
     of(talk())
 
 
-def test_administrators_reach_a_running_service(tmp_path: Path) -> None:
+def test_administrators_reach_a_running_service(tmp_path: Path, database_url: str) -> None:
     async def talk() -> None:
-        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state", database_url=database_url) as run:
             phones = [await run.phone() for _ in range(2)]
             for phone in phones:
                 work = await phone.assigned()
@@ -223,9 +227,9 @@ def test_administrators_reach_a_running_service(tmp_path: Path) -> None:
             await run.version(1)
             released = (await phones[0].check_in())["released"]
             assert released["version"] == 1
-            administration.roll_back(run.folder, 0)
-            administration.pause(run.folder)
-            administration.revoke(run.folder, phones[1].device_id)
+            administration.roll_back(run.folder, 0, database_url=database_url)
+            administration.pause(run.folder, database_url=database_url)
+            administration.revoke(run.folder, phones[1].device_id, database_url=database_url)
             for _ in range(300):
                 answer = await phones[0].check_in()
                 if answer["turned_away"] and answer["turned_away"]["reason"] == "paused":
@@ -236,18 +240,20 @@ def test_administrators_reach_a_running_service(tmp_path: Path) -> None:
             refused = await run.client.get(f"{BASE}/status", headers=phones[1].headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "revoked")
         with pytest.raises(InputError, match="there is no version 9: the service has 0 to 1"):
-            administration.release(tmp_path / "state", 9)
+            administration.release(tmp_path / "state", 9, database_url=database_url)
         with pytest.raises(InputError, match="devices use version 0: roll back to an older one, got 1"):
-            administration.roll_back(tmp_path / "state", 1)
+            administration.roll_back(tmp_path / "state", 1, database_url=database_url)
 
     of(talk())
 
 
-def test_too_many_requests_are_told_when_to_come_again(tmp_path: Path) -> None:
+def test_too_many_requests_are_told_when_to_come_again(tmp_path: Path, database_url: str) -> None:
     limits = Limits(device_requests_per_s=0.5, device_burst=3, address_failures_per_s=0.1, address_burst=2)
 
     async def talk() -> None:
-        async with running(tiny_plan(tmp_path / "plan", limits=limits), tmp_path / "state") as run:
+        async with running(
+            tiny_plan(tmp_path / "plan", limits=limits), tmp_path / "state", database_url=database_url
+        ) as run:
             phone = await run.phone()
             answers = [await run.client.get(f"{BASE}/status", headers=phone.headers) for _ in range(4)]
             assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

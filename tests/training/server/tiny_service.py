@@ -132,11 +132,14 @@ class Phone:
 class Running:
     """A service and a client of it."""
 
-    def __init__(self, service: Service, client: httpx.AsyncClient, folder: Path, log: io.StringIO) -> None:
+    def __init__(
+        self, service: Service, client: httpx.AsyncClient, folder: Path, log: io.StringIO, database_url: str
+    ) -> None:
         self.service, self.client, self.folder, self.log = service, client, folder, log
+        self.database_url = database_url
 
     async def phone(self) -> Phone:
-        (token,) = issue_tokens(self.folder)
+        (token,) = issue_tokens(self.folder, database_url=self.database_url)
         answer = await self.client.post(f"{BASE}/enrol", json={"token": token})
         assert answer.status_code == 201, answer.text
         return Phone(self.client, answer.json()["credential"])
@@ -160,7 +163,7 @@ async def running(plan: ServicePlan, folder: Path, *, database_url: str = "") ->
     try:
         await service.start()
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            yield Running(service, client, folder, log)
+            yield Running(service, client, folder, log, database_url)
     finally:
         await service.stop()
 
