@@ -77,6 +77,11 @@ class Experiment(Section):
             raise ValueError(
                 'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one out'
             )
+        if self.algorithm.name == "fedper":
+            raise ValueError(
+                'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each '
+                "stays on its device: leave one out"
+            )
         if release.evaluation_reports > devices:
             raise ValueError(
                 f"release.evaluation_reports must be 1..{devices} (the fleet's size), got {release.evaluation_reports}:"

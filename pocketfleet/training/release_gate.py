@@ -106,6 +106,11 @@ class ReleaseGate:
         self._now_s = 0.0
 
     @property
+    def now_s(self) -> float:
+        """When it last was told of something."""
+        return self._now_s
+
+    @property
     def released(self) -> int:
         """The version that devices use which are in no share."""
         return self._released

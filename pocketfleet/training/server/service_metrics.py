@@ -24,6 +24,15 @@ class ServiceMetrics:
             "pocketfleet_refusals", "Requests that were refused, by code.", ["code"], registry=registry
         )
         self.rounds = Counter("pocketfleet_rounds", "Closed rounds by what closed them.", ["reason"], registry=registry)
+        self.evaluations = Counter(
+            "pocketfleet_evaluations",
+            "Evaluations that count, by what they were answered.",
+            ["code"],
+            registry=registry,
+        )
+        self.releases = Counter(
+            "pocketfleet_releases", "Versions by what they became for devices.", ["state"], registry=registry
+        )
         self.enrolled = Counter("pocketfleet_enrolments", "Devices that enrolled.", registry=registry)
         self.storage_failures = Counter(
             "pocketfleet_storage_failures", "Times that disk or database did not take something.", registry=registry
