@@ -28,6 +28,9 @@ from enum import StrEnum
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pocketfleet.training.draws import draw_key, uniform
 from pocketfleet.training.release_verdict import (
     Measured,
@@ -45,6 +48,7 @@ __all__ = [
     "Evaluation",
     "EvaluationCode",
     "ReleaseGate",
+    "canary_share",
 ]
 
 
@@ -144,7 +148,7 @@ class ReleaseGate:
 
     def in_share(self, version: int, device: int) -> bool:
         """Rule 4."""
-        return bool(uniform(draw_key(self._plan.seed, "canary", version, device), 1)[0] < self._plan.canary_ratio)
+        return bool(canary_share(self._plan, version, np.array([device]))[0])
 
     def next_deadline_s(self) -> float:
         """When ``advance`` has something to do at the latest; infinite without a trial."""
@@ -172,20 +176,22 @@ class ReleaseGate:
             return False
         if trial.stage is ReleaseState.CANARY and not self.in_share(trial.version, device):
             return False
-        if device in trial.at_it:
-            return True
-        return len(trial.at_it) - len(self._given_up(trial, now_s)) + len(trial.reports) < self.most_asked
+        return device in trial.at_it or self.room(now_s) > 0
+
+    def room(self, now_s: float) -> int:
+        """How many further devices may be asked (rule 5)."""
+        trial = self._trial
+        if trial is None:
+            return 0
+        at_it = len(trial.at_it) - len(self._given_up(trial, now_s))
+        most = math.ceil(self._plan.wanted(trial.stage) * self._plan.over_selection)
+        return max(most - at_it - len(trial.reports), 0)
 
     def _given_up(self, trial: _Trial, now_s: float) -> list[int]:
         """Devices that have been at it for too long."""
         since_s = ((device, at_s) for device, (_, at_s) in trial.at_it.items())
         too_long = takewhile(lambda pair: pair[1] + self._plan.report_within_s <= now_s, since_s)
         return [device for device, _ in too_long]
-
-    @property
-    def most_asked(self) -> int:
-        """How many devices may be at an evaluation of this stage or done with it; 0 without a trial."""
-        return math.ceil(self._plan.wanted(self._trial.stage) * self._plan.over_selection) if self._trial else 0
 
     def ask(self, device: int, now_s: float) -> Evaluation | None:
         """What a device that is free is asked for; the same again while it is at it. ``None``: nothing."""
@@ -337,6 +343,13 @@ class ReleaseGate:
                 reports={device: _measured(told) for device, told in trial["reports"]},
             )
         return gate
+
+
+def canary_share(plan: ReleasePlan, version: int, device: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Rule 4: which devices ``[n]`` are in a version's share."""
+    drawn = uniform(draw_key(plan.seed, "canary", version, device), 1)[:, 0]
+    share: npt.NDArray[np.bool_] = drawn < plan.canary_ratio
+    return share
 
 
 def _told(measured: Measured) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def of(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
 
-def gated(folder: Path, **changed: Any) -> ServicePlan:
+def gated(folder: Path, **changed: float) -> ServicePlan:
     return tiny_plan(folder, release=replace(GATE, **changed))
 
 
