@@ -1,6 +1,7 @@
 """From an experiment's sections to the objects that they name, made and checked before anything is written."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def _headline(task: Task, model: nn.Module, sample: Examples, *, of_release: str
         raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name to be simulated")
     if of_release not in {"loss", *names}:
         raise InputError(
-            f"release.metric must be one that task {task.name!r} measures, loss or {' or '.join(names)}, got "
+            f"release.metric must be one of {', '.join(['loss', *names])}, which task {task.name!r} measures, got "
             f"{of_release!r}"
         )
     return names[0]
@@ -424,8 +425,12 @@ def release_plan(experiment: Experiment) -> ReleasePlan | None:
     section = experiment.release
     if section.gate == "none":
         return None
-    settings = section.model_dump(exclude={"gate", "metric", "better"})
-    return ReleasePlan(seed=experiment.seed, lower_is_better=section.better == "lower", **settings)
+    return ReleasePlan(
+        seed=experiment.seed,
+        lower_is_better=section.better == "lower",
+        bound=None if math.isinf(section.bound) else section.bound,
+        **section.model_dump(exclude={"gate", "metric", "better", "bound"}),
+    )
 
 
 def make_rounds(experiment: Experiment, population: Population, log: EventLog, selection: Selection) -> Rounds:

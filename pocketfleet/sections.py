@@ -3,6 +3,7 @@
 What is not built is not in them: an unknown key or value is refused, never accepted and ignored.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -392,7 +393,7 @@ class ReleaseSection(Section):
     better: Literal["lower", "higher"] = "lower"
     # Both versions are measured by the same devices on the same examples: what differs is no noise of the sample.
     tolerance_ratio: NotNegative = 0.0
-    bound: float | None = Field(default=None, allow_inf_nan=False)  # the worst that may be released
+    bound: float = math.inf  # the worst value of the metric that may be released; inf: any
     # Our choices, these three: devices with five held-out examples each give a hundred; a bad canary meets a tenth.
     evaluation_reports: Count = 20
     canary_ratio: Ratio = 0.1  # of the devices; 0: no share tries a version before the others
@@ -411,6 +412,8 @@ class ReleaseSection(Section):
             raise ValueError(
                 f'release.{changed[0]} is for release.gate "evaluation", which is "none": set the gate, or leave it out'
             )
+        if math.isnan(self.bound) or self.bound == -math.inf:
+            raise ValueError(f"release.bound must be a number, or inf for none, got {self.bound}")
         if self.metric == "loss" and self.better == "higher":
             raise ValueError(
                 'release.better "higher" is of metrics such as an accuracy, and release.metric is "loss", which is '
