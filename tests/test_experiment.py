@@ -449,8 +449,8 @@ def test_what_is_refused_of_an_attack_is_told(attacks: str, words: str) -> None:
         ),
         (
             ["release.gate=evaluation", "algorithm.name=fedper", "algorithm.private=['head.*']"],
-            'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each stays on '
-            "its device: leave one out",
+            'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each stays '
+            "on its device: leave one out",
         ),
     ],
 )

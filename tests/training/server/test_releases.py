@@ -185,11 +185,11 @@ def test_a_canary_can_be_rolled_back_to_what_the_others_use(tmp_path: Path) -> N
     of(rounds())
 
 
-def test_a_restart_goes_on_in_the_middle_of_a_trial(tmp_path: Path) -> None:
+def test_a_restart_goes_on_in_the_middle_of_a_trial(tmp_path: Path, database_url: str) -> None:
     plan = gated(tmp_path / "plan")
 
     async def before() -> tuple[list[str], dict[str, Any], dict[str, Any]]:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             phones = [await run.phone() for _ in range(2)]
             good = update_bytes(0.5, 0.5, 0.5)
             await train(run, phones, good, good)
@@ -199,7 +199,7 @@ def test_a_restart_goes_on_in_the_middle_of_a_trial(tmp_path: Path) -> None:
             return [phone.credential for phone in phones], works[1], report
 
     async def after(credentials: list[str], work: dict[str, Any], report: dict[str, Any]) -> None:
-        async with running(plan, tmp_path / "state") as run:
+        async with running(plan, tmp_path / "state", database_url=database_url) as run:
             phones = [Phone(run.client, credential) for credential in credentials]
             # The same work again, and what was acknowledged still counts.
             assert (await evaluation(phones[1])) == work | {
@@ -209,6 +209,8 @@ def test_a_restart_goes_on_in_the_middle_of_a_trial(tmp_path: Path) -> None:
             assert await send(phones[0], 0, report | {"tried": 9.0}) == (409, "other_report")
             assert await send(phones[1], work["evaluation_id"], report) == (200, "counted")
             assert await released(phones[0]) == 1
+        rows = administration.model_rows(tmp_path / "state", database_url=database_url)
+        assert [row["state"] for row in rows] == ["retired", "released"]
 
     of(after(*of(before())))
 
