@@ -445,7 +445,8 @@ def test_what_is_refused_of_an_attack_is_told(attacks: str, words: str) -> None:
         ),
         (
             ["release.gate=evaluation", "engine.timing_only=true"],
-            'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one out',
+            'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one out, '
+            "such as by --set release={}",
         ),
         (
             ["release.gate=evaluation", "algorithm.name=fedper", "algorithm.private=['head.*']"],
