@@ -132,6 +132,7 @@ MODELS = _table(
     sa.Column("server_state_sha256", sa.String(64), nullable=False),  # empty: none
     sa.Column("train_loss", sa.Float(53)),
     sa.Column("num_updates", sa.BigInteger, nullable=False),
+    sa.Column("files_kept", sa.Boolean, nullable=False, default=True),  # no: see ``retention``
 )
 
 BENCHMARKS = _table(

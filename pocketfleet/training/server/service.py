@@ -62,6 +62,7 @@ from pocketfleet.training.server.protocol import (
     TurnedAway,
 )
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.retention import Retention
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_metrics import ServiceMetrics
 from pocketfleet.training.server.service_plan import ServicePlan
@@ -75,6 +76,8 @@ T = TypeVar("T")
 # How often the service looks for deadlines, administrators' changes, and whether it still leads; seconds.
 _LOOK_S = 0.25
 _CONTROL_S = 1.0
+# How often it looks for files that nobody needs; our choice: what is being sent when they are hidden takes less.
+_RETENTION_S = 30.0
 # After a failure of the disk or the database; our choice.
 _STORAGE_RETRY_S = 5.0
 _STANDBY_RETRY_S = 1.0
@@ -115,6 +118,7 @@ class _Parts:
     register: DeviceRegister
     coordinator: DurableCoordinator
     versions: ModelVersions
+    retention: Retention
 
 
 class Service:
@@ -155,7 +159,8 @@ class Service:
     async def start(self) -> None:
         """Begin to lead, or to wait for it; returns once the first try is over."""
         await self._try_to_lead()
-        for work in (self._queue.run, self._look_after_time, self._look_after_controls, self._make_versions):
+        after = (self._look_after_time, self._look_after_controls, self._look_after_files)
+        for work in (self._queue.run, *after, self._make_versions):
             self._tasks.append(asyncio.create_task(work()))
 
     async def stop(self) -> None:
@@ -246,8 +251,18 @@ class Service:
         self._blobs.clear_partial()
         self._updates.clear_partial()
         self._clear_updates()
+        retention = Retention(
+            self.plan,
+            leadership=self._leadership,
+            blobs=self._blobs,
+            programs=self._program_paths.keys(),
+            in_use=_versions_in_use,
+        )
+        # Nothing is being sent and nothing made: what is to go is hidden, and removed.
+        for _ in range(2):
+            retention.look(now_s=clock.now_s())
         self._read_downloads()
-        return _Parts(clock=clock, register=register, coordinator=coordinator, versions=versions)
+        return _Parts(clock=clock, register=register, coordinator=coordinator, versions=versions, retention=retention)
 
     def _make_coordinator(self) -> Rounds:
         plan, population = self.plan.rounds, self.plan.limits.max_devices
@@ -274,7 +289,7 @@ class Service:
     def _read_downloads(self) -> None:
         """Which files there are to get: the programs', and those of the versions."""
         with self._database.connect() as connection:
-            rows = connection.execute(sa.select(MODELS)).all()
+            rows = connection.execute(sa.select(MODELS).where(MODELS.c.files_kept)).all()
         there = self._blobs.names()
         self._downloads = {
             row.version: _Download(
@@ -369,6 +384,24 @@ class Service:
                 self.log.write("controls", paused=found.paused, released=found.released)
             self._controls = found
         except sa.exc.SQLAlchemyError as exc:
+            self.log.write("storage_failed", why=str(exc).splitlines()[0])
+
+    async def _look_after_files(self) -> None:
+        """Old versions' files go."""
+        while True:
+            await asyncio.sleep(_RETENTION_S)
+            if self._parts is not None:
+                await self._in(self._writer, self._retain)
+
+    def _retain(self) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        try:
+            # A version that is being made has files without a row.
+            if not parts.versions.behind() and parts.retention.look(now_s=parts.clock.now_s()):
+                self._read_downloads()
+        except (sa.exc.SQLAlchemyError, OSError) as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
 
     async def _make_versions(self) -> None:
@@ -682,3 +715,8 @@ class Service:
         parts = self._leading()
         row = {"time_s": parts.clock.now_s(), "actor": actor, "action": action, "detail": detail}
         await self._written(lambda: self._insert(AUDIT, row))
+
+
+def _versions_in_use(controls: Controls) -> set[int]:
+    """Versions that administrators decided devices are to use."""
+    return {controls.released}
