@@ -13,6 +13,7 @@ Rules:
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,6 +46,8 @@ from pocketfleet.training.server.durable_coordinator import (
 )
 from pocketfleet.training.server.facts import Controls, check_same, controls, read_facts, write_fact
 from pocketfleet.training.server.leadership import Leadership, leadership
+from pocketfleet.training.server.live_figures import LiveFigures, LiveReader
+from pocketfleet.training.server.minute_counts import MinuteCounts
 from pocketfleet.training.server.model_versions import Made, ModelVersions
 from pocketfleet.training.server.protocol import (
     PROTOCOL_VERSION,
@@ -138,6 +141,8 @@ class Service:
         self.log = log
         self._database = open_database(folder, database_url)
         self._leadership: Leadership = leadership(self._database, folder, plan.population)
+        self.live = LiveReader(self._database, plan)
+        self._minutes = MinuteCounts(deadline_s=plan.rounds.deadline_s, lost=self.metrics.dropouts.inc)
         self._blobs = BlobFolder(folder / "files")
         self._updates = UpdateFiles(folder / "updates")
         self._writer = ThreadPoolExecutor(1, "decisions")
@@ -353,6 +358,7 @@ class Service:
         """A deadline passes whether or not anybody asks."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._minutes.look(now_s=time.monotonic())
             parts = self._parts
             if parts is None:
                 await self._try_to_lead()
@@ -477,6 +483,7 @@ class Service:
     async def check_in(self, device: Device, request: CheckIn) -> CheckInAnswer:
         """Work for a device that is free, or why there is none."""
         parts = self._leading()
+        self._minutes.checked_in(now_s=time.monotonic())
         refused = self._not_now(request)
         if refused is not None:
             self.metrics.check_ins.labels(refused.reason).inc()
@@ -491,6 +498,7 @@ class Service:
             never = math.isinf(answer.retry_at_s)
             away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
             return CheckInAnswer(turned_away=away, released=self._released(parts))
+        self._minutes.assigned(answer.assignment, now_s=time.monotonic())
         download = await self._download(answer.model_version)
         assignment = self._assignment(device, request, answer, download)
         return CheckInAnswer(assignment=assignment, released=self._released(parts))
@@ -628,6 +636,7 @@ class Service:
         answer = await self._queue.ask(ask)
         assert isinstance(answer, Reported)
         self.metrics.reports.labels(answer.code.name.lower()).inc()
+        self._minutes.reported(assignment, accepted=answer.code is ReportCode.ACCEPTED, now_s=time.monotonic())
         if answer.code is ReportCode.ACCEPTED:
             return ReportAnswer(code="accepted", round=answer.round)
         if answer.counted_sha256 != sha256:
@@ -709,6 +718,11 @@ class Service:
         parts = self._leading()
         await self._written(lambda: parts.register.end(device, "forgotten" if forget else "left"))
         await self.note(f"device {device.device_id}", "forget" if forget else "leave", "")
+
+    async def live_figures(self) -> LiveFigures:
+        """What administrators watch."""
+        parts = self._leading()
+        return await self.live.figures(now_s=parts.clock.now_s(), minutes=self._minutes.minutes(now_s=time.monotonic()))
 
     async def note(self, actor: str, action: str, detail: str) -> None:
         """Into the audit log."""

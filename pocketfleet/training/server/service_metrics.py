@@ -24,6 +24,9 @@ class ServiceMetrics:
             "pocketfleet_refusals", "Requests that were refused, by code.", ["code"], registry=registry
         )
         self.rounds = Counter("pocketfleet_rounds", "Closed rounds by what closed them.", ["reason"], registry=registry)
+        self.dropouts = Counter(
+            "pocketfleet_dropouts", "Assignments on which nothing had come by their deadline.", registry=registry
+        )
         self.enrolled = Counter("pocketfleet_enrolments", "Devices that enrolled.", registry=registry)
         self.storage_failures = Counter(
             "pocketfleet_storage_failures", "Times that disk or database did not take something.", registry=registry
