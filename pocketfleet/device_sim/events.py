@@ -47,6 +47,7 @@ REASONS = (
     *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
     *("cohort", "abandoned", "buffer"),
     "app_failed",
+    "silent",  # nothing had come by the deadline, of a service's devices
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

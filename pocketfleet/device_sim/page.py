@@ -97,12 +97,19 @@ def _head(run: Run, title: str) -> str:
     for name, value in summary["metrics"]["last"].items():
         facts.append((f"{name}, last", figure_tag(f"last:{name}", value)))
     shown = "".join(f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<h1>{escape(title)}</h1><p class="quiet">{escape(_kind(run))}</p><dl class="facts">{shown}</dl>'
+
+
+def _kind(run: Run) -> str:
+    summary = run.summary
+    if "service" in summary:
+        return (
+            f"What a service of pocketfleet did, population {summary['service']['population']}, up to version "
+            f"{summary['service']['version']}. Downloads, stages of an attempt and energy are not known to a service."
+        )
     how = f"{summary['program']} on the phone" + (", by the clock alone" if summary["timing_only"] else "")
-    return (
-        f'<h1>{escape(title)}</h1><p class="quiet">A simulated run of pocketfleet, {escape(how)}; it ended at '
-        f"{escape('its last round' if summary['ended'] == 'rounds' else 'its horizon')}.</p>"
-        f'<dl class="facts">{shown}</dl>'
-    )
+    end = "its last round" if summary["ended"] == "rounds" else "its horizon"
+    return f"A simulated run of pocketfleet, {how}; it ended at {end}."
 
 
 def _learning(run: Run) -> str:
