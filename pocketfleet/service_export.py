@@ -9,6 +9,7 @@ import pandas as pd
 from pocketfleet.assembly import Parts, round_plan
 from pocketfleet.device_sim.events import EventsHash
 from pocketfleet.device_sim.recorded_run import RecordedRun, Rounds, recorded_run
+from pocketfleet.device_sim.recording import DECISIONS, decisions_table
 from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
 from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation
@@ -21,10 +22,7 @@ from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.recorded_log import RecordedLog, read_log
 from pocketfleet.whole_folder import whole_folder
 
-__all__ = ["DECISIONS", "export_service"]
-
-# In the run directory: everything that the coordinator was told, which ``device_sim.recorded_rounds`` replays.
-DECISIONS = "decisions.parquet"
+__all__ = ["export_service"]
 
 
 def export_service(out: Path | str, state: Path, *, database_url: str = "", force: bool = False) -> Run:
@@ -61,7 +59,7 @@ def export_service(out: Path | str, state: Path, *, database_url: str = "", forc
             shutil.copy(state / EXPERIMENT, folder / EXPERIMENT)
             shutil.copytree(state / "bundle", folder / "bundle")
             (folder / MODEL).write_bytes(BlobFolder(state / "files").read(newest["weights_sha256"]))
-            log.decisions.to_parquet(folder / DECISIONS, index=False)
+            decisions_table(log.decisions, log.reports).to_parquet(folder / DECISIONS, index=False)
             _write_tables(folder, run, experiment, log, headline=parts.headline)
     except (OSError, ValueError) as exc:
         raise InputError(f"cannot export {state} to {out}: {exc}") from exc

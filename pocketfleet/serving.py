@@ -64,6 +64,8 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
             f'rounds.selection "{experiment.rounds.selection}" is of simulations: a service asks those that come; '
             'leave it at "uniform"'
         )
+    if experiment.rounds.recording:
+        raise InputError("rounds.recording is of simulations: a service takes the devices that come; leave it out")
     if experiment.fleet.attacks:
         raise InputError("fleet.attacks is of simulations: a service takes devices as they are; leave it out")
     return ServicePlan(

@@ -187,7 +187,7 @@ def _run(
         observer("simulate", {})
         with contextlib.ExitStack() as stack:
             model = _learner(experiment, parts, bundle, directory.path / "device_store", stack, watch)
-            rounds = make_rounds(experiment, population, log, parts.selection)
+            rounds = make_rounds(experiment, population, log, parts)
             stack.enter_context(clock.running())
             simulator = Simulator(
                 rounds=watch(rounds, "physics"),

@@ -280,6 +280,9 @@ def _again(run: Run) -> str:
         changes = [word for key, value in flower["run_config"].items() for word in ("--run-config", f"{key}={value}")]
         words = ["flower", flower["app"], "--fleet", str(run.path / EXPERIMENT), *changes]
         same += ", if its fleet gives the work on an example and the app draws from seeds of its own"
+    if "service" in run.summary:
+        words += ["--set", f"rounds.recording={run.path}"]
+        same = "the devices' check-ins and reports come again, and the coordinator decides anew"
     command = shlex.join(["pocketfleet", *words, "--out", f"{run.path}-again"])
     model = run.summary["model_sha256"] or "the app keeps its own model"
     return (

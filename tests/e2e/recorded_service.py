@@ -42,7 +42,8 @@ def record(bundle: Bundle, state: Path, *settings: str) -> None:
     (state / "experiment.toml").write_text(experiment.to_toml())
     (state / "bundle").symlink_to(bundle.path)
     parts = Parts.of(experiment, bundle.path)
-    asyncio.run(_rounds(service_plan(experiment, bundle, parts), state))
+    script = _rounds if experiment.rounds.policy == "synchronous" else _buffers
+    asyncio.run(script(service_plan(experiment, bundle, parts), state))
 
 
 async def _rounds(plan: ServicePlan, state: Path) -> None:
@@ -67,6 +68,26 @@ async def _rounds(plan: ServicePlan, state: Path) -> None:
             await _report(plan, phone, (await phone.assigned())["assignment_id"])
         await run.version(2)
         await phones[3].assigned()
+
+
+async def _buffers(plan: ServicePlan, state: Path) -> None:
+    """Two buffers, with a stale report, a withdrawn assignment and one that is given up."""
+    async with running(plan, state) as run:
+        phones = [await run.phone() for _ in range(8)]
+        works = [await phone.assigned() for phone in phones[:5]]
+        assert (await phones[5].check_in())["turned_away"]["reason"] == "round_full"
+        for phone, work in zip(phones[:3], works, strict=False):
+            await _report(plan, phone, work["assignment_id"])
+        await run.version(1)
+        assert (await _report(plan, phones[3], works[3]["assignment_id"])) == "accepted"
+        await phones[5].assigned()
+        for phone in (phones[0], phones[5]):
+            await _report(plan, phone, (await phone.assigned())["assignment_id"])
+        await run.version(2)
+        await phones[6].assigned()
+        await asyncio.sleep(plan.rounds.deadline_s)
+        assert (await _report(plan, phones[4], works[4]["assignment_id"])) == "deadline_passed"
+        await phones[7].assigned()
 
 
 async def _report(plan: ServicePlan, phone: Phone, assignment: int) -> str:
