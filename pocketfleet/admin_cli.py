@@ -8,7 +8,7 @@ import typer
 __all__ = ["admin"]
 
 admin = typer.Typer(
-    help="Administer a service: tokens, pause, release, roll back, revoke.",
+    help="Administer a service: tokens, pause, release, roll back, revoke, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -99,3 +99,18 @@ def revoke(
 
     administration.revoke(state, device, database_url=database)
     typer.echo(f"device {device} takes part no more")
+
+
+@admin.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The run directory to write.")],
+    state: State,
+    database: Database = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run at OUT.")] = False,
+) -> None:
+    """Write what the service did as a run directory, as a simulation leaves one; devices are numbers in it."""
+    from pocketfleet.service_export import export_service
+
+    run = export_service(out, state, database_url=database, force=force)
+    typer.echo(f"wrote {run.path}: {run.summary['rounds']} rounds, {run.summary['devices']} devices")
+    typer.echo(f"its page: pocketfleet report {run.path}")

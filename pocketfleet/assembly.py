@@ -21,6 +21,8 @@ from pocketfleet.device_sim.efficiency import Profile, load_profile
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.recorded_rounds import RecordedRounds
+from pocketfleet.device_sim.recording import Recording
 from pocketfleet.device_sim.rounds import Rounds
 from pocketfleet.device_sim.simulator import Schedule
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
@@ -433,12 +435,42 @@ def release_plan(experiment: Experiment) -> ReleasePlan | None:
     )
 
 
-def make_rounds(experiment: Experiment, population: Population, log: EventLog, selection: Selection) -> Rounds:
-    """The rounds of the experiment's policy."""
-    plan = round_plan(experiment)
+def make_rounds(experiment: Experiment, population: Population, log: EventLog, parts: Parts) -> Rounds:
+    """The rounds of the experiment's policy, or a recorded service's.
+
+    Raises:
+        InputError: the recording does not fit.
+    """
+    plan, selection = round_plan(experiment), parts.selection
+    if experiment.rounds.recording:
+        return RecordedRounds(
+            plan,
+            population,
+            log,
+            recording=_recording(experiment, parts.data),
+            batch_size=batch_size(experiment, parts.data),
+        )
     if isinstance(plan, RoundPlan):
         return SynchronousRounds(plan, population, log, selection=selection)
     return BufferedRounds(plan, population, log)
+
+
+def _recording(experiment: Experiment, data: DeviceData) -> Recording:
+    """The log that the experiment names, found to fit."""
+    recording = Recording.load(Path(experiment.rounds.recording))
+    if recording.devices > experiment.fleet.devices:
+        raise InputError(
+            f"rounds.recording {experiment.rounds.recording} is of {recording.devices} devices, fleet.devices is "
+            f"{experiment.fleet.devices}: set it to {recording.devices} or more"
+        )
+    worked = np.array(sorted(recording.stories), dtype=np.int64)
+    without = worked[data.num_training[worked] == 0]
+    if len(without) and not experiment.engine.timing_only:
+        raise InputError(
+            f"rounds.recording: device {without[0]} took part, and the partition deals it no examples to train on: set "
+            "partition.examples_per_device, or replay the clock alone with --timing-only"
+        )
+    return recording
 
 
 def schedule(experiment: Experiment) -> Schedule:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from pocketfleet.device_sim.recording import DECISIONS
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.manifest import file_sha256
@@ -17,8 +18,14 @@ _KEYS = ("mix", "catalogue", "profile", "network", "availability")
 
 def input_hashes(experiment: Experiment) -> dict[str, str]:
     """SHA-256 by key, such as ``fleet.availability``, of each file that the experiment names."""
+    return {key: file_sha256(path) for key, path in _named(experiment).items() if path.is_file()}
+
+
+def _named(experiment: Experiment) -> dict[str, Path]:
     named = {f"fleet.{key}": Path(getattr(experiment.fleet, key)) for key in _KEYS}
-    return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
+    if experiment.rounds.recording:
+        named["rounds.recording"] = Path(experiment.rounds.recording) / DECISIONS
+    return named
 
 
 def check_unchanged(experiment: Experiment, recorded: str) -> None:
@@ -34,6 +41,6 @@ def check_unchanged(experiment: Experiment, recorded: str) -> None:
     now = input_hashes(experiment)
     for key, digest in json.loads(recorded).items():
         if now.get(key) != digest:
-            path = getattr(experiment.fleet, key.removeprefix("fleet."))
+            path = _named(experiment).get(key, Path())
             state = "is gone" if key not in now else "was edited"
             raise InputError(f"{key}: {path} {state} since the run started: put it back as it was, or start a new run")

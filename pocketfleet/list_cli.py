@@ -87,7 +87,7 @@ def _rounds(state: Path, database: str) -> Rows:
 def _models(state: Path, database: str) -> Rows:
     from pocketfleet.training.server.administration import model_rows
 
-    shown = ("version", "round", "made_s", "num_updates", "train_loss", "model_sha256", "in_use")
+    shown = ("version", "round", "made_s", "num_updates", "train_loss", "model_sha256", "files_kept", "in_use")
     # Of a gate, where there is one.
     judged = ("state", "reason", "evaluations", "tried", "released")
     rows = model_rows(state, database_url=database)

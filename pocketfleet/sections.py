@@ -245,6 +245,7 @@ class RoundsSection(Section):
     population_cap: int = Field(default=0, ge=0)  # distinct phones ever admitted; 0: all
     partial_work: Literal["report", "discard"] = "report"
     evaluate_every: Count = 1
+    recording: str = ""  # what admin export wrote of a service, to be replayed; empty: the fleet's phones come
 
     @model_validator(mode="after")
     def _cap(self) -> Self:

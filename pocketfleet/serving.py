@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
+from pocketfleet.serving_file import forget_serving, tell_serving
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.round import Int64s
 from pocketfleet.training.selection_by_name import load_selection
@@ -42,10 +42,8 @@ from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
 from pocketfleet.whole_file import write_whole
 
-__all__ = ["SERVING", "serve", "service_plan"]
+__all__ = ["serve", "service_plan"]
 
-# In the state folder: where the service is, while it runs.
-SERVING = "serving.json"
 _EXPERIMENT = "experiment.toml"
 # What may change when a service starts again: how long it goes on, what it bears, and how the host computes.
 _CHANGEABLE = ("engine", "service")
@@ -67,6 +65,8 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
             f'rounds.selection "{experiment.rounds.selection}" is of simulations: a service asks those that come; '
             'leave it at "uniform"'
         )
+    if experiment.rounds.recording:
+        raise InputError("rounds.recording is of simulations: a service takes the devices that come; leave it out")
     if experiment.fleet.attacks:
         raise InputError("fleet.attacks is of simulations: a service takes devices as they are; leave it out")
     return ServicePlan(
@@ -203,12 +203,13 @@ def serve(
     url = f"{scheme}://{shown}:{bound[1]}{PREFIX.format(population=plan.population)}"
     with ExitStack() as stack:
         stack.callback(listening.close)
+        stack.callback(forget_serving, state)
         run(_serve(service, listening, certificate, key, _told(ready, url, state), waiting))
 
 
 def _told(ready: Callable[[str], None] | None, url: str, state: Path) -> Callable[[], None]:
     def tell() -> None:
-        write_whole(state / SERVING, json.dumps({"url": url, "pid": os.getpid()}))
+        tell_serving(state, url)
         if ready is not None:
             ready(url)
 

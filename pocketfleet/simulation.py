@@ -207,7 +207,7 @@ def _run(
         with contextlib.ExitStack() as stack:
             model = _learner(experiment, parts, bundle, directory.path / "device_store", stack, watch)
             releases = _releases(experiment, parts, bundle, population, model, log)
-            rounds = make_rounds(experiment, population, log, parts.selection)
+            rounds = make_rounds(experiment, population, log, parts)
             stack.enter_context(clock.running())
             simulator = Simulator(
                 rounds=watch(rounds, "physics"),

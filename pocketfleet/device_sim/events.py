@@ -52,6 +52,7 @@ REASONS = (
     *("cohort", "abandoned", "buffer"),
     "app_failed",
     *("waiting", "superseded", "candidate", "held_back", "canary", "rolled_back", "released", "retired"),
+    "silent",  # nothing had come by the deadline, of a service's devices
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

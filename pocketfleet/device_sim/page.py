@@ -97,12 +97,19 @@ def _head(run: Run, title: str) -> str:
     for name, value in summary["metrics"]["last"].items():
         facts.append((f"{name}, last", figure_tag(f"last:{name}", value)))
     shown = "".join(f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<h1>{escape(title)}</h1><p class="quiet">{escape(_kind(run))}</p><dl class="facts">{shown}</dl>'
+
+
+def _kind(run: Run) -> str:
+    summary = run.summary
+    if "service" in summary:
+        return (
+            f"What a service of pocketfleet did, population {summary['service']['population']}, up to version "
+            f"{summary['service']['version']}. Downloads, stages of an attempt and energy are not known to a service."
+        )
     how = f"{summary['program']} on the phone" + (", by the clock alone" if summary["timing_only"] else "")
-    return (
-        f'<h1>{escape(title)}</h1><p class="quiet">A simulated run of pocketfleet, {escape(how)}; it ended at '
-        f"{escape('its last round' if summary['ended'] == 'rounds' else 'its horizon')}.</p>"
-        f'<dl class="facts">{shown}</dl>'
-    )
+    end = "its last round" if summary["ended"] == "rounds" else "its horizon"
+    return f"A simulated run of pocketfleet, {how}; it ended at {end}."
 
 
 def _learning(run: Run) -> str:
@@ -273,6 +280,9 @@ def _again(run: Run) -> str:
         changes = [word for key, value in flower["run_config"].items() for word in ("--run-config", f"{key}={value}")]
         words = ["flower", flower["app"], "--fleet", str(run.path / EXPERIMENT), *changes]
         same += ", if its fleet gives the work on an example and the app draws from seeds of its own"
+    if "service" in run.summary:
+        words += ["--set", f"rounds.recording={run.path}"]
+        same = "the devices' check-ins and reports come again, and the coordinator decides anew"
     command = shlex.join(["pocketfleet", *words, "--out", f"{run.path}-again"])
     model = run.summary["model_sha256"] or "the app keeps its own model"
     return (

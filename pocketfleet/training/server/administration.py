@@ -127,10 +127,14 @@ def release(folder: Path, version: int, *, database_url: str = "") -> None:
         InputError: there is no such version.
     """
     with _opened(folder, database_url) as connection:
-        there = connection.execute(sa.select(MODELS.c.version).order_by(MODELS.c.version)).scalars().all()
+        versions = sa.select(MODELS.c.version, MODELS.c.files_kept).order_by(MODELS.c.version)
+        there = {row.version: row.files_kept for row in connection.execute(versions)}
         if version not in there:
-            known = f"{there[0]} to {there[-1]}" if there else "none yet"
+            known = f"{min(there)} to {max(there)}" if there else "none yet"
             raise InputError(f"there is no version {version}: the service has {known}")
+        if not there[version]:
+            kept = ", ".join(str(one) for one, files_kept in there.items() if files_kept)
+            raise InputError(f"version {version} has no files any more (service.keep_models): those of {kept} are kept")
         write_fact(connection, "released", str(version))
         _changed(connection, "release", str(version))
 

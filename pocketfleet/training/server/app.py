@@ -16,12 +16,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
 from pocketfleet.training.server.credentials import same_secret
 from pocketfleet.training.server.device_register import Device
 from pocketfleet.training.server.durable_coordinator import StorageError
+from pocketfleet.training.server.live_events import LiveEventsQuery, live_events
+from pocketfleet.training.server.live_figures import LiveDevicesQuery
+from pocketfleet.training.server.live_page import live_page
 from pocketfleet.training.server.openapi import openapi_document
 from pocketfleet.training.server.protocol import (
     BenchmarkResult,
@@ -75,6 +78,9 @@ class Application:
             "ready": self._ready,
             "openapi": self._openapi,
             "metrics": self._metrics,
+            "page": self._page,
+            "live_events": self._live_events,
+            "live_devices": self._live_devices,
         }
         prefix = PREFIX.replace("{population}", service.plan.population)
         self.starlette = Starlette(
@@ -219,6 +225,33 @@ class Application:
 
     async def _metrics(self, request: Request) -> Response:  # noqa: ARG002
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _page(self, request: Request) -> Response:  # noqa: ARG002
+        content, headers = live_page()
+        return Response(content, media_type="text/html", headers=headers)
+
+    async def _live_events(self, request: Request) -> Response:
+        query = _query(request, LiveEventsQuery)
+        granted = self._service.admin_sha256
+        # What refuses them is told before the answer begins.
+        await self._service.live_figures()
+
+        def may_go_on() -> bool:
+            # A new credential voids this one, a server that is told to stop does not wait for watchers.
+            return self._service.admin_sha256 == granted and self._service.leads and not self._is_stopping()
+
+        events = live_events(self._service.live_figures, seconds=query.seconds, may_go_on=may_go_on)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    def _is_stopping(self) -> bool:
+        is_stopping: Callable[[], bool] = getattr(self.starlette.state, "is_stopping", lambda: False)
+        return is_stopping()
+
+    async def _live_devices(self, request: Request) -> Response:
+        found = await self._service.live.devices(_query(request, LiveDevicesQuery))
+        answer = _json(found)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     async def _json(self, request: Request, message: type[Message]) -> Message:
         limits = self._service.plan.limits

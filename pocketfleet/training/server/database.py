@@ -135,6 +135,7 @@ MODELS = _table(
     sa.Column("server_state_sha256", sa.String(64), nullable=False),  # empty: none
     sa.Column("train_loss", sa.Float(53)),
     sa.Column("num_updates", sa.BigInteger, nullable=False),
+    sa.Column("files_kept", sa.Boolean, nullable=False, default=True),  # no: see ``retention``
 )
 
 # The gate's state, JSON, in the one row of number 0; there is none without a gate.

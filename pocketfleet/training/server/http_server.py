@@ -130,4 +130,7 @@ def make_server(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    return _Server(config)
+    server = _Server(config)
+    # Streams without an end ask it.
+    app.state.is_stopping = lambda: server.should_exit
+    return server

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from pocketfleet.training.server.live_events import LiveEventsQuery
+from pocketfleet.training.server.live_figures import LiveDevices, LiveDevicesQuery
 from pocketfleet.training.server.protocol import (
     BenchmarkResult,
     CheckIn,
@@ -166,5 +168,31 @@ ROUTES = (
         who="administrator",
         media_type="text/plain",
         summary="Counters, as Prometheus reads them.",
+    ),
+    Route(
+        name="page",
+        method="GET",
+        path="/",
+        who="anyone",
+        media_type="text/html",
+        summary="The live page, without any data; it asks for the administrator's credential.",
+    ),
+    Route(
+        name="live_events",
+        method="GET",
+        path="/live/events",
+        who="administrator",
+        query=LiveEventsQuery,
+        media_type="text/event-stream",
+        summary="LiveFigures about once a second, as server-sent events, for so many seconds; then ask again.",
+    ),
+    Route(
+        name="live_devices",
+        method="GET",
+        path="/live/devices",
+        who="administrator",
+        query=LiveDevicesQuery,
+        answer=LiveDevices,
+        summary="A page of devices that pass a filter.",
     ),
 )

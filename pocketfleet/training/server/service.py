@@ -13,6 +13,7 @@ Rules:
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -48,6 +49,8 @@ from pocketfleet.training.server.durable_coordinator import (
 )
 from pocketfleet.training.server.facts import Controls, check_same, controls, read_facts, write_fact
 from pocketfleet.training.server.leadership import Leadership, leadership
+from pocketfleet.training.server.live_figures import LiveFigures, LiveReader
+from pocketfleet.training.server.minute_counts import MinuteCounts
 from pocketfleet.training.server.model_versions import Made, ModelVersions
 from pocketfleet.training.server.protocol import (
     PROTOCOL_VERSION,
@@ -69,6 +72,7 @@ from pocketfleet.training.server.protocol import (
 )
 from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.server.releases import Releases
+from pocketfleet.training.server.retention import Retention
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_metrics import ServiceMetrics
 from pocketfleet.training.server.service_plan import ServicePlan
@@ -82,6 +86,8 @@ T = TypeVar("T")
 # How often the service looks for deadlines, administrators' changes, and whether it still leads; seconds.
 _LOOK_S = 0.25
 _CONTROL_S = 1.0
+# How often it looks for files that nobody needs; our choice: what is being sent when they are hidden takes less.
+_RETENTION_S = 30.0
 # After a failure of the disk or the database; our choice.
 _STORAGE_RETRY_S = 5.0
 _STANDBY_RETRY_S = 1.0
@@ -123,6 +129,7 @@ class _Parts:
     coordinator: DurableCoordinator
     versions: ModelVersions
     releases: Releases
+    retention: Retention
 
 
 class Service:
@@ -142,6 +149,8 @@ class Service:
         self.log = log
         self._database = open_database(folder, database_url)
         self._leadership: Leadership = leadership(self._database, folder, plan.population)
+        self.live = LiveReader(self._database, plan)
+        self._minutes = MinuteCounts(deadline_s=plan.rounds.deadline_s, lost=self.metrics.dropouts.inc)
         self._blobs = BlobFolder(folder / "files")
         self._updates = UpdateFiles(folder / "updates")
         self._writer = ThreadPoolExecutor(1, "decisions")
@@ -163,7 +172,8 @@ class Service:
     async def start(self) -> None:
         """Begin to lead, or to wait for it; returns once the first try is over."""
         await self._try_to_lead()
-        for work in (self._queue.run, self._look_after_time, self._look_after_controls, self._make_versions):
+        after = (self._look_after_time, self._look_after_controls, self._look_after_files)
+        for work in (self._queue.run, *after, self._make_versions):
             self._tasks.append(asyncio.create_task(work()))
 
     async def stop(self) -> None:
@@ -254,12 +264,29 @@ class Service:
         self._blobs.clear_partial()
         self._updates.clear_partial()
         self._clear_updates()
-        self._read_downloads()
         releases = Releases(
             self.plan.release, database=self._database, leadership=self._leadership, told=self._tell_release
         )
         releases.load(newest=versions.newest.version, chosen=self._controls.released, now_s=clock.now_s())
-        return _Parts(clock=clock, register=register, coordinator=coordinator, versions=versions, releases=releases)
+        retention = Retention(
+            self.plan,
+            leadership=self._leadership,
+            blobs=self._blobs,
+            programs=self._program_paths.keys(),
+            in_use=lambda decided: {decided.released, *releases.versions_in_use()},
+        )
+        # Nothing is being sent and nothing made: what is to go is hidden, and removed.
+        for _ in range(2):
+            retention.look(now_s=clock.now_s())
+        self._read_downloads()
+        return _Parts(
+            clock=clock,
+            register=register,
+            coordinator=coordinator,
+            versions=versions,
+            releases=releases,
+            retention=retention,
+        )
 
     def _tell_release(self, change: Change) -> None:
         self.metrics.releases.labels(change.state.value).inc()
@@ -290,7 +317,7 @@ class Service:
     def _read_downloads(self) -> None:
         """Which files there are to get: the programs', and those of the versions."""
         with self._database.connect() as connection:
-            rows = connection.execute(sa.select(MODELS)).all()
+            rows = connection.execute(sa.select(MODELS).where(MODELS.c.files_kept)).all()
         there = self._blobs.names()
         self._downloads = {
             row.version: _Download(
@@ -354,6 +381,7 @@ class Service:
         """A deadline passes whether or not anybody asks."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._minutes.look(now_s=time.monotonic())
             parts = self._parts
             if parts is None:
                 await self._try_to_lead()
@@ -395,6 +423,24 @@ class Service:
         # Unless the database failed just after it took a version, the gate knows of it.
         parts.releases.made(parts.versions.newest.version, now_s=now_s)
         parts.releases.look(chosen=self._controls.released, now_s=now_s)
+
+    async def _look_after_files(self) -> None:
+        """Old versions' files go."""
+        while True:
+            await asyncio.sleep(_RETENTION_S)
+            if self._parts is not None:
+                await self._in(self._writer, self._retain)
+
+    def _retain(self) -> None:
+        parts = self._parts
+        if parts is None:
+            return
+        try:
+            # A version that is being made has files without a row.
+            if not parts.versions.behind() and parts.retention.look(now_s=parts.clock.now_s()):
+                self._read_downloads()
+        except (sa.exc.SQLAlchemyError, OSError) as exc:
+            self.log.write("storage_failed", why=str(exc).splitlines()[0])
 
     async def _make_versions(self) -> None:
         """Rule 3."""
@@ -470,6 +516,7 @@ class Service:
     async def check_in(self, device: Device, request: CheckIn) -> CheckInAnswer:
         """Work for a device that is free, or why there is none."""
         parts = self._leading()
+        self._minutes.checked_in(now_s=time.monotonic())
         refused = self._unable(request)
         if refused is None:
             evaluation = await self._evaluation(parts, device, request)
@@ -490,6 +537,7 @@ class Service:
             never = math.isinf(answer.retry_at_s)
             away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
             return CheckInAnswer(turned_away=away, released=self._released(parts, device))
+        self._minutes.assigned(answer.assignment, now_s=time.monotonic())
         download = await self._download(answer.model_version)
         assignment = self._assignment(device, request, answer, download)
         return CheckInAnswer(assignment=assignment, released=self._released(parts, device))
@@ -671,6 +719,7 @@ class Service:
         answer = await self._queue.ask(ask)
         assert isinstance(answer, Reported)
         self.metrics.reports.labels(answer.code.name.lower()).inc()
+        self._minutes.reported(assignment, accepted=answer.code is ReportCode.ACCEPTED, now_s=time.monotonic())
         if answer.code is ReportCode.ACCEPTED:
             return ReportAnswer(code="accepted", round=answer.round)
         if answer.counted_sha256 != sha256:
@@ -752,6 +801,11 @@ class Service:
         parts = self._leading()
         await self._written(lambda: parts.register.end(device, "forgotten" if forget else "left"))
         await self.note(f"device {device.device_id}", "forget" if forget else "leave", "")
+
+    async def live_figures(self) -> LiveFigures:
+        """What administrators watch."""
+        parts = self._leading()
+        return await self.live.figures(now_s=parts.clock.now_s(), minutes=self._minutes.minutes(now_s=time.monotonic()))
 
     async def note(self, actor: str, action: str, detail: str) -> None:
         """Into the audit log."""

@@ -33,6 +33,9 @@ class ServiceMetrics:
         self.releases = Counter(
             "pocketfleet_releases", "Versions by what they became for devices.", ["state"], registry=registry
         )
+        self.dropouts = Counter(
+            "pocketfleet_dropouts", "Assignments on which nothing had come by their deadline.", registry=registry
+        )
         self.enrolled = Counter("pocketfleet_enrolments", "Devices that enrolled.", registry=registry)
         self.storage_failures = Counter(
             "pocketfleet_storage_failures", "Times that disk or database did not take something.", registry=registry

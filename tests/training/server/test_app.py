@@ -46,6 +46,7 @@ def request_of(route: Route, assignment: int, sha256: str) -> dict[str, Any]:
         "report": {"params": FACTS, "content": GOOD, "headers": {"Content-Digest": digest(GOOD)}},
         "evaluation": {"json": {"num_held_out": 4, "tried": 0.5, "released": 1.0}},
         "benchmark": {"json": {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}},
+        "live_events": {"params": {"seconds": 0}},
     }
     url = path if path.startswith("/") else f"{BASE}/{path}"
     return {"method": route.method, "url": url, "headers": {}} | bodies.get(route.name, {})
