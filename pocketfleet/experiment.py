@@ -75,8 +75,8 @@ class Experiment(Section):
             return self
         if self.engine.timing_only:
             raise ValueError(
-                'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one out, '
-                "such as by --set release={}"
+                'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one '
+                "out, such as by --set release={}"
             )
         if self.algorithm.name == "fedper":
             raise ValueError(
