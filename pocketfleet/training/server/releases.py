@@ -109,6 +109,7 @@ class Releases:
         Raises:
             sqlalchemy.exc.SQLAlchemyError: it is not written; ask again.
         """
+        self._settle()
         if self._gate is not None and version > self._gate.newest:
             first = self._gate.newest + 1
 
@@ -121,6 +122,7 @@ class Releases:
 
     def look(self, *, chosen: int, now_s: float) -> None:
         """Time goes on, and an administrator may have chosen; raises as ``made``."""
+        self._settle()
         gate = self._gate
         if gate is not None:
             if chosen >= 0 and not (gate.chosen and gate.released == chosen):
@@ -133,6 +135,7 @@ class Releases:
 
     def ask(self, device: int, *, now_s: float) -> Evaluation | None:
         """What a free device is to evaluate; ``None``: nothing. Raises as ``made``."""
+        self._settle()
 
         def asked(gate: ReleaseGate, at_s: float) -> tuple[Evaluation | None, list[Change], list[Write]]:
             changes = gate.advance(at_s)
@@ -154,6 +157,7 @@ class Releases:
             RefusedError: it does not count, and why.
             sqlalchemy.exc.SQLAlchemyError: it is not written; send it again.
         """
+        self._settle()
         given = report.model_dump()
         with self._database.connect() as connection:
             row = connection.execute(sa.select(EVALUATIONS).where(EVALUATIONS.c.evaluation == number)).one_or_none()
@@ -188,9 +192,6 @@ class Releases:
         """Rule 2."""
         assert self._plan is not None
         assert self._gate is not None
-        if self._in_doubt:
-            self._gate = self._read_back() or self._gate
-            self._in_doubt = False
         gate = ReleaseGate.restore(self._plan, self._gate.state())
         answer, changes, writes = tell(gate, max(now_s, gate.now_s))
 
@@ -205,6 +206,12 @@ class Releases:
         for change in changes:
             self._told(change)
         return answer
+
+    def _settle(self) -> None:
+        """After a transaction failed: whether it is written, the database knows."""
+        if self._in_doubt:
+            self._gate = self._read_back() or self._gate
+            self._in_doubt = False
 
     def _read_back(self) -> ReleaseGate | None:
         assert self._plan is not None

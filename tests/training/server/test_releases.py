@@ -1,7 +1,9 @@
 """Versions tried by devices over HTTP: what is worse reaches nobody, and whoever is told is told for good."""
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+import tempfile
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,13 +11,19 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from tiny_service import BASE, Phone, Running, running, tiny_plan, update_bytes
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, uniform
-from pocketfleet.training.release_verdict import ReleasePlan
+from pocketfleet.training.release_gate import ReleaseGate
+from pocketfleet.training.release_verdict import Measured, ReleasePlan
 from pocketfleet.training.server import administration
 from pocketfleet.training.server.database import EVALUATIONS, open_database
+from pocketfleet.training.server.protocol import EvaluationReport
+from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.releases import Releases
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
 
 Result = TypeVar("Result")
@@ -355,3 +363,111 @@ def test_without_a_gate_nobody_is_asked_and_the_newest_is_used(tmp_path: Path) -
         assert states(tmp_path / "state") == [(None, None, False), (None, None, True)]
 
     of(rounds())
+
+
+# Failures of the database and restarts
+
+
+class Failing:
+    """A leadership whose next transaction fails, before it is written or just after."""
+
+    def __init__(self, database: sa.Engine) -> None:
+        self.database, self.fault = database, ""
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        fault, self.fault = self.fault, ""
+        with self.database.begin() as connection:
+            yield connection
+            if fault == "before":
+                raise sa.exc.OperationalError("COMMIT", {}, Exception("disk I/O error"))
+        if fault == "after":
+            raise sa.exc.OperationalError("COMMIT", {}, Exception("connection lost"))
+
+    def acquire(self) -> bool:
+        return True
+
+    def confirm(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+def loaded(leadership: Failing, *, newest: int, chosen: int, now_s: float) -> Releases:
+    found = Releases(DURABLE, database=leadership.database, leadership=leadership, told=[].append)
+    found.load(newest=newest, chosen=chosen, now_s=now_s)
+    return found
+
+
+DURABLE = replace(GATE, canary_ratio=0.5, over_selection=1.5, deadline_s=100.0)
+EVENTS = st.one_of(
+    st.tuples(st.just("made"), st.just(0)),
+    st.tuples(st.just("ask"), st.integers(0, 2)),
+    st.tuples(st.just("ask"), st.integers(0, 2)),
+    st.tuples(st.just("report"), st.integers(0, 2)),
+    st.tuples(st.just("report"), st.integers(0, 2)),
+    st.tuples(st.just("choose"), st.integers(-1, 3)),
+    st.tuples(st.just("wait"), st.integers(1, 60)),
+)
+
+
+# A report whose transaction is written although it failed, and which is sent again.
+@example([(("made", 0), "", True), (("ask", 1), "after", True), (("report", 1), "after", True)])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(EVENTS, st.sampled_from(["", "", "before", "after", "restart"]), st.booleans()), max_size=40))
+def test_failures_and_restarts_change_nothing(tmp_path: Path, events: list[tuple[tuple[str, int], str, bool]]) -> None:
+    """The same as a gate in memory that was told everything once."""
+    database = open_database(Path(tempfile.mkdtemp(dir=tmp_path)))
+    leadership = Failing(database)
+    now_s, newest, chosen, asked, refused = 0.0, 0, -1, {}, []
+    plain = ReleaseGate(DURABLE)
+    releases = loaded(leadership, newest=0, chosen=-1, now_s=0.0)
+    for (kind, value), fault, better in events:
+        if fault == "restart":
+            releases = loaded(leadership, newest=newest, chosen=chosen, now_s=now_s)
+        if kind == "report" and value not in asked:
+            continue
+        now_s += value if kind == "wait" else 0.0
+        newest += kind == "made"
+        chosen = min(value, newest) if kind == "choose" else chosen
+        report = EvaluationReport(num_held_out=4, tried=0.5 if better else 2.0, released=1.0)
+        for attempt in range(2):
+            leadership.fault = fault if attempt == 0 and fault in {"before", "after"} else ""
+            try:
+                if kind == "made":
+                    releases.made(newest, now_s=now_s)
+                elif kind == "ask":
+                    evaluation = releases.ask(value, now_s=now_s)
+                elif kind == "report":
+                    releases.report(value, asked[value], report, now_s=now_s)
+                else:
+                    releases.look(chosen=chosen, now_s=now_s)
+            except sa.exc.OperationalError:
+                assert attempt == 0
+                continue
+            except RefusedError as refusal:
+                refused.append(refusal.code)
+            break
+        leadership.fault = ""
+        if kind == "made":
+            plain.made(newest, now_s)
+        elif kind == "ask":
+            plain.advance(now_s)
+            assert evaluation == plain.ask(value, now_s)
+            if evaluation is not None:
+                asked[value] = evaluation.number
+        elif kind == "report":
+            plain.report(asked[value], Measured(num_held_out=4, tried=report.tried, released=1.0), now_s)
+        elif chosen >= 0 and not (plain.chosen and plain.released == chosen):
+            plain.choose(chosen, now_s)
+        elif chosen < 0 and plain.chosen:
+            plain.let_go(now_s)
+        else:
+            plain.advance(now_s)
+        # A look that changes nothing is not told.
+        gate = releases._gate
+        assert gate is not None
+        assert gate.state() | {"now_s": 0.0} == plain.state() | {"now_s": 0.0}
+    assert set(refused) <= {"over", "other_report"}
+    database.dispose()
