@@ -2,8 +2,8 @@
 
 Rules:
 
-1. The service is ``pocketfleet serve`` of the same experiment. It lives by the wall's clock and the phones by their own,
-   ``speed`` times as fast: the service's times are the experiment's divided by it.
+1. The service is ``pocketfleet serve`` of the same experiment. It lives by the wall's clock and the phones by their
+   own, ``speed`` times as fast: the service's times are the experiment's divided by it.
 2. Devices are enrolled one after another, so that the service numbers them as the experiment does, and each trains on
    the examples of its number. They are forked from a server of processes that has loaded libraries and started no
    thread; those of a spawned process would take seconds of a core each.
@@ -103,30 +103,25 @@ def emulate(experiment: Experiment, plan: EmulationPlan, *, tell: Told) -> dict[
         InputError: the experiment cannot be emulated, or ``plan.out`` is taken.
         PocketfleetError: a process died.
     """
-    _check(experiment, plan)
+    _check(plan)
     with _own_folder(plan) as out, _served(experiment, plan, tell) as service:
         url = _url(service, out / _STATE)
         orders = _orders(experiment, plan, url)
         tell(f"the service is at {url}; {len(orders)} devices start")
-        with _devices(orders) as devices:
-            with ServiceClient(url, clock=PhoneClock(), credential=_credential(orders[0])) as client:
-                _watch(devices, service, client, tell)
+        watcher = ServiceClient(url, clock=PhoneClock(), credential=_credential(orders[0]))
+        with _devices(orders) as devices, watcher as client:
+            _watch(devices, service, client, tell)
         summary = _summary(experiment, plan, devices)
     write_whole(plan.out / _SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def _check(experiment: Experiment, plan: EmulationPlan) -> None:
+def _check(plan: EmulationPlan) -> None:
     if not 0.0 < plan.speed < float("inf"):
         raise InputError(f"--speed must be above 0, got {plan.speed}")
     for name, ratio in (("--crashes", plan.crash_ratio), ("--breaks", plan.break_ratio)):
         if not 0.0 <= ratio < 1.0:
             raise InputError(f"{name} must be 0 or more and under 1, got {ratio}")
-    if experiment.rounds.cohort > experiment.fleet.devices:
-        raise InputError(
-            f"rounds.cohort must be 1..{experiment.fleet.devices} (--devices), got {experiment.rounds.cohort}: no round "
-            "would ever fill"
-        )
 
 
 @contextmanager

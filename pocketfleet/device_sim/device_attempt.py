@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from pocketfleet.device_sim.attempt import Drop, Stage
 from pocketfleet.device_sim.client import ClientResult
 from pocketfleet.device_sim.device_data import HeldExamples
@@ -35,7 +37,7 @@ from pocketfleet.errors import BundleError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import MANIFEST_FILE
 from pocketfleet.export.session import open_session
-from pocketfleet.training.server.protocol import FileEntry
+from pocketfleet.training.server.protocol import Assignment, FileEntry
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["AttemptRunner"]
@@ -101,9 +103,10 @@ class AttemptRunner:
         if had_bundle and manifest in self._tasks:
             attempt = self._settled(work, look, self._tasks[manifest], had_bundle=True)
         began_s = float(look.at_s[0])
-        ready = self._ready(work, look, attempt, {} if had_bundle else wanted, manifest)
+        files = self._downloaded(work, look, attempt, {} if had_bundle else wanted)
         line["download_s"] = self._parts.clock.now_s() - began_s
         self._crash("downloaded")
+        ready = self._ready(work, files, {} if had_bundle else wanted, manifest)
         attempt = attempt or self._settled(work, look, self._tasks[manifest], had_bundle=had_bundle)
         line["expected"] = {name: getattr(attempt, name) for name in ("download_s", "train_s", "upload_s", "steps")}
         if attempt.stage is Stage.DOWNLOAD:
@@ -132,35 +135,35 @@ class AttemptRunner:
 
     # Downloads
 
-    def _ready(
-        self,
-        work: WorkUnderWay,
-        look: Look,
-        attempt: Attempt | None,
-        bundle_files: dict[str, FileEntry],
-        manifest: str,
-    ) -> DeviceWork:
-        """Everything downloaded and opened."""
+    def _downloaded(
+        self, work: WorkUnderWay, look: Look, attempt: Attempt | None, bundle_files: dict[str, FileEntry]
+    ) -> dict[str, Path]:
+        """What is missing, and the model; by SHA-256."""
         assignment, folder, service = work.assignment, self._parts.folder, self._parts.service
-        model = [assignment.weights, *([assignment.broadcast] if assignment.broadcast else [])]
         # The version may be the first, whose weights the bundle holds too.
-        entries = list({entry.sha256: entry for entry in [*bundle_files.values(), *model]}.values())
+        entries = {entry.sha256: entry for entry in [*bundle_files.values(), *_model(assignment)]}.values()
         began_s, until_s = float(look.at_s[0]), self.deadline_s(work.deadline_wall_s)
-        if attempt is not None and attempt.stage is Stage.DOWNLOAD:
+        cut = attempt is not None and attempt.stage is Stage.DOWNLOAD
+        if attempt is not None and cut:
             until_s = min(until_s, began_s + attempt.download_s)
-        payload = sum(entry.bytes for entry in entries)
         # An attempt that is settled has its number already.
-        plan = self._parts.phone.download(began_s, payload, settled=attempt is not None)
+        plan = self._parts.phone.download(began_s, sum(entry.bytes for entry in entries), settled=attempt is not None)
         self._parts.link.use(plan, until_s=until_s, breaks_after=self.breaks_after())
         try:
-            files = {entry.sha256: service.fetch(entry, folder.files, until_s=until_s) for entry in entries}
+            return {entry.sha256: service.fetch(entry, folder.files, until_s=until_s) for entry in entries}
         except Unreachable as exc:
-            cut = attempt is not None and attempt.stage is Stage.DOWNLOAD
             raise Dropped(attempt.drop.word if attempt is not None and cut else Drop.DEADLINE.word) from exc
         except Refused as exc:
-            if exc.status != 404:
+            # A version that is there no more; what else is refused concerns the whole device.
+            if exc.status != httpx.codes.NOT_FOUND:
                 raise
             raise Dropped(exc.code) from exc
+
+    def _ready(
+        self, work: WorkUnderWay, files: dict[str, Path], bundle_files: dict[str, FileEntry], manifest: str
+    ) -> DeviceWork:
+        """Everything downloaded is opened."""
+        assignment, folder = work.assignment, self._parts.folder
         with self._phones_memory():
             opened = self._open({name: files[entry.sha256] for name, entry in bundle_files.items()}, manifest)
             ready = DeviceWork.of(
@@ -171,7 +174,7 @@ class AttemptRunner:
                 device_state=folder.state(),
                 own_code=self._parts.own_code,
             )
-        folder.keep_only([entry.sha256 for entry in model], manifest)
+        folder.keep_only([entry.sha256 for entry in _model(assignment)], manifest)
         if manifest not in self._tasks:
             self._tasks = {manifest: self._task(ready)}
         return ready
@@ -194,7 +197,6 @@ class AttemptRunner:
     def _task(self, ready: DeviceWork) -> Task:
         assignment, unit = ready.assignment, self._parts.phone.unit
         footprint = ready.bundle.footprint(self._parts.runtime)
-        sent = [assignment.weights, *([assignment.broadcast] if assignment.broadcast else [])]
         wanted = needed_files(assignment, self._parts.runtime)
         return Task(
             epochs=assignment.epochs,
@@ -203,7 +205,7 @@ class AttemptRunner:
             step_s=step_seconds_of(footprint, unit.fleet, profile=unit.profile, models=ready.models),
             training_memory_bytes=training_memory_bytes(footprint, ready.weights.trainable, models=ready.models),
             bundle_bytes=sum(entry.bytes for entry in wanted.values()),
-            weights_bytes=sum(entry.bytes for entry in sent),
+            weights_bytes=sum(entry.bytes for entry in _model(assignment)),
             update_bytes=assignment.update_bytes,
         )
 
@@ -282,3 +284,8 @@ class AttemptRunner:
         )
         self._parts.folder.finish(report, ready.update(result), state=result.device_state, model=result.personalised)
         self._crash("trained")
+
+
+def _model(assignment: Assignment) -> list[FileEntry]:
+    """What comes with each version."""
+    return [assignment.weights, *([assignment.broadcast] if assignment.broadcast else [])]

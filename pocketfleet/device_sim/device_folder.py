@@ -7,14 +7,14 @@
 ``files/``              downloads by their SHA-256
 ``bundles/``            a folder for each bundle, by its manifest's SHA-256
 ``assignment.json``     the work under way
-``report/``             finished work that was not acknowledged: the update as it is sent, what is said of it, and what
-                        the device keeps if it counts
+``report/``             finished work that was not acknowledged: the update as it is sent, what is said of it, and
+                        what the device keeps if it counts
 ``model.safetensors``   its own model; ``state.safetensors``: what its algorithm keeps
 ``rounds.jsonl``        a line for each attempt that is over
 ======================  ================================================================================================
 
 Files are there whole or not at all, those that must not be lost are forced to the disk. A report is written down before
-it is sent, so that whatever is sent again has the same bytes; what a device keeps takes effect with the acknowledgement.
+it is sent, so that what is sent again has the same bytes. What a device keeps takes effect with the acknowledgement.
 """
 
 import io
@@ -223,8 +223,8 @@ def _read(file: Path, kind: type[Kept]) -> Kept | None:
         return kind.model_validate_json(file.read_bytes())
     except ValidationError as exc:
         raise InputError(
-            f"{file} is damaged or of another version ({exc.errors(include_url=False)[0]['msg']}): name another --state "
-            "folder, and enrol it with a new token"
+            f"{file} is damaged or of another version ({exc.errors(include_url=False)[0]['msg']}): name another "
+            "--state folder, and enrol it with a new token"
         ) from exc
 
 

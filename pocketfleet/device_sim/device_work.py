@@ -98,8 +98,8 @@ class DeviceWork:
             weights: the version's file.
             broadcast: the algorithm's, if there is one.
             device_state: what the device kept; empty before its first report.
-            own_code: whether an algorithm may be a module that is on this machine. A service that is not one's own names
-                packaged ones only.
+            own_code: whether an algorithm may be a module that is on this machine. A service that is not one's own
+                names packaged ones only.
 
         Raises:
             InputError: the service asks for something that this device does not have or do.
@@ -115,7 +115,7 @@ class DeviceWork:
             )
         if assignment.batch_size > bundle.max_batch or assignment.batch_size < 1:
             raise InputError(
-                f"the service asks for batches of {assignment.batch_size}, its own programs take 1 to {bundle.max_batch}"
+                f"the service asks for batches of {assignment.batch_size}, its programs take 1 to {bundle.max_batch}"
             )
         algorithm = load_algorithm(
             assignment.algorithm,

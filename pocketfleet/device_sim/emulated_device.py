@@ -2,8 +2,8 @@
 
 Rules:
 
-1. It judges by itself whether it may train; only one that may checks in. One that is turned away comes again when it was
-   told to, or when there are news.
+1. It judges by itself whether it may train; only one that may checks in. One that is turned away comes again when it
+   was told to, or when there are news.
 2. An attempt that ends without a report is a drop-out as in the simulator: the device backs off. It drops out as well
    where memory is refused, where training gives no finite numbers, and where the service cannot be reached in time.
 3. After a crash it goes on from its folder. Finished work is sent again, the same bytes. Unfinished work begins anew

@@ -4,8 +4,8 @@ Rules:
 
 1. All of it is the simulator's own physics (``population``) for one device of a fleet, asked at times of the phone's
    clock.
-2. What becomes of an attempt is settled when it starts, as in the simulator: how many steps are done, what cuts it short
-   and when. The device then acts it out, with real transfers and real steps.
+2. What becomes of an attempt is settled when it starts, as in the simulator: how many steps are done, what cuts it
+   short and when. The device then acts it out, with real transfers and real steps.
 3. Heat slows an attempt's steps by as much in all as in the simulator, evenly.
 """
 
@@ -264,7 +264,7 @@ class EmulatedPhone:
         )
 
     def download(self, at_s: float, payload_bytes: int, *, settled: bool) -> LinkPlan:
-        """The link for the downloads of an attempt that starts at ``at_s``, the latest or, not yet settled, the next."""
+        """The link for downloads of an attempt that starts at ``at_s``: the latest or, not yet settled, the next."""
         number = self._number() - settled
         return self._drawn("download", at_s, number, payload_bytes=payload_bytes, asleep=True)
 

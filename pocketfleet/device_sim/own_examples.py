@@ -55,11 +55,11 @@ class OwnTable:
         if len(features) != wanted:
             raise InputError(
                 f"{self.path} must hold {wanted} columns of features, as many as the model takes, beside the target "
-                f"{self.target!r}; it holds {len(features)}: {_told(features)}. Another column is the target with --target"
+                f"{self.target!r}; it holds {len(features)}: {_told(features)}. --target names another"
             )
         if math.prod(y_spec.sizes(1)) != 1:
             raise InputError(
-                f"the model's targets are of shape {list(y_spec.shape)}, {math.prod(y_spec.sizes(1))} numbers an example; "
+                f"the model's targets are of shape {list(y_spec.shape)}, not one number an example: "
                 "a table of one target column cannot hold them"
             )
         x = np.delete(self.values, at, axis=1)
@@ -72,8 +72,8 @@ class OwnTable:
             if len(broken):
                 row, column = broken[0]
                 raise InputError(
-                    f"{self.path}: column {names[column]!r} must hold whole numbers ({spec.dtype}), line {row + 2} holds "
-                    f"{values[row, column]}"
+                    f"{self.path}: column {names[column]!r} must hold whole numbers ({spec.dtype}), line {row + 2} "
+                    f"holds {values[row, column]}"
                 )
         return torch.from_numpy(values).to(dtype).reshape(spec.sizes(len(values)))
 

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A second of the wall is ``speed`` seconds of the phone. The phone's time starts where it was left: what the wall clock
-   went on meanwhile counts too, and it never goes back.
+1. A second of the wall is ``speed`` seconds of the phone. The phone's time starts where it was left: what the wall
+   clock went on meanwhile counts too, and it never goes back.
 2. While the process runs, a monotonic clock counts: that the wall clock is set anew changes nothing.
 3. Waiting ends when its time has come; at once when the device is stopped, ``Stopped``; and, where one waits for news,
    when there are any.

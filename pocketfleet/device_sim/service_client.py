@@ -6,8 +6,8 @@ Rules:
    share of it left out so that devices do not come together; 429 and 503 after the seconds that they ask for.
 2. Trying ends with ``until_s``, the phone's time, or after so many tries: ``Unreachable``. A refusal is final:
    ``Refused``.
-3. A file is named by the SHA-256 of its bytes and kept by that name. What a broken connection left of it is kept too, and
-   continued by a range request; it gets its name once its hash was found right, and that is looked at before each use.
+3. A file is named by the SHA-256 of its bytes and kept by that name. What a broken connection left of it is kept too,
+   and continued by a range request. It gets its name once its hash was found right; that is looked at before each use.
 """
 
 import base64
@@ -320,8 +320,8 @@ def _wait_or_refuse(answer: httpx.Response) -> float:
 
 def _unreachable(url: str, cause: Exception | None) -> str:
     return (
-        f"cannot reach {url}{_found(cause)}. Is pocketfleet serve running there, and is this the URL that it printed? The "
-        "device's folder is kept: the same command goes on from it"
+        f"cannot reach {url}{_found(cause)}. Is pocketfleet serve running there, and is this the URL that it printed? "
+        "The device's folder is kept: the same command goes on from it"
     )
 
 

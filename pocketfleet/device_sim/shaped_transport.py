@@ -4,8 +4,8 @@ Rules:
 
 1. The requests of one transfer share one opening; those that follow the first are asked for without waiting, as over
    one connection of HTTP/2. Of what moves, the bodies count: headers do not, as in the simulator.
-2. Bytes leave and arrive no faster than the plan's rates. What the host loses in between is caught up on, but for no more
-   than ``_CREDIT_S`` of the wall.
+2. Bytes leave and arrive no faster than the plan's rates. What the host loses in between is caught up on, but for no
+   more than ``_CREDIT_S`` of the wall.
 3. Where the plan cuts, the connection breaks; until the outage is over a new one waits, and then opens anew. The count
    of bytes goes on over cuts: what is moved twice counts twice.
 4. Nothing moves after ``until_s``: then the device gives up, or its phone left the network.

@@ -63,7 +63,7 @@ def test_what_a_device_keeps_takes_effect_with_the_acknowledgement(tmp_path: Pat
 def test_an_acknowledgement_that_a_crash_broke_off_is_made_again(tmp_path: Path, monkeypatch) -> None:
     folder = finished(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(DeviceFolder, "give_up", lambda self: 1 / 0)
+        patch.setattr(DeviceFolder, "give_up", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             folder.acknowledge(report())
     assert folder.report() == report()

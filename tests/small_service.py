@@ -1,7 +1,7 @@
 """A service of protocol 1 for tests of devices: real HTTP on a real socket, its answers written down beforehand.
 
-It hands out the assignments that it was given and keeps what devices send. A fault is taken before the answer to a path:
-``cut`` sends so many bytes of a file's answer and drops the connection, ``unavailable`` answers 503.
+It hands out the assignments that it was given and keeps what devices send. A fault is taken before the answer to a
+path: ``cut`` sends so many bytes of a file's answer and drops the connection, ``unavailable`` answers 503.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.manifest import MANIFEST_FILE, WEIGHTS_FILE, file_sha256, program_files
+from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, file_sha256, program_files
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.server.protocol import Assignment, FileEntry, Rule
 from pocketfleet.training.update import Update
@@ -38,6 +38,13 @@ class Came(NamedTuple):
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections break here on purpose."""
 
 
 class SmallService:
@@ -67,8 +74,7 @@ class SmallService:
 
             do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1/populations/test"
 
     def __enter__(self) -> Self:
@@ -92,7 +98,11 @@ class SmallService:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         path = parts.path.removeprefix("/v1/populations/test/")
-        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        length = int(handler.headers.get("Content-Length", 0))
+        body = handler.rfile.read(length)
+        if len(body) < length:
+            handler.close_connection = True  # the device's connection broke
+            return
         headers = {name.lower(): value for name, value in handler.headers.items()}
         with self.lock:
             self.came.append(Came(handler.command, path, dict(parse_qsl(parts.query)), headers, body))
@@ -107,10 +117,10 @@ class SmallService:
             handler.connection.close()
         else:
             with self.lock:
-                status, answer = self._control(handler.command, path, headers)
+                status, answer = self._control(path, headers)
             _send(handler, status, json.dumps(answer).encode() if answer else b"")
 
-    def _control(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, object]:
+    def _control(self, path: str, headers: dict[str, str]) -> tuple[int, object]:
         if path == "enrol":
             token = json.loads(self.came[-1].body)["token"]
             if token != "good":
@@ -187,7 +197,7 @@ def work_of(service: SmallService, bundle: Bundle, number: int = 0, **changed: o
     def entry(path: Path) -> FileEntry:
         return service.add(path.read_bytes())
 
-    names = (MANIFEST_FILE, WEIGHTS_FILE, *program_files("onnx"))
+    names = (MANIFEST_FILE, WEIGHTS_FILE, FROZEN_FILE, *program_files("onnx"))
     weights = bundle.weights()
     like = Update(weights.trainable, weights.buffers)
     values = {
