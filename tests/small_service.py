@@ -60,6 +60,7 @@ class SmallService:
         self.taken: set[int] = set()
         self.retry_after_s = 0.05
         self.when_empty = "finished"
+        self.delay_s = 0.0
         self.lock = threading.Lock()
         service = self
 
@@ -108,6 +109,7 @@ class SmallService:
             self.came.append(Came(handler.command, path, dict(parse_qsl(parts.query)), headers, body))
             waiting = self.faults.get(path.partition("/")[0])
             fault = waiting.popleft() if waiting else None
+        threading.Event().wait(self.delay_s)
         if fault and fault.kind == "unavailable":
             _send(handler, 503, b"", {"Retry-After": str(fault.count)})
         elif path.startswith("files/"):

@@ -148,7 +148,7 @@ class AttemptRunner:
             until_s = min(until_s, began_s + attempt.download_s)
         # An attempt that is settled has its number already.
         plan = self._parts.phone.download(began_s, sum(entry.bytes for entry in entries), settled=attempt is not None)
-        self._parts.link.use(plan, until_s=until_s, breaks_after=self.breaks_after())
+        self._parts.link.use(plan, from_s=began_s, until_s=until_s, breaks_after=self.breaks_after())
         try:
             return {entry.sha256: service.fetch(entry, folder.files, until_s=until_s) for entry in entries}
         except Unreachable as exc:
@@ -227,6 +227,8 @@ class AttemptRunner:
         self, ready: DeviceWork, work: WorkUnderWay, attempt: Attempt, line: Line, *, session: _Opened
     ) -> ClientResult:
         clock, began_s = self._parts.clock, self._parts.clock.now_s()
+        # What the host needed to open what was downloaded: no part of the phone's time.
+        line["prepare_s"] = began_s - attempt.start_s - line["download_s"]
         ends_s = began_s + attempt.train_s
         if attempt.stage is Stage.TRAIN:
             clock.wait_until(min(ends_s, self.deadline_s(work.deadline_wall_s)))

@@ -168,7 +168,8 @@ class EmulatedDevice:
             report = folder.report()
             assert report is not None
             line = report.line | {"down_bytes": self._parts.link.down_bytes - down_bytes}
-            self._send(report.model_copy(update={"line": line}), attempt)
+            trained_s = line["start_s"] + line["download_s"] + line["prepare_s"] + line["train_s"]
+            self._send(report.model_copy(update={"line": line}), attempt, trained_s=trained_s)
         except Dropped as exc:
             self._drop(line, exc)
         folder.keep_phone_state(phone.state())
@@ -183,20 +184,26 @@ class EmulatedDevice:
         folder.note(line | {"outcome": str(why)})
         folder.give_up()
 
-    def _send(self, report: FinishedReport, attempt: Attempt | None) -> None:
-        """Send a finished report; ``attempt`` says what becomes of its upload, which after a crash nobody knows.
+    def _send(self, report: FinishedReport, attempt: Attempt | None, *, trained_s: float | None = None) -> None:
+        """Send a finished report.
+
+        Args:
+            report: as it was written down.
+            attempt: says what becomes of its upload, which after a crash nobody knows.
+            trained_s: when training ended.
 
         Raises:
             Dropped: it did not get through in time.
         """
         clock, phone, folder, link = self._parts.clock, self._parts.phone, self._parts.folder, self._parts.link
-        began_s, up_bytes = clock.now_s(), link.up_bytes
+        # Writing the report down is no part of the phone's time; after a crash the upload begins now.
+        began_s, up_bytes = clock.now_s() if trained_s is None else trained_s, link.up_bytes
         until_s = self._runner.deadline_s(report.deadline_wall_s)
         cut = attempt is not None and attempt.stage is Stage.UPLOAD
         if attempt is not None and cut:
             until_s = min(until_s, began_s + attempt.upload_s)
         plan = phone.request(began_s) if attempt is None else phone.upload(attempt, began_s)
-        link.use(plan, until_s=until_s, breaks_after=self._runner.breaks_after())
+        link.use(plan, from_s=began_s, until_s=until_s, breaks_after=self._runner.breaks_after())
         try:
             answer = self._parts.service.report(report.assignment_id, report.facts, folder.update(), until_s=until_s)
         except Unreachable as exc:

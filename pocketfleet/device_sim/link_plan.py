@@ -39,6 +39,7 @@ class LinkPlan:
         down_bits_per_s, up_bits_per_s: while bits move.
         opens_s: before the first byte: waking up, and the round trips of a new connection and its first request.
         reopens_s: the same after a loss.
+        latency_s: the last of these round trips, that of the request and its answer.
         cuts: in the order of their bytes.
     """
 
@@ -46,6 +47,7 @@ class LinkPlan:
     up_bits_per_s: float
     opens_s: float
     reopens_s: float
+    latency_s: float
     cuts: tuple[Cut, ...] = ()
 
     @classmethod
@@ -60,6 +62,7 @@ class LinkPlan:
             up_bits_per_s=float(link.up_bits_per_s[0]),
             opens_s=latency_s,
             reopens_s=latency_s,
+            latency_s=latency_s,
         )
 
     @classmethod
@@ -121,5 +124,6 @@ class LinkPlan:
             up_bits_per_s=up,
             opens_s=reopens_s if asleep else reopens_s - wake_s,
             reopens_s=reopens_s,
+            latency_s=float(link.latency_s[0]),
             cuts=tuple(cuts),
         )

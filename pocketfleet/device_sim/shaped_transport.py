@@ -3,7 +3,8 @@
 Rules:
 
 1. The requests of one transfer share one opening; those that follow the first are asked for without waiting, as over
-   one connection of HTTP/2. Of what moves, the bodies count: headers do not, as in the simulator.
+   one connection of HTTP/2. Of what moves, the bodies count: headers do not, as in the simulator. The last round trip of
+   the opening is that of the first request and its answer: what host and service need for them is a part of it.
 2. Bytes leave and arrive no faster than the plan's rates. What the host loses in between is caught up on, but for no
    more than ``_CREDIT_S`` of the wall.
 3. Where the plan cuts, the connection breaks; until the outage is over a new one waits, and then opens anew. The count
@@ -42,8 +43,8 @@ class Link:
         self._clock = clock
         self._plan: LinkPlan | None = None
         self._until_s = math.inf
-        self._owed_s = 0.0
-        self._down_until_s = -math.inf
+        self._owed_s = self._answer_s = 0.0
+        self._begins_s = self._down_until_s = -math.inf
         self._free_s = -math.inf
         self._moved = 0
         self._cut = 0
@@ -51,18 +52,26 @@ class Link:
         self.down_bytes = 0
         self.up_bytes = 0
 
-    def use(self, plan: LinkPlan | None, *, until_s: float = math.inf, breaks_after: float = math.inf) -> None:
+    def use(
+        self,
+        plan: LinkPlan | None,
+        *,
+        from_s: float = -math.inf,
+        until_s: float = math.inf,
+        breaks_after: float = math.inf,
+    ) -> None:
         """Begin a transfer: what follows goes by this plan, without one unhindered.
 
         Args:
             plan: of the transfer.
+            from_s: when the phone began it, which may be just over; at the first request, if left out.
             until_s: see rule 4.
             breaks_after: bytes after which the connection breaks once, beside the plan's losses; a new one may come at
                 once.
         """
         self._plan, self._until_s, self._breaks_after = plan, until_s, breaks_after
         self._owed_s = plan.opens_s if plan else 0.0
-        self._down_until_s = self._free_s = -math.inf
+        self._begins_s, self._down_until_s, self._free_s = from_s, -math.inf, -math.inf
         self._moved, self._cut = 0, 0
 
     def open(self) -> None:
@@ -71,11 +80,24 @@ class Link:
         Raises:
             httpx.ConnectError: there is no network any more.
         """
-        if self._down_until_s > -math.inf:
-            self._wait_until(self._down_until_s, httpx.ConnectError)
-            self._down_until_s = -math.inf
+        begins_s = max(self._begins_s, self._down_until_s)
+        self._begins_s = self._down_until_s = -math.inf
+        self._wait_until(begins_s, httpx.ConnectError)
+        if begins_s == -math.inf:
+            begins_s = self._clock.now_s()
         owed_s, self._owed_s = self._owed_s, 0.0
-        self._wait_until(self._clock.now_s() + owed_s, httpx.ConnectError)
+        self._answer_s = min(self._plan.latency_s, owed_s) if self._plan else 0.0
+        self._free_s = max(self._free_s, begins_s + owed_s - self._answer_s)
+        self._wait_until(self._free_s, httpx.ConnectError)
+
+    def answered(self) -> None:
+        """The head of an answer has arrived.
+
+        Raises:
+            httpx.ReadError: the link is lost.
+        """
+        self._free_s += self._answer_s
+        self._wait_until(self._free_s, httpx.ReadError)
 
     def sent(self, count: int) -> None:
         """So many bytes are about to leave.
@@ -149,6 +171,11 @@ class ShapedTransport(httpx.BaseTransport):
         )
         answer = response.stream
         assert isinstance(answer, httpx.SyncByteStream)
+        try:
+            self._link.answered()
+        except BaseException:
+            answer.close()
+            raise
         return httpx.Response(
             response.status_code,
             headers=response.headers,

@@ -15,8 +15,8 @@ PAYLOAD_BYTES = 20e6
 
 
 def lossy_fleet() -> Fleet:
-    # A loss every two minutes in the mean: of transfers of seconds to minutes some have none, some several.
-    return build_fleet(devices=DEVICES, seed=5, overrides=[DeviceOverride(devices="all", link_losses_per_hour=30.0)])
+    # A loss a second in the mean, one in twenty for good: of transfers of seconds some have none, some several.
+    return build_fleet(devices=DEVICES, seed=5, overrides=[DeviceOverride(devices="all", link_losses_per_hour=3600.0)])
 
 
 def link_of(fleet: Fleet, device: int) -> PoweredLinks:

@@ -10,7 +10,7 @@ from pocketfleet.device_sim.phone_clock import PhoneClock
 from pocketfleet.device_sim.shaped_transport import Link, ShapedTransport
 
 # Slower than any host's loopback by far: 800 KB take 0.4 s down.
-PLAN = LinkPlan(down_bits_per_s=16e6, up_bits_per_s=8e6, opens_s=0.1, reopens_s=0.2)
+PLAN = LinkPlan(down_bits_per_s=16e6, up_bits_per_s=8e6, opens_s=0.1, reopens_s=0.2, latency_s=0.04)
 SIZE = 800_000
 
 
@@ -67,7 +67,9 @@ def test_a_lost_link_breaks_the_connection_and_a_new_one_waits_for_it() -> None:
         link, client = shaped()
         cuts = (Cut(after_bytes=SIZE / 2, outage_s=0.3),)
         with client:
-            link.use(LinkPlan(down_bits_per_s=1e9, up_bits_per_s=1e9, opens_s=0.0, reopens_s=0.2, cuts=cuts))
+            link.use(
+                LinkPlan(down_bits_per_s=1e9, up_bits_per_s=1e9, opens_s=0.0, reopens_s=0.2, latency_s=0.0, cuts=cuts)
+            )
             with pytest.raises(httpx.ReadError, match="lost"):
                 client.get(address)
             began_s = time.monotonic()
@@ -100,10 +102,29 @@ def test_nothing_moves_once_the_network_is_gone() -> None:
                 client.get(address)
             lost = Cut(after_bytes=1.0, outage_s=math.inf)
             link.use(
-                LinkPlan(down_bits_per_s=1e9, up_bits_per_s=1e9, opens_s=0.0, reopens_s=0.0, cuts=(lost,)),
+                LinkPlan(
+                    down_bits_per_s=1e9, up_bits_per_s=1e9, opens_s=0.0, reopens_s=0.0, latency_s=0.0, cuts=(lost,)
+                ),
                 until_s=clock.now_s() + 0.1,
             )
             with pytest.raises(httpx.ReadError, match="lost"):
                 client.get(address)
             with pytest.raises(httpx.ConnectError, match="no network"):
                 client.get(address)
+
+
+def test_what_the_service_needs_is_a_part_of_the_round_trip() -> None:
+    with SmallService() as service:
+        link, client = shaped()
+        slow = LinkPlan(down_bits_per_s=1e9, up_bits_per_s=1e9, opens_s=0.4, reopens_s=0.0, latency_s=0.3)
+        service.delay_s = 0.2
+        with client:
+            link.use(slow)
+            began_s = time.monotonic()
+            client.put(f"{service.url}/reports/0", content=b"update")
+            assert time.monotonic() - began_s == pytest.approx(0.4, rel=0.15)
+            # Begun a while ago, it is over so much earlier.
+            link.use(slow, from_s=link._clock.now_s() - 0.1)
+            began_s = time.monotonic()
+            client.put(f"{service.url}/reports/0", content=b"update")
+            assert time.monotonic() - began_s == pytest.approx(0.3, rel=0.15)
