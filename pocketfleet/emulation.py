@@ -3,7 +3,8 @@
 Rules:
 
 1. The service is ``pocketfleet serve`` of the same experiment. It lives by the wall's clock and the phones by their
-   own, ``speed`` times as fast: the service's times are the experiment's divided by it.
+   own, ``speed`` times as fast: the service's times are the experiment's divided by it. A deadline stays at half a
+   minute at least: what the host needs to open programs and to answer is not faster for it.
 2. Devices are enrolled one after another, so that the service numbers them as the experiment does, and each trains on
    the examples of its number. They are forked from a server of processes that has loaded libraries and started no
    thread; those of a spawned process would take seconds of a core each.
@@ -47,6 +48,8 @@ __all__ = ["EmulationPlan", "emulate"]
 _STATE, _DEVICES, _SUMMARY, _SERVICE_LOG = "state", "devices", "summary.json", "service.log"
 # Exporting a large model takes minutes; a service that is not there by then will not come.
 _SERVICE_START_S = 900.0
+# Of the wall. A device opens its session in seconds of a core, of which many share a few.
+_LEAST_DEADLINE_S = 30.0
 # How often the processes and the rounds are looked at, seconds of the wall.
 _LOOK_S = 0.2
 # How long processes have to end by themselves.
@@ -172,6 +175,8 @@ def _served(experiment: Experiment, plan: EmulationPlan, tell: Told) -> Iterator
 def _by_the_wall(experiment: Experiment, speed: float) -> Experiment:
     """The experiment with the times that a service keeps: seconds of the wall."""
     times = {name: getattr(experiment.rounds, name) / speed for name in _TIMES}
+    deadline_s = experiment.rounds.deadline_s
+    times["deadline_s"] = max(times["deadline_s"], min(deadline_s, _LEAST_DEADLINE_S))
     return experiment.model_copy(update={"rounds": experiment.rounds.model_copy(update=times)})
 
 
