@@ -3,8 +3,8 @@
 Rules:
 
 1. The requests of one transfer share one opening; those that follow the first are asked for without waiting, as over
-   one connection of HTTP/2. Of what moves, the bodies count: headers do not, as in the simulator. The last round trip of
-   the opening is that of the first request and its answer: what host and service need for them is a part of it.
+   one connection of HTTP/2. Of what moves, the bodies count: headers do not, as in the simulator. The opening's last
+   round trip is that of the first request and its answer: what host and service need for them is a part of it.
 2. Bytes leave and arrive no faster than the plan's rates. What the host loses in between is caught up on, but for no
    more than ``_CREDIT_S`` of the wall.
 3. Where the plan cuts, the connection breaks; until the outage is over a new one waits, and then opens anew. The count
