@@ -35,7 +35,7 @@ from pocketfleet.device_sim.program_cost import step_seconds_of, training_memory
 from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import BundleError
 from pocketfleet.export.bundle import Bundle
-from pocketfleet.export.manifest import MANIFEST_FILE
+from pocketfleet.export.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.session import open_session
 from pocketfleet.training.server.protocol import Assignment, FileEntry
 from pocketfleet.training.server.wall_clock import wall_s
@@ -204,7 +204,8 @@ class AttemptRunner:
             batch_size=assignment.batch_size,
             step_s=step_seconds_of(footprint, unit.fleet, profile=unit.profile, models=ready.models),
             training_memory_bytes=training_memory_bytes(footprint, ready.weights.trainable, models=ready.models),
-            bundle_bytes=sum(entry.bytes for entry in wanted.values()),
+            # As the simulator counts them: the initial weights are a version's, and most devices come with the first.
+            bundle_bytes=sum(entry.bytes for name, entry in wanted.items() if name != WEIGHTS_FILE),
             weights_bytes=sum(entry.bytes for entry in _model(assignment)),
             update_bytes=assignment.update_bytes,
         )

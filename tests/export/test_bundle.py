@@ -183,7 +183,7 @@ def test_a_device_holds_one_runtimes_files(copy: Path) -> None:
     bundle = Bundle.load(copy, runtime="executorch")
     assert not bundle.has_weights
     assert all(torch.equal(bundle.weights(version=version).trainable[name], value) for name, value in moved.items())
-    with pytest.raises(BundleError, match="train_step.onnx is missing"):
+    with pytest.raises(BundleError, match=r"train_step\.onnx is missing"):
         Bundle.load(copy, runtime="onnx")
     with pytest.raises(BundleError, match="is missing"):
         Bundle.load(copy)
