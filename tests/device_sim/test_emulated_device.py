@@ -75,7 +75,10 @@ def test_a_round_is_the_simulators_to_the_bit(tmp_path: Path, boston_bundle: Bun
 def test_seconds_are_the_phones(tmp_path: Path, boston_bundle: Bundle) -> None:
     speed = 2.0
     with SmallService() as service:
-        service.assignments += [work_of(service, boston_bundle, number) for number in (0, 1)]
+        start = boston_bundle.weights()
+        moved = {name: value + 0.01 for name, value in start.trainable.items()}
+        version = service.add(tensors_to_bytes(moved | start.buffers))
+        service.assignments += [work_of(service, boston_bundle), work_of(service, boston_bundle, 1, weights=version)]
         # Steps and a link far slower than any host: each stage takes seconds.
         kit = Kit(tmp_path, service, speed=speed, step_s=0.5, down_bits_per_s=5e4, up_bits_per_s=4e4, latency_s=0.1)
         kit.run()
