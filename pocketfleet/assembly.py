@@ -15,12 +15,12 @@ from pocketfleet.device_sim.arrival import Arrival, with_use
 from pocketfleet.device_sim.attack import Attack, Attackers, AttackKind, num_classes
 from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
-from pocketfleet.device_sim.compute import program_seconds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.program_cost import step_seconds_of, training_memory_bytes
 from pocketfleet.device_sim.recorded_rounds import RecordedRounds
 from pocketfleet.device_sim.recording import Recording
 from pocketfleet.device_sim.rounds import Rounds
@@ -357,27 +357,15 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
     program, fleet, traffic = experiment.fleet.program, parts.fleet, parts.traffic
     size = batch_size(experiment, parts.data)
     footprint = bundle.footprint(program)
-    predicted_s = program_seconds(
-        # Every step is charged as a full one, at the largest batch.
-        footprint.train_step,
-        profile=parts.profile,
-        runtime=program,
-        phones=fleet.phone_name,
-        peak_flops=fleet.peak_flops,
-        memory_bytes_per_s=fleet.memory_bytes_per_s,
-        parallel_peak_flops=fleet.parallel_peak_flops,
-    )
-    # A second model has weights and slots of its own beside the first one's.
-    second_bytes = (traffic.models - 1) * (tensors_bytes(parts.weights.trainable) + footprint.state_bytes)
     return Workload(
         num_training=parts.data.num_training,
         steps=_steps_wanted(experiment, parts.data.num_training, batch_size=size),
         num_examples=parts.data.num_training + parts.data.num_held_out,
         arrival=parts.arrival,
         epochs=0 if experiment.training.steps else experiment.training.epochs,
-        step_s=traffic.models * np.where(np.isnan(fleet.measured_step_s), predicted_s, fleet.measured_step_s),
+        step_s=step_seconds_of(footprint, fleet, profile=parts.profile, models=traffic.models),
         batch_size=size,
-        training_memory_bytes=footprint.training_memory_bytes + second_bytes,
+        training_memory_bytes=training_memory_bytes(footprint, parts.weights.trainable, models=traffic.models),
         bundle_bytes=bundle.download_bytes(program) + _file_bytes(traffic.first),
         weights_bytes=tensors_bytes(traffic.weights) + _file_bytes(traffic.broadcast),
         update_bytes=LosslessCodec().encoded_bytes(traffic.report),

@@ -5,11 +5,10 @@ answer as JSON into the file that the request names. A process measures one thin
 a pool of threads is left over from what ran before.
 """
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -27,8 +26,10 @@ from pocketfleet.device_sim.bench_report import (
     StepTimes,
     SustainedPoint,
 )
+from pocketfleet.device_sim.process_memory import forget_peak, peak_bytes, resident_bytes
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.loaded_runtime import load_runtime
 from pocketfleet.export.manifest import PTE_FILE
 from pocketfleet.export.session import Runtime, Session, open_session
 
@@ -40,7 +41,6 @@ _SUSTAINED_POINTS = 60
 _LEAST_STRETCH_S = 0.5
 # Of repeated steps from one state: summing in another order on other threads moves a loss's last bits, no more.
 _LOSS_TOLERANCE = 1e-4
-_BYTES_PER_KIB = 1024
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -87,23 +87,6 @@ def answer(request: ProcessRequest) -> ProcessAnswer:
     return ProcessAnswer(steps=_steps(bundle, request))
 
 
-def _prepare(runtime: Runtime, threads: int) -> None:
-    """Load the runtime's library, with its number of threads where that is the process's."""
-    import torch
-
-    # Torch computes nothing here; its pool would only be memory.
-    torch.set_num_threads(1)
-    if runtime == "executorch":
-        from pocketfleet.export.executorch import limit_threads
-        from pocketfleet.export.quiet import quiet_export
-
-        with quiet_export():
-            import executorch.runtime  # noqa: F401 - the same
-        limit_threads(threads)
-    else:
-        import onnxruntime  # noqa: F401 - so that it is not part of opening a session
-
-
 def _opened(bundle: Bundle, runtime: Runtime, threads: int) -> Session:
     if runtime == "onnx" and threads > 1:
         from pocketfleet.export.onnx import OnnxSession
@@ -114,23 +97,23 @@ def _opened(bundle: Bundle, runtime: Runtime, threads: int) -> Session:
 
 def _steps(bundle: Bundle, request: ProcessRequest) -> ProcessRun:
     inputs = step_inputs(bundle, batch=request.batches[0])
-    _prepare(request.runtime, request.threads)
-    idle_bytes = _resident_bytes()
-    _forget_peak()
+    load_runtime(request.runtime, threads=request.threads)
+    idle_bytes = resident_bytes()
+    forget_peak()
     started_s = time.perf_counter()
     session = _opened(bundle, request.runtime, request.threads)
     opened_s = time.perf_counter()
     inputs.run(session)
     first_s = time.perf_counter() - opened_s
     first = _timed_batch(bundle, request, session, inputs)
-    peak_bytes = _peak_bytes()
+    most_bytes = peak_bytes()
     sweep = [_timed_batch(bundle, request, session, step_inputs(bundle, batch=batch)) for batch in request.batches[1:]]
     return ProcessRun(
         threads=request.threads,
         load_s=opened_s - started_s,
         first_step_s=first_s,
         idle_rss_bytes=idle_bytes,
-        peak_rss_bytes=peak_bytes,
+        peak_rss_bytes=most_bytes,
         steps=(first, *sweep),
     )
 
@@ -181,7 +164,7 @@ def _latency(seconds: list[float]) -> Latency:
 
 def _sustained(bundle: Bundle, request: ProcessRequest) -> tuple[SustainedPoint, ...]:
     inputs = step_inputs(bundle, batch=request.batches[0])
-    _prepare(request.runtime, request.threads)
+    load_runtime(request.runtime, threads=request.threads)
     session = _opened(bundle, request.runtime, request.threads)
     stretch_s = max(_LEAST_STRETCH_S, request.sustained_s / _SUSTAINED_POINTS)
     points = []
@@ -198,7 +181,7 @@ def _sustained(bundle: Bundle, request: ProcessRequest) -> tuple[SustainedPoint,
 def _profile(bundle: Bundle, request: ProcessRequest) -> Profile:
     batch, rules = request.batches[0], request.rules
     inputs = step_inputs(bundle, batch=batch)
-    _prepare(request.runtime, threads=1)
+    load_runtime(request.runtime)
     if request.runtime == "executorch":
         from pocketfleet.export.executorch_profile import profile_executorch
 
@@ -219,41 +202,6 @@ def _profile(bundle: Bundle, request: ProcessRequest) -> Profile:
         unaccounted_s=found.unaccounted_s,
         operators=tuple(OperatorRow(name=row.name, calls=row.calls, seconds=row.seconds) for row in found.operators),
     )
-
-
-_STATUS = Path("/proc/self/status")
-
-
-def _status_bytes(key: str) -> int:
-    """A line of ``/proc/self/status``, such as ``VmRSS``; 0 without one."""
-    if not _STATUS.is_file():
-        return 0
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
-    return int(lines[key].split()[0]) * _BYTES_PER_KIB if key in lines else 0
-
-
-def _resident_bytes() -> int:
-    """What this process holds now; elsewhere than on Linux the most that it ever held."""
-    return _status_bytes("VmRSS") or _ever_most_bytes()
-
-
-def _peak_bytes() -> int:
-    """The most that this process held since ``_forget_peak``; elsewhere than on Linux since it started."""
-    # Not getrusage where there is another way: on Linux its peak includes that of the process which started this one.
-    return _status_bytes("VmHWM") or _ever_most_bytes()
-
-
-def _forget_peak() -> None:
-    """Let the peak begin anew: importing took memory that has been given back."""
-    with suppress(OSError):
-        # 5 resets VmHWM: proc(5), /proc/pid/clear_refs.
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _ever_most_bytes() -> int:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # getrusage(2): kilobytes, but bytes on macOS.
-    return most if sys.platform == "darwin" else most * _BYTES_PER_KIB
 
 
 def main() -> None:

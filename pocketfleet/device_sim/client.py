@@ -14,7 +14,7 @@ import torch
 from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
 from pocketfleet.device_sim.cohort import Cohort
-from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.device_data import HeldExamples
 from pocketfleet.errors import InputError
 from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
@@ -95,7 +95,7 @@ class Client:
     """
 
     session: Session
-    data: DeviceData
+    data: HeldExamples
     algorithm: Algorithm
     settings: StepSettings
     hyper: Mapping[str, float]

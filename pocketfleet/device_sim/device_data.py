@@ -5,7 +5,7 @@ what it holds at a time is a run of that order; every fifth of the order is held
 which fifth is held out is drawn.
 """
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,21 @@ from pocketfleet.training.partition import HELD_OUT_ONE_IN, held_out_split, held
 from pocketfleet.training.task import Task, task_examples, user_examples
 from pocketfleet.training.weights import Tensors
 
-__all__ = ["DeviceData"]
+__all__ = ["DeviceData", "HeldExamples"]
 
 Rows = npt.NDArray[np.int64]
+
+
+class HeldExamples(Protocol):
+    """What a client asks of examples: ``DeviceData``, or one device's own (``own_examples``)."""
+
+    def training(self, device: int, present: range | None = None) -> Examples:
+        """The examples that a device trains on."""
+        ...
+
+    def held_out(self, device: int, present: range | None = None) -> Examples:
+        """The examples that a device measures its models on."""
+        ...
 
 
 class DeviceData:

@@ -55,12 +55,18 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: Path) -> "Bundle":
+    def load(cls, path: Path, *, runtime: Runtime | None = None) -> "Bundle":
         """Read the bundle in the folder ``path`` and check every file in it.
+
+        Args:
+            path: the folder.
+            runtime: a device's, which holds no more than this runtime's programs and the frozen weights; any other file
+                is not looked at, and the initial weights only where they are there.
 
         Raises:
             BundleError: the manifest is of another version or not consistent; a file is missing, is a link, or differs
                 in size or hash; the weights are not those of the signature.
+            InputError: the bundle was not exported for ``runtime``.
         """
         path = Path(path)
         manifest_path = path / MANIFEST_FILE
@@ -73,10 +79,26 @@ class Bundle:
         except UnicodeDecodeError as exc:
             raise BundleError(f"{manifest_path} is not UTF-8 text; export the bundle again") from exc
         manifest = read_manifest(text, where=str(manifest_path))
-        _check_files(path, manifest)
+        _check_names(path, manifest)
         bundle = cls(path=path, manifest=manifest)
-        bundle.weights()
+        _check_files(path, manifest, bundle._files_of(runtime))
+        if bundle.has_weights or runtime is None:
+            bundle.weights()
         return bundle
+
+    def _files_of(self, runtime: Runtime | None) -> list[str]:
+        """The files that a device with ``runtime`` holds, or all."""
+        if runtime is None:
+            return list(self.manifest.files)
+        wanted = {*self.footprint(runtime).file_bytes, FROZEN_FILE}
+        if self.has_weights:
+            wanted.add(WEIGHTS_FILE)
+        return [name for name in self.manifest.files if name in wanted]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the initial weights are there: a device may do without."""
+        return (self.path / WEIGHTS_FILE).is_file()
 
     @property
     def signature(self) -> Signature:
@@ -132,8 +154,11 @@ class Bundle:
         manifest_bytes = (self.path / MANIFEST_FILE).stat().st_size
         return manifest_bytes + sum(self.manifest.files[name].bytes for name in files)
 
-    def weights(self) -> Weights:
+    def weights(self, *, version: Path | None = None) -> Weights:
         """The initial weights, trainable, buffers and frozen.
+
+        Args:
+            version: a file with those of another model version; what it leaves out stays as it was at first.
 
         Raises:
             BundleError: names, shapes or types are not those of the signature.
@@ -141,7 +166,12 @@ class Bundle:
         inputs = self.signature.train_step.inputs
         groups = {role: [spec for spec in inputs if spec.role == role] for role in ("trainable", "buffer", "frozen")}
         wanted = [*groups["trainable"], *groups["buffer"]]
-        tensors = _read_tensors(self.path / WEIGHTS_FILE, wanted)
+        if version is None or self.has_weights:
+            tensors = _read_tensors(self.path / WEIGHTS_FILE, wanted)
+            if version is not None:
+                tensors |= _read_tensors(version, wanted, whole=False)
+        else:
+            tensors = _read_tensors(version, wanted)
         frozen = _read_tensors(self.path / FROZEN_FILE, groups["frozen"]) if groups["frozen"] else {}
         return Weights(
             trainable={spec.name: tensors[spec.name] for spec in groups["trainable"]},
@@ -150,7 +180,7 @@ class Bundle:
         )
 
 
-def _check_files(path: Path, manifest: Manifest) -> None:
+def _check_names(path: Path, manifest: Manifest) -> None:
     frozen = bool(manifest.signature.train_step.input_names("frozen"))
     wanted = {WEIGHTS_FILE, *([FROZEN_FILE] if frozen else [])}
     if manifest.training_module:
@@ -161,8 +191,11 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             f"{path / MANIFEST_FILE}: files must be exactly {sorted(wanted)}, got "
             f"{str(sorted(manifest.files))[:TOLD_CHARACTERS]}; export the bundle again"
         )
-    for name, entry in manifest.files.items():
-        file = path / name
+
+
+def _check_files(path: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    for name in names:
+        file, entry = path / name, manifest.files[name]
         if file.is_symlink() or not file.is_file():
             what = "is a link" if file.is_symlink() else "is no file" if file.exists() else "is missing"
             raise BundleError(f"{file} {what}: copy the whole bundle again, with its files as files")
@@ -191,7 +224,8 @@ def _check_size(file: Path, size: int, signature: Signature) -> None:
         raise BundleError(f"{file} is larger than it can be, {size} bytes: at most {limit}; export the bundle again")
 
 
-def _read_tensors(path: Path, specs: Iterable[TensorSpec]) -> Tensors:
+def _read_tensors(path: Path, specs: Iterable[TensorSpec], *, whole: bool = True) -> Tensors:
+    """The tensors of a file, which must be those of ``specs``, or some of them without ``whole``."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -201,7 +235,7 @@ def _read_tensors(path: Path, specs: Iterable[TensorSpec]) -> Tensors:
         raise BundleError(f"{path} cannot be read: {exc}; copy the bundle again") from exc
     expected = {spec.name: (spec.shape, spec.dtype) for spec in specs}
     found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
+    for name in sorted(found.keys() | (expected.keys() if whole else set())):
         if expected.get(name) != found.get(name):
             raise BundleError(
                 f"{path}: tensor {repr(name)[:TOLD_CHARACTERS]} must be {_described(expected.get(name))}, got "
@@ -209,7 +243,7 @@ def _read_tensors(path: Path, specs: Iterable[TensorSpec]) -> Tensors:
             )
     if not all_finite(tensors):
         raise BundleError(f"{path} holds values that are no finite numbers; export the bundle again from sound weights")
-    return {name: tensors[name] for name in expected}
+    return {name: tensors[name] for name in expected if name in tensors}
 
 
 def _described(entry: tuple[tuple[int | Literal["batch"], ...], str] | None) -> str:

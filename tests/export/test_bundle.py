@@ -23,6 +23,7 @@ from pocketfleet.export.verification import verify_bundle
 from pocketfleet.training.feature_scaling import FeatureScaling
 from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
+from pocketfleet.training.update import tensors_to_bytes
 
 ARGUMENTS: dict[str, Any] = {"settings": StepSettings(), "hyper": {"learning_rate": 0.1}, "max_batch": 4}
 
@@ -170,6 +171,36 @@ def test_a_link_is_refused(copy: Path) -> None:
     (copy / "model.pte").symlink_to(copy.parent / "elsewhere.pte")
     with pytest.raises(BundleError, match=r"model\.pte is a link"):
         Bundle.load(copy)
+
+
+def test_a_device_holds_one_runtimes_files(copy: Path) -> None:
+    weights = Bundle.load(copy).weights()
+    version = copy / "version.safetensors"
+    moved = {name: value + 1.0 for name, value in weights.trainable.items()}
+    version.write_bytes(tensors_to_bytes(moved | weights.buffers))
+    (copy / "train_step.onnx").unlink()
+    (copy / "weights.safetensors").unlink()
+    bundle = Bundle.load(copy, runtime="executorch")
+    assert not bundle.has_weights
+    assert all(torch.equal(bundle.weights(version=version).trainable[name], value) for name, value in moved.items())
+    with pytest.raises(BundleError, match=r"train_step\.onnx is missing"):
+        Bundle.load(copy, runtime="onnx")
+    with pytest.raises(BundleError, match="is missing"):
+        Bundle.load(copy)
+
+
+def test_a_version_may_leave_weights_as_they_were(copy: Path) -> None:
+    first, version = Bundle.load(copy).weights(), copy / "version.safetensors"
+    name = next(iter(first.trainable))
+    version.write_bytes(tensors_to_bytes({name: first.trainable[name] + 1.0}))
+    found = Bundle.load(copy, runtime="onnx").weights(version=version)
+    assert torch.equal(found.trainable[name], first.trainable[name] + 1.0)
+    others = [other for other in first.trainable if other != name]
+    assert others
+    assert all(torch.equal(found.trainable[other], first.trainable[other]) for other in others)
+    version.write_bytes(tensors_to_bytes({"strange": torch.zeros(1)}))
+    with pytest.raises(BundleError, match="'strange' must be absent"):
+        Bundle.load(copy, runtime="onnx").weights(version=version)
 
 
 def test_no_bundle(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""What a device makes of an assignment's files: a bundle to run, weights to start from, and then a finished report."""
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketfleet.device_sim.client import Assignment as ClientWork
+from pocketfleet.device_sim.client import Client, ClientResult
+from pocketfleet.device_sim.device_data import HeldExamples
+from pocketfleet.errors import InputError
+from pocketfleet.export.bundle import Bundle
+from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, program_files
+from pocketfleet.export.session import Runtime, Session
+from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.algorithm_by_name import load_algorithm
+from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.server.protocol import Assignment, FileEntry, ReportFacts
+from pocketfleet.training.server_optimizer import ServerSgd
+from pocketfleet.training.update import tensors_from_bytes
+from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.whole_folder import whole_folder
+
+__all__ = ["DeviceWork", "assembled_bundle", "needed_files"]
+
+
+def needed_files(assignment: Assignment, runtime: Runtime) -> dict[str, FileEntry]:
+    """The bundle's files that a device with ``runtime`` needs, by name; any others are not asked for.
+
+    Raises:
+        InputError: the service names no manifest or not all programs.
+    """
+    known = {MANIFEST_FILE, WEIGHTS_FILE, FROZEN_FILE, *program_files(runtime)}
+    missing = {MANIFEST_FILE, *program_files(runtime)} - set(assignment.bundle)
+    if missing:
+        raise InputError(f"the service's bundle for {runtime} lacks {', '.join(sorted(missing))}: export it anew there")
+    return {name: entry for name, entry in assignment.bundle.items() if name in known}
+
+
+def assembled_bundle(files: Mapping[str, Path], folder: Path, *, runtime: Runtime) -> Bundle:
+    """The bundle of these files, by name, in ``folder``, checked as any bundle is; made there if it is not yet."""
+    if not folder.is_dir():
+        with whole_folder(folder) as partial:
+            for name, file in files.items():
+                _put(file, partial / name)
+    return Bundle.load(folder, runtime=runtime)
+
+
+def _put(file: Path, target: Path) -> None:
+    # The same bytes under a second name, where the file system can; downloads never change.
+    with suppress(OSError):
+        os.link(file, target)
+        return
+    shutil.copyfile(file, target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceWork:
+    """One assignment, ready to train.
+
+    Attributes:
+        assignment: as the service gave it.
+        bundle: its programs.
+        algorithm: what is added to the steps.
+        weights: downloaded.
+        broadcast: what the algorithm sent beside them.
+        device_state: what it keeps on this device.
+        models: that a step trains, 1 or 2.
+    """
+
+    assignment: Assignment
+    bundle: Bundle
+    algorithm: Algorithm
+    weights: Weights
+    broadcast: Tensors
+    device_state: Tensors
+    models: int
+
+    @classmethod
+    def of(
+        cls,
+        assignment: Assignment,
+        bundle: Bundle,
+        *,
+        weights: Path,
+        broadcast: Path | None,
+        device_state: Tensors,
+        own_code: bool,
+    ) -> "DeviceWork":
+        """Put the parts together.
+
+        Args:
+            assignment: as the service gave it.
+            bundle: its programs.
+            weights: the version's file.
+            broadcast: the algorithm's, if there is one.
+            device_state: what the device kept; empty before its first report.
+            own_code: whether an algorithm may be a module that is on this machine. A service that is not one's own
+                names packaged ones only.
+
+        Raises:
+            InputError: the service asks for something that this device does not have or do.
+        """
+        if ":" in assignment.algorithm and not own_code:
+            raise InputError(
+                f"the service asks for the algorithm {assignment.algorithm!r}, code of its own: devices run packaged "
+                "algorithms"
+            )
+        if assignment.codec != LosslessCodec.name:
+            raise InputError(
+                f"the service asks for the codec {assignment.codec!r}, this device has {LosslessCodec.name}"
+            )
+        if assignment.batch_size > bundle.max_batch or assignment.batch_size < 1:
+            raise InputError(
+                f"the service asks for batches of {assignment.batch_size}, its programs take 1 to {bundle.max_batch}"
+            )
+        algorithm = load_algorithm(
+            assignment.algorithm,
+            # JSON has no tuples, which FedPer's patterns are held in.
+            assignment.algorithm_options,
+            # The server's own; a device never asks it.
+            server_optimizer=ServerSgd(),
+        )
+        downloaded = bundle.weights(version=weights)
+        first = bundle.weights() if bundle.has_weights else downloaded
+        state = device_state or algorithm.device_init(first)
+        sent = tensors_from_bytes(broadcast.read_bytes()) if broadcast is not None else {}
+        terms = algorithm.client_start(downloaded, sent, state)
+        return cls(
+            assignment=assignment,
+            bundle=bundle,
+            algorithm=algorithm,
+            weights=downloaded,
+            broadcast=sent,
+            device_state=state,
+            models=2 if terms.personal else 1,
+        )
+
+    def train(
+        self, session: Session, data: HeldExamples, *, device: int, steps: int, present: range | None
+    ) -> ClientResult:
+        """Train as the simulator's client does: the same steps, bit for bit."""
+        client = Client(
+            session=session,
+            data=data,
+            algorithm=self.algorithm,
+            settings=self.bundle.settings,
+            hyper=self.assignment.hyper,
+            batch_size=self.assignment.batch_size,
+        )
+        work = ClientWork(
+            device=device,
+            steps=steps,
+            batch_seed=self.assignment.batch_seed,
+            device_state=self.device_state,
+            present=present,
+        )
+        return client.train(work, self.weights, self.broadcast)
+
+    @property
+    def headline(self) -> str:
+        """The metric that is reported: the first; empty without any."""
+        return next(iter(self.bundle.signature.evaluate.output_names("metric")), "")
+
+    def facts(self, result: ClientResult, *, steps: int, num_examples: int, examples_held: int) -> ReportFacts:
+        """What is said beside the update; of finite results alone."""
+        return ReportFacts(
+            num_examples=num_examples,
+            steps=steps,
+            examples_held=examples_held,
+            train_loss=result.train_loss,
+            metric_global=_finite(result.metrics_before.get(self.headline)),
+            metric_personalised=_finite(result.metrics_after.get(self.headline)),
+        )
+
+    def update(self, result: ClientResult) -> bytes:
+        """The report's body.
+
+        Raises:
+            InputError: it has not the length that the service wants.
+        """
+        data = LosslessCodec().encode(result.update)
+        if len(data) != self.assignment.update_bytes:
+            raise InputError(
+                f"the update holds {len(data)} bytes, the service wants {self.assignment.update_bytes}: its bundle and "
+                "its model are not of one experiment"
+            )
+        return data
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

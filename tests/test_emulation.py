@@ -1,0 +1,115 @@
+"""The service and devices as processes, end to end."""
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketfleet import Bundle, Experiment, simulate
+from pocketfleet.emulation import EmulationPlan, emulate
+from pocketfleet.errors import InputError, PocketfleetError
+
+# A full battery: nobody waits for a charger.
+TABLE: dict[str, Any] = {
+    "seed": 3,
+    "task": {"name": "boston"},
+    "fleet": {"program": "onnx", "overrides": [{"devices": "all", "battery_ratio": 1.0}]},
+    "training": {"batch_size": 8, "learning_rate": 0.001},
+    "engine": {"runtime": "onnx"},
+}
+
+
+def experiment(bundle: Bundle, devices: int, count: int, **rounds: object) -> Experiment:
+    table = {name: dict(value) if isinstance(value, dict) else value for name, value in TABLE.items()}
+    table["task"]["bundle"] = str(bundle.path)
+    table["fleet"]["devices"] = devices
+    table["rounds"] = {"count": count, "cohort": devices, "over_selection": 1.0, "deadline_s": 3600.0, **rounds}
+    return Experiment.from_table(table)
+
+
+def silent(line: str) -> None:
+    """Nobody hears."""
+
+
+def ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_an_emulation_gives_the_simulations_model(tmp_path: Path, boston_bundle: Bundle) -> None:
+    told: list[str] = []
+    run = simulate(experiment(boston_bundle, 3, 2), tmp_path / "run")
+    found = emulate(experiment(boston_bundle, 3, 2), EmulationPlan(out=tmp_path / "out", speed=10.0), tell=told.append)
+    assert found["model_sha256"] == run.summary["model_sha256"]
+    assert (found["versions"], found["rounds"], found["reports_accepted"], found["crashes"]) == (2, 2, 6, 0)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == found
+    for device, row in zip(run.devices.to_dict("records"), found["devices"], strict=True):
+        assert (row["name"], row["phone"], row["accepted"]) == (device["name"], device["phone"], 2)
+        assert row["steps"] == device["steps"]
+        # Torch and the runtime are in it.
+        assert 1e8 < row["peak_rss_bytes"] < 2e9
+    assert told[-1] == "round 2, version 2"
+    assert multiprocessing.active_children() == []
+    assert ended(json.loads((tmp_path / "out" / "state" / "serving.json").read_text())["pid"])
+    with pytest.raises(InputError, match="is not empty: choose another --out"):
+        emulate(experiment(boston_bundle, 3, 2), EmulationPlan(out=tmp_path / "out"), tell=told.append)
+
+
+@pytest.mark.long
+def test_crashes_and_broken_connections_change_no_bit(tmp_path: Path, boston_bundle: Bundle) -> None:
+    run = simulate(experiment(boston_bundle, 3, 3), tmp_path / "run")
+    plan = EmulationPlan(out=tmp_path / "out", speed=10.0, crash_ratio=0.15, break_ratio=0.5)
+    found = emulate(experiment(boston_bundle, 3, 3), plan, tell=silent)
+    assert found["crashes"] > 0
+    assert found["model_sha256"] == run.summary["model_sha256"]
+    assert [row["accepted"] for row in found["devices"]] == [3, 3, 3]
+
+
+def test_an_interruption_stops_everything(tmp_path: Path, boston_bundle: Bundle) -> None:
+    def tell(line: str) -> None:
+        if line.startswith("round"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        emulate(experiment(boston_bundle, 2, 50), EmulationPlan(out=tmp_path / "out", speed=10.0), tell=tell)
+    assert multiprocessing.active_children() == []
+    assert ended(json.loads((tmp_path / "out" / "state" / "serving.json").read_text())["pid"])
+
+
+def test_a_device_that_dies_ends_the_emulation(tmp_path: Path, boston_bundle: Bundle) -> None:
+    def tell(line: str) -> None:
+        if line.startswith("round"):
+            for process in multiprocessing.active_children():
+                if process.name == "device-1" and process.pid is not None:
+                    os.kill(process.pid, signal.SIGKILL)
+
+    with pytest.raises(PocketfleetError, match=r"the process of device 1 was killed by signal 9: .*device.log"):
+        emulate(experiment(boston_bundle, 2, 50), EmulationPlan(out=tmp_path / "out", speed=10.0), tell=tell)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_service_that_does_not_start_is_told(tmp_path: Path, boston_bundle: Bundle) -> None:
+    table = experiment(boston_bundle, 2, 1).model_dump(exclude_none=True)
+    table["fleet"]["attacks"] = [{"kind": "sign_flip", "ratio": 0.5}]
+    with pytest.raises(PocketfleetError, match=r"the service ended \(exit code 2\): .*attacks.*service.log"):
+        emulate(Experiment.from_table(table), EmulationPlan(out=tmp_path / "out"), tell=silent)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"speed": 0.0}, "--speed must be above 0, got 0.0"),
+        ({"crash_ratio": 1.0}, "--crashes must be 0 or more and under 1, got 1.0"),
+        ({"break_ratio": -0.1}, "--breaks must be 0 or more"),
+    ],
+)
+def test_what_cannot_be_is_told(tmp_path: Path, boston_bundle: Bundle, plan: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        emulate(experiment(boston_bundle, 2, 1), EmulationPlan(out=tmp_path / "out", **plan), tell=silent)
