@@ -8,8 +8,8 @@ Rules:
 3. Batches of several sizes are padded and masked where one example's gradient depends on no other example
    (``maskable``); where it does (batch norm), devices are grouped by the size of their batch. A loss is one value an
    example: whoever makes a step of a task refuses another one.
-4. A step whose shapes come again and again is traced and replayed, ``replayed_step``.
-5. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
+4. A step whose shapes come again is recorded and replayed, ``replayed_step``.
+5. ``compiled`` hands the step to torch's compiler; the same arithmetic in fewer passes over memory.
 """
 
 from collections.abc import Callable
