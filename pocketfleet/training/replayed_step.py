@@ -29,7 +29,7 @@ _parts_of = attrgetter(*_PARTS)
 # Programs of a hundred operators take some 50 KB each.
 _MOST_RECORDED = 500
 
-# Whether there is a mask, names, and shape, type and strides of each input.
+# How many inputs there are (with a mask, one more), the state's names, and shape, type and strides of each input.
 _Key = tuple[object, ...]
 _Flat = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
@@ -49,12 +49,20 @@ class ReplayedStep:
 
     Args:
         eager: the step.
+        laid: gives a tensor in the one way in which it shall lie in memory, whatever way it came in.
         compiled: hand the step to torch's compiler, at the first call; ``compiler_failure`` tells whether it works
             here.
     """
 
-    def __init__(self, eager: EagerStep, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        eager: EagerStep,
+        *,
+        laid: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.contiguous,
+        compiled: bool = False,
+    ) -> None:
         self._eager = eager
+        self._laid = laid
         self._compiled = compiled
         # By the inputs' shapes: seen once; recorded, if that was possible; tried.
         self._seen: set[_Key] = set()
@@ -75,11 +83,15 @@ class ReplayedStep:
             InputError: torch's compiler cannot compile the step.
         """
         inputs = [*_tensors(state), *hyper.values(), x, y, *([] if mask is None else [mask])]
-        names = [name for part in _parts_of(state) for name in part]
-        key = (mask is None, *names, *[(value.shape, value.dtype, value.stride()) for value in inputs])
+        key = _key(state, inputs)
         program = self._programs.get(key)
         if program is None:
-            program = self._program(key, self._flat(state, hyper, masked=mask is not None), inputs)
+            # What lies otherwise than ``laid`` would have it is no key of a program.
+            inputs = [self._laid(value) for value in inputs]
+            key = _key(state, inputs)
+            program = self._programs.get(key) or self._program(
+                key, self._flat(state, hyper, masked=mask is not None), inputs
+            )
         loss, *values = program(inputs)
         return loss, _with_tensors(state, values)
 
@@ -128,6 +140,11 @@ class ReplayedStep:
         else:
             self._recorded[key] = None
         return results
+
+
+def _key(state: TrainState, inputs: Sequence[torch.Tensor]) -> _Key:
+    names = [name for part in _parts_of(state) for name in part]
+    return (len(inputs), *names, *[(value.shape, value.dtype, value.stride()) for value in inputs])
 
 
 def _same_bits(found: torch.Tensor, wanted: torch.Tensor) -> bool:

@@ -176,7 +176,7 @@ def steps(task, settings: StepSettings, **made: torch.memory_format) -> tuple[Ea
         few = examples.take(torch.arange(index, index + 8))
         loss, one = session.train_step(one, few.x, few.y, hyper, dropout_seed=index)
         # Never the same shapes twice.
-        plain._replayed = ReplayedStep(plain._without_draws)
+        plain._replayed = ReplayedStep(plain._without_draws, laid=plain._laid)
         wanted, other = plain.train_step(other, few.x, few.y, hyper, dropout_seed=index)
         assert torch.equal(loss, wanted)
     return session, one, other
