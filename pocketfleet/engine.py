@@ -34,7 +34,6 @@ from pocketfleet.export.session import EagerSession, Session, open_session
 from pocketfleet.sections import AggregationSection
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batched_step import BatchedStep, maskable
-from pocketfleet.training.replayed_step import load_tracer
 from pocketfleet.training.task import Task, check_task, initial_model
 from pocketfleet.training.torch_compiler import compiler_failure
 from pocketfleet.training.train_step import StepSettings, TrainStep
@@ -47,8 +46,6 @@ _TRIED = 4
 # What several processes must save to be started: to load torch and the task takes each of them some five seconds of a
 # core, measured on two.
 _WORTH_WORKERS_S = 10.0
-# From so many on, thousands of steps and more, what tracing saves is worth what it imports.
-_TRACED_DEVICE_ROUNDS = 1_000
 
 
 def check_engine(experiment: Experiment) -> None:
@@ -156,15 +153,8 @@ def make_workers(experiment: Experiment, bundle_path: Path) -> AbstractContextMa
             address=engine.address,
             files=_files(bundle_path) if _runs_programs(experiment) else {},
         )
-    traces = engine.runtime == "torch" and experiment.rounds.count * experiment.rounds.cohort >= _TRACED_DEVICE_ROUNDS
-    make_here = functools.partial(_tracing_trainer if traces else make_trainer, experiment, str(bundle_path))
+    make_here = functools.partial(make_trainer, experiment, str(bundle_path))
     return Workers(make_here, processes=processes or cores())
-
-
-def _tracing_trainer(experiment: Experiment, bundle_path: str) -> ChunkTrainer:
-    """As ``make_trainer``, ready to trace steps: loading is over before the simulation's seconds are counted."""
-    load_tracer()
-    return make_trainer(experiment, bundle_path)
 
 
 def _runs_programs(experiment: Experiment) -> bool:

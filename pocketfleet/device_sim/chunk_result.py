@@ -91,7 +91,8 @@ def all_finite_rows(tensors: Tensors, count: int) -> npt.NDArray[np.bool_]:
     finite = np.ones(count, dtype=np.bool_)
     for value in tensors.values():
         if value.is_floating_point():
-            finite &= torch.isfinite(value).reshape(count, -1).all(dim=1).cpu().numpy()
+            # By NumPy: torch takes 20 times as long.
+            finite &= np.isfinite(value.cpu().numpy()).reshape(count, -1).all(axis=1)
     return finite
 
 

@@ -20,7 +20,7 @@ from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm, Trained
 from pocketfleet.training.batches import batch_indices
-from pocketfleet.training.dropout import step_seed
+from pocketfleet.training.dropout import step_seeds
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors
 from pocketfleet.training.update import Update, update_of
@@ -211,9 +211,8 @@ class Client:
             batch_seed=assignment.batch_seed,
         )
         states = [state for state, _ in models]
-        for step, rows in enumerate(batches):
+        for rows, seed in zip(batches, step_seeds(assignment.batch_seed, assignment.steps), strict=True):
             batch = examples.take(torch.from_numpy(rows))
-            seed = step_seed(assignment.batch_seed, step)
             try:
                 stepped = [
                     self.session.train_step(state, batch.x, batch.y, hyper, dropout_seed=seed)

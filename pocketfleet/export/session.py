@@ -64,7 +64,7 @@ class EagerSession:
         self._task, self._model = task, model
         self._memory_format = memory_format
         self._step = TrainStep(model, task.loss, settings)
-        self._replayed = ReplayedStep(self._without_draws)
+        self._replayed = ReplayedStep(self._without_draws, laid=self._laid)
         # Found at the first step: watching for dice costs time in every operator.
         self._drops: bool | None = None
 
@@ -72,11 +72,10 @@ class EagerSession:
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, hyper: Hyper, *, dropout_seed: int = 0
     ) -> tuple[torch.Tensor, TrainState]:
         """One step of ``TrainStep``."""
-        # Weights keep the format from step to step: only the first of a device's steps copies them.
-        x, y = self._laid(x), y.contiguous()
-        state = state.mapped(self._laid)
         if self._drops is False:
             return self._replayed(state, x, y, None, hyper)
+        # Weights keep the format from step to step: only the first of a device's steps copies them.
+        x, y, state = self._laid(x), self._laid(y), state.mapped(self._laid)
         source, sites = drawn(dropout_seed), []
 
         def watched(site: int, shape: Sequence[int]) -> torch.Tensor:

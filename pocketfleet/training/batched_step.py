@@ -8,8 +8,8 @@ Rules:
 3. Batches of several sizes are padded and masked where one example's gradient depends on no other example
    (``maskable``); where it does (batch norm), devices are grouped by the size of their batch. A loss is one value an
    example: whoever makes a step of a task refuses another one.
-4. A step whose shapes come again and again is traced and replayed, ``replayed_step``.
-5. ``compiled`` hands the traced step to torch's compiler; the same arithmetic in fewer passes over memory.
+4. A step whose shapes come again is recorded and replayed, ``replayed_step``.
+5. ``compiled`` hands the step to torch's compiler; the same arithmetic in fewer passes over memory.
 """
 
 from collections.abc import Callable
@@ -90,26 +90,19 @@ class BatchedStep:
         width = x.shape[1]
         if self.fixed_size or (self.masked and bool((sizes < width).any())):
             mask = (torch.arange(width) < torch.from_numpy(sizes)[:, None]).to(torch.float32).to(x.device)
-            return self._run(state, x, y, mask, hyper)
+            return self.replayed(state, x, y, mask, hyper)
         alike = np.unique(sizes)
         if len(alike) == 1:
-            return self._run(state, x[:, : alike[0]], y[:, : alike[0]], None, hyper)
+            return self.replayed(state, x[:, : alike[0]], y[:, : alike[0]], None, hyper)
         losses, states, order = [], [], []
         for size in alike.tolist():
             rows = torch.from_numpy(np.flatnonzero(sizes == size))
-            loss, after = self._run(rows_of_state(state, rows), x[rows, :size], y[rows, :size], None, hyper)
+            loss, after = self.replayed(rows_of_state(state, rows), x[rows, :size], y[rows, :size], None, hyper)
             losses.append(loss)
             states.append(after)
             order.append(rows)
         back = torch.argsort(torch.cat(order))
         return torch.cat(losses)[back], rows_of_state(joined_states(states), back)
-
-    def _run(
-        self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper
-    ) -> tuple[torch.Tensor, TrainState]:
-        # In one way in memory, as replaying asks for.
-        state, x, y = state.mapped(torch.Tensor.contiguous), x.contiguous(), y.contiguous()
-        return self.replayed(state, x, y, mask, hyper)
 
     def _eager(
         self, state: TrainState, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None, hyper: Hyper

@@ -5,7 +5,7 @@
    pass meets them.
 2. ``drawn(seed)`` is the source of a device's steps: site ``s`` reads the numbers of
    ``draw_key(seed, "dropout_site", s)``, 24 bits each, which ``float32`` holds exactly; in row-major order.
-3. A step's seed is ``step_seed(batch_seed, step)``.
+3. The seeds of a device's steps are ``step_seeds(batch_seed, steps)``.
 4. An operator that draws anything else is refused by name.
 
 Every layer that drops is covered, since it is torch's operators that are replaced, below autograd.
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, numbers
 
-__all__ = ["UniformSource", "Uniforms", "drawn", "step_seed"]
+__all__ = ["UniformSource", "Uniforms", "drawn", "step_seeds"]
 
 # From the index of a site and the shape of its mask to ``float32`` numbers of that shape.
 UniformSource = Callable[[int, Sequence[int]], torch.Tensor]
@@ -32,9 +32,10 @@ aten = torch.ops.aten
 _BITS = np.uint64(24)
 
 
-def step_seed(batch_seed: int, step: int) -> int:
-    """The seed of one step's masks."""
-    return int(draw_key(batch_seed, "dropout", step))
+def step_seeds(batch_seed: int, steps: int) -> list[int]:
+    """The seeds of the masks of steps 0, 1, ..."""
+    seeds: list[int] = draw_key(batch_seed, "dropout", np.arange(steps)).tolist()
+    return seeds
 
 
 def drawn(seed: int) -> UniformSource:

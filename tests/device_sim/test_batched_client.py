@@ -219,11 +219,9 @@ def test_an_update_that_is_not_finite_is_told_by_its_row() -> None:
 
 @pytest.mark.parametrize("running", [contextlib.nullcontext, UnfoldedConvolutions])
 def test_steps_that_come_often_are_replayed_with_the_same_bits(running, monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed_step.load_tracer()
     cohort = Cohort.of_devices(range(3), steps=[7, 7, 4], batch_seed=range(3))
 
-    def trained(traced_at: int) -> tuple[list[ChunkResult], int]:
-        monkeypatch.setattr(replayed_step, "_TRACED_AT", traced_at)
+    def trained() -> tuple[list[ChunkResult], int]:
         settings = StepSettings(momentum=True)
         both = both_clients(load_task("mnist"), devices=3, examples_per_device=20, batch_size=8, settings=settings)
         both.batched.step.running = running
@@ -231,7 +229,9 @@ def test_steps_that_come_often_are_replayed_with_the_same_bits(running, monkeypa
         results = [both.batched.train_chunk(cohort, both.weights, {}, {}) for _ in range(2)]
         return results, both.batched.step.replayed.num_programs
 
-    (plain, none), (replayed, some) = trained(10**9), trained(3)
+    replayed, some = trained()
+    monkeypatch.setattr(replayed_step, "_MOST_RECORDED", 0)
+    plain, none = trained()
     assert none == 0 < some
     for one, other in zip(plain, replayed, strict=True):
         assert one.train_loss.tolist() == other.train_loss.tolist()

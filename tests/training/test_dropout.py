@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, normal
-from pocketfleet.training.dropout import Uniforms, drawn, step_seed
+from pocketfleet.training.dropout import Uniforms, drawn, step_seeds
 
 Shapes = list[tuple[int, ...]]
 
@@ -217,8 +217,8 @@ def test_numbers_in_plain_arithmetic() -> None:
 
 
 def test_the_seeds_of_steps() -> None:
-    assert step_seed(7, 3) == 9944026322779933001
-    assert len({step_seed(batch, step) for batch in range(50) for step in range(50)}) == 2500
+    assert step_seeds(7, 4)[3] == 9944026322779933001
+    assert len({seed for batch in range(50) for seed in step_seeds(batch, 50)}) == 2500
 
 
 @pytest.mark.parametrize(

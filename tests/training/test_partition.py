@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketfleet.errors import InputError
-from pocketfleet.training.partition import _deal_by_label, held_out_split, partition
+from pocketfleet.training.partition import _deal_by_label, held_out_split, held_out_splits, partition
 
 Rows = npt.NDArray[np.int64]
 KINDS = ("iid", "dirichlet", "quantity")
@@ -228,6 +228,18 @@ def test_a_fifth_is_held_out(count: int, seed: int, device: int) -> None:
     # Both keep the order of the device's rows.
     assert training.tolist() == sorted(training.tolist())
     assert held_out.tolist() == sorted(held_out.tolist())
+
+
+@given(counts=st.lists(st.integers(0, 30), min_size=1, max_size=5), seed=seeds)
+@settings(deadline=None)
+def test_many_devices_hold_out_what_each_does(counts: list[int], seed: int) -> None:
+    table = np.arange(len(counts) * 30).reshape(len(counts), 30)
+    devices = np.arange(len(counts)) + 7
+    parts = held_out_splits((table, np.array(counts)), seed=seed, devices=devices)
+    for row, (count, device) in enumerate(zip(counts, devices.tolist(), strict=True)):
+        each = held_out_split(table[row, :count], seed=seed, device=device)
+        for (padded, kept), rows in zip(parts, each, strict=True):
+            assert padded[row, : kept[row]].tolist() == rows.tolist()
 
 
 def test_under_five_examples_nothing_is_held_out() -> None:
