@@ -20,7 +20,9 @@ from pocketfleet import (
     bundle_cli,
     calibrate_cli,
     days_cli,
+    emulate_cli,
     flower_cli,
+    join_cli,
     list_cli,
     plan_cli,
     report_cli,
@@ -173,6 +175,8 @@ app.command()(days_cli.days)
 app.command()(flower_cli.flower)
 app.command()(report_cli.report)
 app.command()(serve_cli.serve)
+app.command()(join_cli.join)
+app.command()(emulate_cli.emulate)
 app.add_typer(admin_cli.admin, name="admin")
 
 

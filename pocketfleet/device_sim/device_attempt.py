@@ -9,6 +9,7 @@ Rules:
 4. A host that is slower than the phone makes an attempt longer than settled. That is told, and the deadline holds.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 import httpx
 
 from pocketfleet.device_sim.attempt import Drop, Stage
-from pocketfleet.device_sim.client import ClientResult
+from pocketfleet.device_sim.client import ClientResult, mean_evaluation
 from pocketfleet.device_sim.device_data import HeldExamples
 from pocketfleet.device_sim.device_folder import FinishedReport, WorkUnderWay
 from pocketfleet.device_sim.device_parts import DeviceParts, Dropped
@@ -37,7 +38,7 @@ from pocketfleet.errors import BundleError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.session import open_session
-from pocketfleet.training.server.protocol import Assignment, FileEntry
+from pocketfleet.training.server.protocol import Assignment, EvaluationReport, EvaluationWork, FileEntry
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["AttemptRunner"]
@@ -96,7 +97,7 @@ class AttemptRunner:
             InputError: this device cannot do what the service asks.
         """
         assignment = work.assignment
-        wanted = needed_files(assignment, self._parts.runtime)
+        wanted = needed_files(assignment.bundle, self._parts.runtime)
         manifest = wanted[MANIFEST_FILE].sha256
         had_bundle = self._parts.folder.bundle_folder(manifest).is_dir()
         attempt = None
@@ -115,6 +116,44 @@ class AttemptRunner:
         result = self._trained(ready, work, attempt, line, session=self._opened[manifest])
         self._finish(ready, work, attempt, result, line)
         return attempt
+
+    def evaluate(self, work: EvaluationWork) -> EvaluationReport:
+        """Measure the version that is tried and the one in use, on what this device holds out.
+
+        It is not paced, and its transfers are requests: what evaluations cost is of the simulator's (docs/release.md).
+
+        Raises:
+            Dropped: there is no evaluation.
+            InputError: this device cannot do what the service asks.
+        """
+        folder, phone = self._parts.folder, self._parts.phone
+        wanted = needed_files(work.bundle, self._parts.runtime)
+        manifest = wanted[MANIFEST_FILE].sha256
+        bundle_files = {} if folder.bundle_folder(manifest).is_dir() else wanted
+        entries = [*bundle_files.values(), work.tried.weights, work.released.weights]
+        self._parts.link.use(phone.request(self._parts.clock.now_s()))
+        until_s = self._parts.clock.now_s() + work.deadline_in_s * self._parts.clock.speed
+        try:
+            files = {entry.sha256: self._parts.service.fetch(entry, folder.files, until_s=until_s) for entry in entries}
+        except Unreachable as exc:
+            raise Dropped(Drop.DEADLINE.word) from exc
+        with self._phones_memory():
+            opened = self._open({name: files[entry.sha256] for name, entry in bundle_files.items()}, manifest)
+            held_out = opened.data.held_out(phone.unit.device)
+            tried, released = (
+                mean_evaluation(
+                    opened.session,
+                    opened.bundle.weights(version=files[model.weights.sha256]),
+                    held_out,
+                    batch_size=min(work.batch_size, opened.bundle.max_batch),
+                )[work.metric]
+                for model in (work.tried, work.released)
+            )
+        return EvaluationReport(
+            num_held_out=len(held_out),
+            tried=tried if math.isfinite(tried) else None,
+            released=released if math.isfinite(released) else None,
+        )
 
     def _settled(self, work: WorkUnderWay, look: Look, task: Task, *, had_bundle: bool) -> Attempt:
         """What will become of an attempt that starts at a look."""
@@ -197,7 +236,7 @@ class AttemptRunner:
     def _task(self, ready: DeviceWork) -> Task:
         assignment, unit = ready.assignment, self._parts.phone.unit
         footprint = ready.bundle.footprint(self._parts.runtime)
-        wanted = needed_files(assignment, self._parts.runtime)
+        wanted = needed_files(assignment.bundle, self._parts.runtime)
         return Task(
             epochs=assignment.epochs,
             steps=assignment.steps,

@@ -27,17 +27,17 @@ from pocketfleet.whole_folder import whole_folder
 __all__ = ["DeviceWork", "assembled_bundle", "needed_files"]
 
 
-def needed_files(assignment: Assignment, runtime: Runtime) -> dict[str, FileEntry]:
+def needed_files(bundle: Mapping[str, FileEntry], runtime: Runtime) -> dict[str, FileEntry]:
     """The bundle's files that a device with ``runtime`` needs, by name; any others are not asked for.
 
     Raises:
         InputError: the service names no manifest or not all programs.
     """
     known = {MANIFEST_FILE, WEIGHTS_FILE, FROZEN_FILE, *program_files(runtime)}
-    missing = {MANIFEST_FILE, *program_files(runtime)} - set(assignment.bundle)
+    missing = {MANIFEST_FILE, *program_files(runtime)} - set(bundle)
     if missing:
         raise InputError(f"the service's bundle for {runtime} lacks {', '.join(sorted(missing))}: export it anew there")
-    return {name: entry for name, entry in assignment.bundle.items() if name in known}
+    return {name: entry for name, entry in bundle.items() if name in known}
 
 
 def assembled_bundle(files: Mapping[str, Path], folder: Path, *, runtime: Runtime) -> Bundle:

@@ -24,7 +24,7 @@ from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.codec import LosslessCodec
-from pocketfleet.training.server.protocol import PROTOCOL_VERSION, Assignment, CheckIn, Rule, TurnedAway
+from pocketfleet.training.server.protocol import PROTOCOL_VERSION, Assignment, CheckIn, EvaluationWork, Rule, TurnedAway
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["EmulatedDevice"]
@@ -83,8 +83,13 @@ class EmulatedDevice:
                 codecs=[LosslessCodec.name],
                 app_version=f"pocketfleet {version('pocketfleet')}",
                 conditions=phone.conditions(look),
+                # Of data that arrives nobody says here which part is there.
+                evaluates=phone.unit.num_held_out > 0 and phone.unit.arrival is None,
             )
         )
+        if answer.evaluation is not None:
+            self._evaluate(answer.evaluation)
+            return True
         if answer.turned_away is not None:
             return self._wait_for_work(answer.turned_away, news)
         if answer.assignment is None:
@@ -96,6 +101,27 @@ class EmulatedDevice:
         self._crash("assigned")
         self._attempt(work)
         return True
+
+    def _evaluate(self, work: EvaluationWork) -> None:
+        """Measure two versions; what does not come through in time is asked of another device."""
+        clock = self._parts.clock
+        until_s = clock.now_s() + work.deadline_in_s * clock.speed
+        try:
+            found = self._runner.evaluate(work)
+            self._parts.service.evaluation(work.evaluation_id, found, until_s=until_s)
+        except (Dropped, Unreachable) as exc:
+            self._parts.tell(f"version {work.tried.version}: not evaluated, {exc}")
+            self._parts.phone.dropped(clock.now_s())
+        except Refused as exc:
+            if exc.status not in _NOT_COUNTED:
+                raise
+            self._parts.tell(f"version {work.tried.version}: the evaluation does not count, {exc.code}")
+        else:
+            self._told = ""
+            self._parts.tell(
+                f"version {work.tried.version}: {work.metric} {_value(found.tried)}, of version "
+                f"{work.released.version} {_value(found.released)}, on {found.num_held_out} held out"
+            )
 
     def _wait_to_be_able(self, reason: Reason, at_s: float) -> None:
         phone = self._parts.phone
@@ -229,6 +255,10 @@ class EmulatedDevice:
         self.reports += 1
         self._told = ""
         self._parts.tell(_told_round(line, answer.code))
+
+
+def _value(mean: float | None) -> str:
+    return "not finite" if mean is None else f"{mean:.4g}"
 
 
 def _told_round(line: dict[str, Any], code: str) -> str:

@@ -32,6 +32,8 @@ from pocketfleet.training.server.protocol import (
     Enrolled,
     Enrolment,
     ErrorAnswer,
+    EvaluationAnswer,
+    EvaluationReport,
     FileEntry,
     ReportAnswer,
     ReportFacts,
@@ -149,6 +151,13 @@ class ServiceClient:
             until_s=until_s,
             tries=tries,
         )
+
+    def evaluation(
+        self, evaluation_id: int, report: EvaluationReport, *, until_s: float = math.inf, tries: int = 0
+    ) -> EvaluationAnswer:
+        """Send an evaluation; sent again, it is the same one."""
+        path = f"evaluations/{evaluation_id}"
+        return self._asked(EvaluationAnswer, "PUT", path, body=report, until_s=until_s, tries=tries)
 
     def fetch(self, entry: FileEntry, folder: Path, *, until_s: float = math.inf) -> Path:
         """The file, from ``folder`` if it is there, or else brought into it.

@@ -14,7 +14,7 @@ from pocketfleet.training.server import administration
 from pocketfleet.training.server.openapi import openapi_document
 from pocketfleet.training.server.routes import ROUTES
 
-# Of each operation; those that end the caller's taking part are asked last and once.
+# Of each operation, but for those that end the caller's taking part, and the stream that does not end.
 EXAMPLES = 40
 
 
@@ -43,7 +43,9 @@ SCHEMA = schemathesis.openapi.from_dict(openapi_document("tiny"))
 
 
 @pytest.mark.parametrize(
-    "route", [route for route in ROUTES if route.name not in {"leave", "forget"}], ids=lambda one: one.name
+    "route",
+    [route for route in ROUTES if route.name not in {"leave", "forget", "live_events"}],
+    ids=lambda one: one.name,
 )
 def test_whatever_is_asked_is_answered_as_documented(
     route: object, server: ServerProcess, credentials: dict[str, str]
