@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
 
 from pocketfleet.serving_file import read_serving
 from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.server.service_metrics import ServiceMetrics
 from pocketfleet.training.update import Update, tensors_from_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -81,25 +83,35 @@ def take_part(url: str, tokens: list[str]) -> None:
         assert answer.json() == {"code": "accepted", "round": 0}
 
 
-def test_the_page_runs_as_written(tmp_path: Path) -> None:
-    place = tmp_path / "reader"
-    place.mkdir()
-    pocketfleet, calls, ran = program(tmp_path), commands(), 0
+def test_the_page_runs_as_written(tmp_path: Path, pocketfleet: Callable[..., Any]) -> None:
+    calls, ran, place = commands(), 0, tmp_path
     starts = [number for number, call in enumerate(calls) if call[1] == "serve"]
     assert starts[0] == 0
     printed: dict[str, str] = {}
     for start, stop in zip(starts, [*starts[1:], len(calls)], strict=True):
-        with serving([*pocketfleet, *calls[start][1:]], place) as url:
+        with serving([*program(tmp_path), *calls[start][1:]], place) as url:
             for call in calls[start + 1 : stop]:
                 assert call[0] == "pocketfleet"
-                done = subprocess.run(
-                    [*pocketfleet, *call[1:]], cwd=place, env=environment(), check=False, capture_output=True, text=True
-                )
-                assert done.returncode == 0, f"{shlex.join(call)}\n{done.stderr}"
-                printed[" ".join(call[1:3])] = done.stdout
+                done = pocketfleet(*call[1:])
+                assert done.code == 0, f"{shlex.join(call)}\n{done.err}"
+                printed[" ".join(call[1:3])] = done.out
                 ran += 1
                 if call[1:3] == ["admin", "token"]:
-                    take_part(url, done.stdout.split())
+                    take_part(url, done.out.split())
     assert ran == len(calls) - len(starts)
     assert ran >= 10
     assert "1 rounds, 2 devices" in printed["admin export"]
+
+
+def test_the_page_tells_every_metric_and_every_line_of_the_log() -> None:
+    page = (ROOT / "docs" / "service.md").read_text()
+    told = re.findall(r"^# TYPE (\w+) (counter|gauge|histogram)$", ServiceMetrics().text().decode(), re.MULTILINE)
+    names = {name for name, _ in told if not name.endswith("_created")}
+    assert len(names) >= 9
+    for name in names:
+        assert f"`{name}" in page, name
+    server = ROOT / "pocketfleet" / "training" / "server"
+    events = {word for file in server.glob("*.py") for word in re.findall(r'log\.write\(\s*"(\w+)"', file.read_text())}
+    assert len(events) >= 8
+    for event in events:
+        assert f"`{event}`" in page, event
