@@ -117,6 +117,7 @@ class Parts:
     given_bundle: Bundle | None
     headline: str
     selection: Selection
+    recording: Recording | None
 
     @classmethod
     def of(cls, experiment: Experiment, bundle_path: Path | None) -> "Parts":
@@ -166,6 +167,7 @@ class Parts:
                 window_s=experiment.rounds.selection_window_s,
                 trains=not experiment.engine.timing_only,
             ),
+            recording=_recording(experiment, data) if experiment.rounds.recording else None,
         )
 
 
@@ -424,20 +426,11 @@ def release_plan(experiment: Experiment) -> ReleasePlan | None:
 
 
 def make_rounds(experiment: Experiment, population: Population, log: EventLog, parts: Parts) -> Rounds:
-    """The rounds of the experiment's policy, or a recorded service's.
-
-    Raises:
-        InputError: the recording does not fit.
-    """
+    """The rounds of the experiment's policy, or a recorded service's."""
     plan, selection = round_plan(experiment), parts.selection
-    if experiment.rounds.recording:
-        return RecordedRounds(
-            plan,
-            population,
-            log,
-            recording=_recording(experiment, parts.data),
-            batch_size=batch_size(experiment, parts.data),
-        )
+    if parts.recording is not None:
+        size = batch_size(experiment, parts.data)
+        return RecordedRounds(plan, population, log, recording=parts.recording, batch_size=size)
     if isinstance(plan, RoundPlan):
         return SynchronousRounds(plan, population, log, selection=selection)
     return BufferedRounds(plan, population, log)

@@ -34,8 +34,8 @@ async def watched(run: Running, credential: str) -> dict[str, Any]:
     return found
 
 
-async def administrator(run: Running) -> str:
-    credential = administration.new_admin_credential(run.folder)
+async def administrator(run: Running, database_url: str = "") -> str:
+    credential = administration.new_admin_credential(run.folder, database_url=database_url)
     for _ in range(400):
         if run.service.admin_sha256:
             return credential
@@ -43,10 +43,10 @@ async def administrator(run: Running) -> str:
     raise AssertionError("the credential is not known")
 
 
-def test_figures_follow_a_round(tmp_path: Path) -> None:
+def test_figures_follow_a_round(tmp_path: Path, database_url: str) -> None:
     async def talk() -> None:
-        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
-            credential = await administrator(run)
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state", database_url=database_url) as run:
+            credential = await administrator(run, database_url)
             phones = [await run.phone() for _ in range(3)]
             works = [await phone.assigned() for phone in phones]
             await phones[0].report(works[0]["assignment_id"], update_bytes(1.0, 1.0, 1.0))
@@ -62,8 +62,8 @@ def test_figures_follow_a_round(tmp_path: Path) -> None:
             await phones[1].report(works[1]["assignment_id"], update_bytes(1.0, 1.0, 1.0))
             await run.version(1)
             await phones[0].assigned()
-            administration.pause(run.folder)
-            administration.release(run.folder, 0)
+            administration.pause(run.folder, database_url=database_url)
+            administration.release(run.folder, 0, database_url=database_url)
             found = await watched(run, credential)
             assert found["paused"]
             (closed,) = found["rounds"]
@@ -100,10 +100,10 @@ def test_a_stream_ends_when_its_credential_is_void(tmp_path: Path) -> None:
 # Devices
 
 
-def many_devices(folder: Path, count: int) -> sa.Engine:
+def many_devices(folder: Path, count: int, database_url: str) -> sa.Engine:
     """So many, every tenth of them a Pixel and every hundredth revoked."""
     folder.mkdir()
-    database = open_database(folder)
+    database = open_database(folder, database_url)
     rows = [
         {
             "device": number,
@@ -111,7 +111,10 @@ def many_devices(folder: Path, count: int) -> sa.Engine:
             "credential_sha256": "0" * 64,
             "enrolled_s": float(number),
             "state": "revoked" if number % 100 == 0 else "enrolled",
-            "phone": json.dumps({"model": "Pixel 8" if number % 10 == 0 else "Galaxy ü_%", "manufacturer": "", "x": 1}),
+            # A zero is no text to PostgreSQL.
+            "phone": json.dumps(
+                {"model": "Pixel 8" if number % 10 == 0 else "Galaxy ü_%", "manufacturer": "", "os_version": "\0"}
+            ),
             "app_version": f"7.{number % 3}",
         }
         for number in range(count)
@@ -133,8 +136,8 @@ def all_pages(reader: LiveReader, **query: Any) -> tuple[list[int], int]:  # noq
         after = found.next_after
 
 
-def test_pages_hold_every_device_that_passes_once(tmp_path: Path) -> None:
-    database = many_devices(tmp_path / "state", 25_000)
+def test_pages_hold_every_device_that_passes_once(tmp_path: Path, database_url: str) -> None:
+    database = many_devices(tmp_path / "state", 25_000, database_url)
     reader = LiveReader(database, tiny_plan(tmp_path / "plan"))
     expected = [number for number in range(25_000) if number % 10 == 0]
     for query, wanted in (
