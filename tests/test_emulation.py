@@ -12,6 +12,7 @@ import pytest
 from pocketfleet import Bundle, Experiment, simulate
 from pocketfleet.emulation import EmulationPlan, emulate
 from pocketfleet.errors import InputError, PocketfleetError
+from pocketfleet.training.server.administration import model_rows
 
 # A full battery: nobody waits for a charger.
 TABLE: dict[str, Any] = {
@@ -35,14 +36,6 @@ def silent(line: str) -> None:
     """Nobody hears."""
 
 
-def ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def test_an_emulation_gives_the_simulations_model(tmp_path: Path, boston_bundle: Bundle) -> None:
     told: list[str] = []
     run = simulate(experiment(boston_bundle, 3, 2), tmp_path / "run")
@@ -57,9 +50,25 @@ def test_an_emulation_gives_the_simulations_model(tmp_path: Path, boston_bundle:
         assert 1e8 < row["peak_rss_bytes"] < 2e9
     assert told[-1] == "round 2, version 2"
     assert multiprocessing.active_children() == []
-    assert ended(json.loads((tmp_path / "out" / "state" / "serving.json").read_text())["pid"])
+    # The service takes it away when it ends.
+    assert not (tmp_path / "out" / "state" / "serving.json").exists()
     with pytest.raises(InputError, match="is not empty: choose another --out"):
         emulate(experiment(boston_bundle, 3, 2), EmulationPlan(out=tmp_path / "out"), tell=told.append)
+
+
+def test_devices_evaluate_what_a_gate_is_to_judge(tmp_path: Path, boston_bundle: Bundle) -> None:
+    table = experiment(boston_bundle, 3, 2).model_dump(exclude_none=True)
+    # Whatever they find passes; of 3 phones all are asked, and nobody tries a canary.
+    table["release"] = {"gate": "evaluation", "evaluation_reports": 3, "over_selection": 1.0, "canary_ratio": 0.0}
+    table["release"]["tolerance_ratio"] = 100.0
+    out = tmp_path / "out"
+    emulate(Experiment.from_table(table), EmulationPlan(out=out, speed=10.0), tell=silent)
+    first = model_rows(out / "state")[1]
+    # The next one takes its place, if there is time for that.
+    assert first["state"] in {"released", "retired"}
+    assert (first["version"], first["evaluations"]) == (1, 3)
+    logs = [(folder / "device.log").read_text() for folder in sorted((out / "devices").iterdir())]
+    assert all("version 1: loss " in log for log in logs)
 
 
 @pytest.mark.long
@@ -80,7 +89,8 @@ def test_an_interruption_stops_everything(tmp_path: Path, boston_bundle: Bundle)
     with pytest.raises(KeyboardInterrupt):
         emulate(experiment(boston_bundle, 2, 50), EmulationPlan(out=tmp_path / "out", speed=10.0), tell=tell)
     assert multiprocessing.active_children() == []
-    assert ended(json.loads((tmp_path / "out" / "state" / "serving.json").read_text())["pid"])
+    # The service takes it away when it ends.
+    assert not (tmp_path / "out" / "state" / "serving.json").exists()
 
 
 def test_a_device_that_dies_ends_the_emulation(tmp_path: Path, boston_bundle: Bundle) -> None:
