@@ -63,7 +63,7 @@ def resume(state: State, database: Database = "") -> None:
 
 @admin.command()
 def release(version: Version, state: State, database: Database = "") -> None:
-    """Let devices use this version until another is released; training goes on."""
+    """Let devices use this version until: admin unpin; training goes on."""
     from pocketfleet.training.server import administration
 
     administration.release(state, version, database_url=database)
@@ -72,11 +72,20 @@ def release(version: Version, state: State, database: Database = "") -> None:
 
 @admin.command(name="roll-back")
 def roll_back(version: Version, state: State, database: Database = "") -> None:
-    """Let devices use an older version again."""
+    """Let devices use an older version again, until: admin unpin."""
     from pocketfleet.training.server import administration
 
     administration.roll_back(state, version, database_url=database)
     typer.echo(f"devices use version {version} from their next check-in on")
+
+
+@admin.command()
+def unpin(state: State, database: Database = "") -> None:
+    """Take a release or roll-back back: the gate, or without one the newest version, decides again."""
+    from pocketfleet.training.server import administration
+
+    administration.unpin(state, database_url=database)
+    typer.echo("the gate decides again, or without one the newest version is used")
 
 
 @admin.command()

@@ -1,6 +1,7 @@
 """From an experiment's sections to the objects that they name, made and checked before anything is written."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.selection_by_name import load_selection
@@ -79,6 +81,7 @@ __all__ = [
     "make_attackers",
     "make_fleet",
     "make_rounds",
+    "release_plan",
     "round_plan",
     "schedule",
     "step_terms",
@@ -155,7 +158,7 @@ class Parts:
             given_bundle=_given_bundle(
                 bundle_path, experiment, settings, weights, batch_size=batch_size(experiment, data)
             ),
-            headline=_headline(task, model, sample),
+            headline=_headline(task, model, sample, of_release=experiment.release.metric),
             selection=load_selection(
                 experiment.rounds.selection,
                 experiment.rounds.selection_options,
@@ -179,10 +182,20 @@ def adapted_task(experiment: Experiment) -> Task:
     return adapted(load_task(experiment.task.name, experiment.task.options), adaptation(experiment))
 
 
-def _headline(task: Task, model: nn.Module, sample: Examples) -> str:
+def _headline(task: Task, model: nn.Module, sample: Examples, *, of_release: str) -> str:
+    """The task's first metric.
+
+    Raises:
+        InputError: it has none, or not the one that releases go by.
+    """
     names = list(task.metrics(torch.func.functional_call(model.eval(), {}, (sample.x,)), sample.y))
     if not names:
         raise InputError(f"metrics of task {task.name!r} must return at least one tensor by name to be simulated")
+    if of_release not in {"loss", *names}:
+        raise InputError(
+            f"release.metric must be one of {', '.join(['loss', *names])}, which task {task.name!r} measures, got "
+            f"{of_release!r}"
+        )
     return names[0]
 
 
@@ -408,6 +421,19 @@ def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
         concurrency=rounds.concurrency or plan.selected,
         max_staleness=rounds.max_staleness,
         deadline_s=rounds.deadline_s,
+    )
+
+
+def release_plan(experiment: Experiment) -> ReleasePlan | None:
+    """What the gate of the experiment's versions keeps to; ``None``: devices use the newest."""
+    section = experiment.release
+    if section.gate == "none":
+        return None
+    return ReleasePlan(
+        seed=experiment.seed,
+        lower_is_better=section.better == "lower",
+        bound=None if math.isinf(section.bound) else section.bound,
+        **section.model_dump(exclude={"gate", "metric", "better", "bound"}),
     )
 
 

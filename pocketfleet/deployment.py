@@ -69,6 +69,8 @@ def plan_deployment(
     numbers = tuple(str(experiment.seed + number) for number in range(seeds))
     own = [f"rounds.horizon_s={days * 86_400.0!r}", f"engine.timing_only={'false' if target else 'true'}"]
     if not target:
+        # By the clock alone there is nothing to evaluate.
+        own += ["release={}"]
         own += [f"rounds.count={max(experiment.rounds.count, MOST_ROUNDS)}"]
     runs = plan_runs(source, [Variation(key="seed", values=numbers)], [*settings, *own], out)
     return Deployment(experiment=experiment, runs=runs, target=directed)

@@ -22,6 +22,7 @@ from pocketfleet.sections import (
     FleetSection,
     OverrideSection,
     PartitionSection,
+    ReleaseSection,
     RoundsSection,
     Section,
     ServerSection,
@@ -54,6 +55,7 @@ class Experiment(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     aggregation: AggregationSection = AggregationSection()
     server: ServerSection = ServerSection()
+    release: ReleaseSection = ReleaseSection()
     engine: EngineSection = EngineSection()
     service: ServiceSection = ServiceSection()
 
@@ -63,6 +65,35 @@ class Experiment(Section):
             raise ValueError(
                 f"rounds.cohort must be 1..{self.fleet.devices} (the fleet's size), got {self.rounds.cohort}: lower it "
                 "or raise fleet.devices"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluators_within_fleet(self) -> Self:
+        release, devices = self.release, self.fleet.devices
+        if release.gate == "none":
+            return self
+        if self.engine.timing_only:
+            raise ValueError(
+                'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one '
+                "out, such as by --set release={}"
+            )
+        if self.algorithm.name == "fedper":
+            raise ValueError(
+                'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each '
+                "stays on its device: leave one out"
+            )
+        if release.evaluation_reports > devices:
+            raise ValueError(
+                f"release.evaluation_reports must be 1..{devices} (the fleet's size), got {release.evaluation_reports}:"
+                " lower it or raise fleet.devices"
+            )
+        share = release.canary_ratio * devices
+        if release.canary_ratio > 0.0 and release.canary_reports > share:
+            raise ValueError(
+                f"release.canary_reports {release.canary_reports} are more than the share has devices: "
+                f"release.canary_ratio {release.canary_ratio} of {devices} are {share:g}; lower the reports, raise the "
+                "ratio, or set it to 0 to have no share"
             )
         return self
 

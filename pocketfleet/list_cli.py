@@ -88,7 +88,11 @@ def _models(state: Path, database: str) -> Rows:
     from pocketfleet.training.server.administration import model_rows
 
     shown = ("version", "round", "made_s", "num_updates", "train_loss", "model_sha256", "files_kept", "in_use")
-    return [{name: row[name] for name in shown} for row in model_rows(state, database_url=database)]
+    # Of a gate, where there is one.
+    judged = ("state", "reason", "evaluations", "tried", "released")
+    rows = model_rows(state, database_url=database)
+    names = (*shown, *(judged if any(row["state"] for row in rows) else ()))
+    return [{name: row[name] for name in names} for row in rows]
 
 
 def _devices(state: Path, database: str) -> Rows:

@@ -3,6 +3,7 @@
 What is not built is not in them: an unknown key or value is refused, never accepted and ignored.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ __all__ = [
     "FleetSection",
     "OverrideSection",
     "PartitionSection",
+    "ReleaseSection",
     "RoundsSection",
     "Section",
     "ServerSection",
@@ -382,6 +384,45 @@ _SERVER_KEYS: Mapping[str, tuple[str, ...]] = {
     "yogi": ("beta1", "beta2", "tau"),
     "adagrad": ("tau",),
 }
+
+
+class ReleaseSection(Section):
+    """Which version of the model devices use; see ``training.release_gate``."""
+
+    gate: Literal["none", "evaluation"] = "none"  # none: the newest; evaluation: what devices find no worse
+    metric: str = "loss"  # or one of the task's
+    better: Literal["lower", "higher"] = "lower"
+    # Both versions are measured by the same devices on the same examples: what differs is no noise of the sample.
+    tolerance_ratio: NotNegative = 0.0
+    bound: float = math.inf  # the worst value of the metric that may be released; inf: any
+    # Our choices, these three: devices with five held-out examples each give a hundred; a bad canary meets a tenth.
+    evaluation_reports: Count = 20
+    canary_ratio: Ratio = 0.1  # of the devices; 0: no share tries a version before the others
+    canary_reports: Count = 10
+    # As of rounds: Bonawitz et al. 2019 (arXiv:1902.01046), section 9.
+    over_selection: float = Field(default=1.3, ge=1, allow_inf_nan=False)
+    minimum_ratio: Ratio = 0.6
+    report_within_s: Positive = 600.0  # as rounds.deadline_s
+    deadline_s: Positive = 86_400.0  # of a stage: a night of every device
+    max_held_out: int = Field(default=0, ge=0)  # examples that a device's evaluation counts for at most; 0: any
+
+    @model_validator(mode="after")
+    def _of_the_gate(self) -> Self:
+        changed = [key for key, field in type(self).model_fields.items() if getattr(self, key) != field.default]
+        if self.gate == "none" and changed:
+            raise ValueError(
+                f'release.{changed[0]} is for release.gate "evaluation", which is "none": set the gate, or leave it out'
+            )
+        if math.isnan(self.bound) or self.bound == -math.inf:
+            raise ValueError(f"release.bound must be a number, or inf for none, got {self.bound}")
+        if self.metric == "loss" and self.better == "higher":
+            raise ValueError(
+                'release.better "higher" is of metrics such as an accuracy, and release.metric is "loss", which is '
+                'better lower: set release.metric, or leave release.better at "lower"'
+            )
+        if self.canary_ratio == 0.0 and self.canary_reports != type(self).model_fields["canary_reports"].default:
+            raise ValueError("release.canary_reports is for a release.canary_ratio above 0, got 0: leave one out")
+        return self
 
 
 class EngineSection(Section):

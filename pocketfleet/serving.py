@@ -17,6 +17,7 @@ from pocketfleet.assembly import (
     aggregator_factory,
     batch_size,
     given_path,
+    release_plan,
     round_plan,
     step_terms,
 )
@@ -99,6 +100,8 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
             trains=True,
         ),
         rule=Rule(**experiment.eligibility.model_dump()),
+        release=release_plan(experiment),
+        release_metric=experiment.release.metric,
         limits=Limits(**experiment.service.model_dump(exclude={"population"})),
     )
 

@@ -9,20 +9,37 @@ from typing import Any
 
 import pandas as pd
 
-from pocketfleet.assembly import Parts, aggregator_factory, given_path, make_rounds, schedule, workload
+from pocketfleet.assembly import (
+    Parts,
+    aggregator_factory,
+    given_path,
+    make_rounds,
+    release_plan,
+    schedule,
+    workload,
+)
 from pocketfleet.bundling import make_bundle
 from pocketfleet.device_sim.clock_only import ClockOnly
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.engine_plan import chunk_size
+from pocketfleet.device_sim.evaluators import Evaluators
 from pocketfleet.device_sim.events import EventLog, EventsHash, in_order
 from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.run import Run
-from pocketfleet.device_sim.run_directory import EXPERIMENT, RunDirectory
+from pocketfleet.device_sim.run_directory import EXPERIMENT, RELEASED, RunDirectory
 from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.stage_clock import StageClock, Watch, unwatched
-from pocketfleet.device_sim.tables import EventTotals, device_table, ineligible, last_metrics, personalisation
+from pocketfleet.device_sim.tables import (
+    EventTotals,
+    device_table,
+    final_states,
+    ineligible,
+    last_metrics,
+    personalisation,
+)
 from pocketfleet.device_sim.workers import Trainers
 from pocketfleet.engine import check_engine, make_workers, planned, planned_way
 from pocketfleet.errors import InputError
@@ -31,6 +48,8 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
+from pocketfleet.training.update import tensors_to_bytes
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
 
@@ -187,6 +206,7 @@ def _run(
         observer("simulate", {})
         with contextlib.ExitStack() as stack:
             model = _learner(experiment, parts, bundle, directory.path / "device_store", stack, watch)
+            releases = _releases(experiment, parts, bundle, population, model, log)
             rounds = make_rounds(experiment, population, log, parts)
             stack.enter_context(clock.running())
             simulator = Simulator(
@@ -197,11 +217,12 @@ def _run(
                 directory=disk,
                 log=log,
                 observer=functools.partial(observer, "round"),
+                releases=watch(releases, "evaluation") if releases is not None else None,
             )
             simulator.restore()
             rounds.watch(watch)
             outcome = simulator.run()
-            _finish(experiment, parts, disk, population, model, outcome)
+            _finish(experiment, parts, disk, population, model, outcome, releases)
     finally:
         directory.close()
     return Run(directory.path)
@@ -230,6 +251,36 @@ def _learner(
     )
 
 
+def _releases(
+    experiment: Experiment,
+    parts: Parts,
+    bundle: Bundle,
+    population: Population,
+    model: GlobalModel | ClockOnly,
+    log: EventLog,
+) -> ReleaseTrials | None:
+    """The gate of the run's versions, if it has one."""
+    plan = release_plan(experiment)
+    if plan is None:
+        return None
+    return ReleaseTrials(
+        plan,
+        metric=experiment.release.metric,
+        evaluators=Evaluators(
+            fleet=parts.fleet,
+            availability=parts.availability,
+            rule=Rule(**experiment.eligibility.model_dump()),
+            workload=workload(experiment, parts, bundle),
+            seed=experiment.seed,
+        ),
+        session=EagerSession(parts.task, parts.model, parts.settings),
+        data=parts.data,
+        newest=lambda: model.weights,
+        ledger=population.ledger,
+        log=log,
+    )
+
+
 def _finish(
     experiment: Experiment,
     parts: Parts,
@@ -237,6 +288,7 @@ def _finish(
     population: Population,
     model: GlobalModel | ClockOnly,
     outcome: Outcome,
+    releases: ReleaseTrials | None,
 ) -> None:
     rounds = directory.read_parts("rounds")
     totals, digest = EventTotals(len(rounds)), EventsHash()
@@ -273,6 +325,11 @@ def _finish(
         "events_sha256": digest.hexdigest(),
     }
     tables = {"rounds": rounds, "devices": devices}
+    if releases is not None:
+        tables["releases"] = directory.read_parts("releases")
+        summary["release"] = {"released_version": releases.released, **final_states(tables["releases"])}
+        weights = releases.released_weights
+        write_whole(directory.path / RELEASED, tensors_to_bytes(weights.trainable | weights.buffers))
     model.store.save_index()
     directory.finish(tables, model.weights.trainable | model.weights.buffers, summary)
 

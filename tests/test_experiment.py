@@ -415,3 +415,50 @@ def test_attacks_are_tables_of_the_fleet() -> None:
 )
 def test_what_is_refused_of_an_attack_is_told(attacks: str, words: str) -> None:
     assert words in refused(f"fleet.attacks=[{attacks}]")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ["release.tolerance_ratio=0.1"],
+            'release.tolerance_ratio is for release.gate "evaluation", which is "none": set the gate, or leave it out',
+        ),
+        (
+            ["release.gate=evaluation", "release.better=higher"],
+            'release.better "higher" is of metrics such as an accuracy, and release.metric is "loss", which is better '
+            'lower: set release.metric, or leave release.better at "lower"',
+        ),
+        (["release.gate=evaluation", "release.bound=nan"], "release.bound must be a number, or inf for none, got nan"),
+        (
+            ["release.gate=evaluation", "release.canary_ratio=0.0", "release.canary_reports=3"],
+            "release.canary_reports is for a release.canary_ratio above 0, got 0: leave one out",
+        ),
+        (
+            ["release.gate=evaluation", "release.evaluation_reports=101"],
+            "release.evaluation_reports must be 1..100 (the fleet's size), got 101: lower it or raise fleet.devices",
+        ),
+        (
+            ["release.gate=evaluation", "release.canary_ratio=0.05"],
+            "release.canary_reports 10 are more than the share has devices: release.canary_ratio 0.05 of 100 are 5; "
+            "lower the reports, raise the ratio, or set it to 0 to have no share",
+        ),
+        (
+            ["release.gate=evaluation", "engine.timing_only=true"],
+            'release.gate "evaluation" needs models to evaluate, and engine.timing_only trains none: leave one out, '
+            "such as by --set release={}",
+        ),
+        (
+            ["release.gate=evaluation", "algorithm.name=fedper", "algorithm.private=['head.*']"],
+            'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each stays '
+            "on its device: leave one out",
+        ),
+    ],
+)
+def test_a_gate_that_does_not_fit(settings: list[str], words: str) -> None:
+    assert refused(*settings).endswith(words)
+
+
+def test_a_gate_that_fits() -> None:
+    found = least().with_settings("release.gate=evaluation", "release.metric=accuracy", "release.better=higher")
+    assert (found.release.evaluation_reports, found.release.canary_ratio) == (20, 0.1)

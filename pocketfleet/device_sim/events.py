@@ -8,6 +8,10 @@ bytes that cost money; ``device`` is -1 for the server's):
 3. ``report``: an update arrived; ``reason`` is ``accepted``, or why it was rejected.
 4. ``drop``: an attempt ended without a report, ``reason`` says why.
 5. ``close``: a round ended; ``reason`` is ``cohort``, ``deadline``, ``abandoned`` or ``buffer``.
+6. ``evaluate``: a device evaluated the version that the row's round made, beside the released one; ``reason`` is
+   ``accepted``, or ``late`` when the stage was over. Its bytes are of both downloads.
+7. ``release``: what the version that the row's round made (-1: the untrained one) became for devices, the ``reason``;
+   see ``training.release_gate``. There are rows of this kind and the one before only where a gate is.
 
 Rows are ordered by time; of equal times the one logged first comes first. Words are kept as numbers of a list.
 """
@@ -39,15 +43,16 @@ COLUMNS = {
     "reason": "category",
 }
 SERVER = -1
-KINDS = ("assign", "download", "train", "upload", "report", "drop", "close")
+KINDS = ("assign", "download", "train", "upload", "report", "drop", "close", "evaluate", "release")
 # What cut a stage short or dropped a device (``attempt.Drop``), what became of a report (``round.ReportCode``), what
-# closed a round.
+# closed a round, what a version became (``release_verdict.ReleaseState``).
 REASONS = (
     *("", "in_use", "not_charging", "metered", "low_battery", "link_lost", "deadline", "too_hot", "out_of_memory"),
     *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
     *("cohort", "abandoned", "buffer"),
     "app_failed",
     "silent",  # nothing had come by the deadline, of a service's devices
+    *("waiting", "superseded", "candidate", "held_back", "canary", "rolled_back", "released", "retired"),
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

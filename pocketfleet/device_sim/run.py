@@ -10,7 +10,7 @@ import pandas as pd
 
 from pocketfleet.device_sim.days_of_use import days_of_use, plot_days
 from pocketfleet.device_sim.device_store import DeviceStore
-from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
+from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, RELEASED, SUMMARY
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import with_weights
@@ -67,6 +67,16 @@ class Run:
         """One row an update that became part of a model; none of a timing-only run. See ``tables.UPDATE_COLUMNS``."""
         return pd.read_parquet(self.path / "updates.parquet")
 
+    @cached_property
+    def releases(self) -> pd.DataFrame:
+        """What versions became for phones, a row a change; see ``tables.RELEASE_COLUMNS``.
+
+        Raises:
+            InputError: the run had no gate.
+        """
+        self._check_gated()
+        return pd.read_parquet(self.path / "releases.parquet")
+
     def personalisation_by_day(self) -> pd.DataFrame:
         """The global and the phones' own models on their held-out examples, a row a day; see ``days_of_use``.
 
@@ -91,15 +101,20 @@ class Run:
         target = Path(file) if file is not None else self.path / "days.png"
         return plot_days(self.personalisation_by_day(), target, metric=self.summary["headline_metric"])
 
-    def weights(self) -> Weights:
-        """The trained global model: trainable weights, batch-norm statistics and frozen weights by name.
+    def weights(self, *, released: bool = False) -> Weights:
+        """A global model: trainable weights, batch-norm statistics and frozen weights by name.
+
+        Args:
+            released: the one that phones used at the end, where a gate decided; otherwise the last that was made.
 
         Raises:
-            InputError: the run was timing only.
+            InputError: the run was timing only, or had no gate.
         """
         self._check_trained()
+        if released:
+            self._check_gated()
         initial = Bundle.load(self.path / "bundle").weights()
-        trained = tensors_from_bytes((self.path / MODEL).read_bytes())
+        trained = tensors_from_bytes((self.path / (RELEASED if released else MODEL)).read_bytes())
         return replace(
             initial,
             trainable={name: trained[name] for name in initial.trainable},
@@ -137,13 +152,21 @@ class Run:
                 f"the run in {self.path} was timing only: nothing was trained; run it without --timing-only"
             )
 
-    def export(self, out: Path | str) -> Bundle:
-        """Write a bundle with the trained global model in it: what goes to real phones.
+    def _check_gated(self) -> None:
+        if "release" not in self.summary:
+            raise InputError(f'the run in {self.path} had no gate: run it with release.gate "evaluation"')
+
+    def export(self, out: Path | str, *, released: bool = False) -> Bundle:
+        """Write a bundle with a trained global model in it: what goes to real phones.
+
+        Args:
+            out: a folder that is not there yet.
+            released: as of ``weights``.
 
         Raises:
-            InputError: ``out`` exists, or the run was timing only.
+            InputError: ``out`` exists, the run was timing only, or had no gate.
         """
-        return with_weights(Bundle.load(self.path / "bundle"), self.weights(), out=Path(out))
+        return with_weights(Bundle.load(self.path / "bundle"), self.weights(released=released), out=Path(out))
 
     def plot(self, file: Path | str | None = None) -> Path:
         """Draw the headline metric over rounds and virtual time, and what became of the assignments; a PNG.

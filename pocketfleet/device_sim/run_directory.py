@@ -35,6 +35,8 @@ from pocketfleet.whole_file import write_whole
 __all__ = ["Checkpoint", "RunDirectory"]
 
 EXPERIMENT, SUMMARY, MODEL = "experiment.toml", "summary.json", "model.safetensors"
+# Where a gate decides: the model that phones use at the end, while ``MODEL`` is the last that was made.
+RELEASED = "released.safetensors"
 _KEPT_CHECKPOINTS = 2
 
 

@@ -18,9 +18,10 @@ from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.global_model import Learning
 from pocketfleet.device_sim.ledger import Ledger
 from pocketfleet.device_sim.population import Population
+from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
-from pocketfleet.device_sim.tables import server_rows, update_rows
+from pocketfleet.device_sim.tables import release_rows, server_rows, update_rows
 from pocketfleet.errors import InputError
 from pocketfleet.training.weights import Tensors
 
@@ -104,6 +105,7 @@ class Simulator:
         directory: RunDirectory,
         log: EventLog,
         observer: Observer,
+        releases: ReleaseTrials | None = None,
     ) -> None:
         self._rounds = rounds
         self._schedule = schedule
@@ -112,6 +114,7 @@ class Simulator:
         self._directory = directory
         self._log = log
         self._observer = observer
+        self._releases = releases
         self._now_s = 0.0
         self._ended_at_horizon = False
         self._rows: list[dict[str, Any]] = []  # closed rounds since the last checkpoint
@@ -129,6 +132,7 @@ class Simulator:
             self._save()
         while self._rounds.model_version < self._schedule.count and not self._ended_at_horizon:
             self._play_round()
+        self._finish_releases()
         self._save()
         return Outcome(
             reason="horizon" if self._ended_at_horizon else "rounds",
@@ -137,6 +141,16 @@ class Simulator:
             metrics_initial=self._metrics_initial,
             in_flight=len(self._rounds.under_way),
         )
+
+    def _finish_releases(self) -> None:
+        """The versions on trial come to their ends, but for a horizon."""
+        if self._releases is None:
+            return
+        if self._ended_at_horizon:
+            self._releases.play(self._now_s)
+        else:
+            self._releases.finish(self._schedule.horizon_s)
+            self._now_s = max(self._now_s, self._releases.now_s)
 
     def _wall_s(self) -> float:
         return self._wall_before_s + time.perf_counter() - self._wall_start_s
@@ -174,12 +188,17 @@ class Simulator:
             "train_loss": np.nan,
             "non_finite": 0,
         }
+        if self._releases is not None:
+            self._releases.play(closing.time_s)
+            row["released_version"] = self._releases.released
         learning = Learning(train_loss=np.nan, non_finite=0)
         if closing.succeeded:
             learning = self._model.learn(accepted, round_index=closing.round, ledger=self._population.ledger)
             self._model.keep(self._rounds.versions_in_use())
             row |= {"train_loss": learning.train_loss, "non_finite": learning.non_finite}
             version = self._rounds.model_version
+            if self._releases is not None:
+                self._releases.made(version, round_index=closing.round, now_s=closing.time_s)
             if version % self._schedule.evaluate_every == 0 or version == self._schedule.count:
                 row |= self._model.evaluate(round_index=closing.round)
         self._rounds.learnt(closed, learning.device, learning.loss)
@@ -195,6 +214,10 @@ class Simulator:
         previous = self._kept_index
         self._checkpoint += 1
         parts = {"rounds": server_rows(self._rows), "updates": update_rows(self._model.take_updates())}
+        release_state: tuple[dict[str, Any], dict[str, npt.NDArray[Any]], Tensors] = ({}, {}, {})
+        if self._releases is not None:
+            parts["releases"] = release_rows(self._releases.take_changes())
+            release_state = self._releases.state()
         self._directory.write_parts(self._checkpoint, {"events": self._log.take(), **parts})
         self._rows = []
         values = {
@@ -204,11 +227,17 @@ class Simulator:
             "metrics_initial": self._metrics_initial,
             "wall_s": self._wall_s(),
         }
+        if self._releases is not None:
+            values["releases"] = release_state[0]
         arrays = {f"rounds.{name}": column for name, column in self._rounds.state().items()}
         arrays["store_index"] = self._model.store.index
         self._directory.write_checkpoint(
             self._checkpoint,
-            Checkpoint(values=values, arrays=arrays | self._population.state(), tensors=self._model.state()),
+            Checkpoint(
+                values=values,
+                arrays=arrays | self._population.state() | release_state[1],
+                tensors=self._model.state() | release_state[2],
+            ),
         )
         self._kept_index = self._model.store.index.copy()
         self._model.store.keep(previous, self._kept_index)
@@ -235,6 +264,8 @@ class Simulator:
         self._kept_index = self._model.store.index.copy()
         self._model.restore(checkpoint.tensors)
         self._population.restore(checkpoint.arrays)
+        if self._releases is not None:
+            self._releases.restore(values["releases"], checkpoint.arrays, checkpoint.tensors)
         try:
             self._rounds.restore(of_prefix("rounds.", checkpoint.arrays))
         except ValueError as exc:

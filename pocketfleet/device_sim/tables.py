@@ -17,9 +17,11 @@ __all__ = [
     "EventTotals",
     "ExampleCounts",
     "device_table",
+    "final_states",
     "ineligible",
     "last_metrics",
     "personalisation",
+    "release_rows",
     "server_rows",
     "update_rows",
 ]
@@ -59,6 +61,18 @@ UPDATE_COLUMNS = {
     "metric_global": "float64",
     "metric_personalised": "float64",
 }
+# What a version became for devices, where a gate decides: see ``training.release_gate``. ``tried`` and ``released`` are
+# the metric of that version and of the one released then, by so many ``evaluations``.
+RELEASE_COLUMNS = {
+    "time_s": "float64",
+    "version": "int64",
+    "round": "int64",
+    "state": "object",
+    "reason": "object",
+    "evaluations": "int64",
+    "tried": "float64",
+    "released": "float64",
+}
 # Evaluations whose mean a summary gives beside the last one.
 _LAST_EVALUATIONS = 5
 
@@ -66,6 +80,11 @@ _LAST_EVALUATIONS = 5
 def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none too, and whatever ``test_`` columns they have."""
     return _typed(rows, ROUND_COLUMNS)
+
+
+def release_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of what versions became as a table of ``RELEASE_COLUMNS``; none too."""
+    return _typed(rows, RELEASE_COLUMNS)
 
 
 def update_rows(pieces: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -118,8 +137,8 @@ class EventTotals:
         self.assigned += int((kind == "assign").sum())
         accepted = (kind == "report") & (reason == "accepted")
         self.accepted += int(accepted.sum())
-        for name, of_kind in (("downlink_bytes", "download"), ("uplink_bytes", "upload")):
-            chosen = (kind == of_kind).to_numpy()
+        for name, of_kinds in (("downlink_bytes", ("download", "evaluate")), ("uplink_bytes", ("upload",))):
+            chosen = kind.isin(of_kinds).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
             np.add.at(self._of_round[name], place[chosen], events["bytes"].to_numpy()[chosen])
         trained = (kind == "train").to_numpy()
@@ -224,6 +243,12 @@ def last_metrics(rounds: pd.DataFrame) -> dict[str, dict[str, float]]:
         "last": {name: float(evaluated[name].iloc[-1]) for name in columns},
         "mean_of_last_five": {name: float(evaluated[name].mean()) for name in columns},
     }
+
+
+def final_states(releases: pd.DataFrame) -> dict[str, int]:
+    """How many versions, but for the untrained one, ended as what; ``releases`` as ``RELEASE_COLUMNS``."""
+    last = releases[releases["version"] > 0].groupby("version")["state"].last()
+    return {str(state): int(count) for state, count in sorted(last.value_counts().items())}
 
 
 def personalisation(devices: pd.DataFrame, headline: str) -> Mapping[str, Any]:

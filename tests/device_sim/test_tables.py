@@ -3,7 +3,14 @@ import pandas as pd
 import pytest
 
 from pocketfleet.device_sim.events import EventLog
-from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation, server_rows
+from pocketfleet.device_sim.tables import (
+    EventTotals,
+    final_states,
+    last_metrics,
+    personalisation,
+    release_rows,
+    server_rows,
+)
 
 
 def row(index: int, **changed: object) -> dict[str, object]:
@@ -115,3 +122,22 @@ def test_sums_of_joules_have_the_same_bits_however_the_events_come() -> None:
     assert parts.energy_joules == whole.energy_joules
     rows = server_rows([row(0), row(1), row(2)])
     pd.testing.assert_frame_equal(parts.round_table(rows), whole.round_table(rows), check_exact=True)
+
+
+def test_versions_are_counted_by_what_they_became_last() -> None:
+    became = [(0, "retired"), (1, "candidate"), (1, "released"), (2, "candidate"), (2, "held_back"), (3, "candidate")]
+    rows = [
+        {
+            "time_s": 1.0,
+            "version": version,
+            "round": version - 1,
+            "state": state,
+            "reason": "made",
+            "evaluations": 0,
+            "tried": float("nan"),
+            "released": float("nan"),
+        }
+        for version, state in became
+    ]
+    assert final_states(release_rows(rows)) == {"candidate": 1, "held_back": 1, "released": 1}
+    assert final_states(release_rows([])) == {}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pocketfleet import Bundle
+from pocketfleet.deployment import plan_deployment
 
 DAYS = 1.5
 
@@ -152,3 +153,9 @@ def test_what_cannot_be_planned(pocketfleet, boston_bundle: Bundle, more: list[s
     assert said in called.err
     assert len(called.err.strip().splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_a_plan_by_the_clock_alone_has_no_gate(boston_bundle: Bundle, tmp_path: Path) -> None:
+    settings = [f"task.bundle='{boston_bundle.path}'", "release.gate=evaluation", "release.evaluation_reports=5"]
+    planned = plan_deployment("boston-fleet", settings, days=1.0, seeds=1, target=None, out=tmp_path / "plan")
+    assert [run.experiment.release.gate for run in planned.runs] == ["none"]

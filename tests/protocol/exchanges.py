@@ -21,8 +21,9 @@ HERE = Path(__file__).parent
 FILE = HERE / "exchanges.json"
 sys.path.append(str(HERE.parent / "training" / "server"))
 
-from tiny_service import BASE, CHECK_IN, digest, running, tiny_plan, update_bytes  # noqa: E402
+from tiny_service import BASE, CHECK_IN, Running, digest, running, tiny_plan, update_bytes  # noqa: E402
 
+from pocketfleet.training.release_verdict import ReleasePlan  # noqa: E402
 from pocketfleet.training.server.administration import issue_tokens  # noqa: E402
 
 GOOD = update_bytes(1.0, 2.0, 3.0)
@@ -51,6 +52,17 @@ def report(title: str, body: bytes, *, said: bytes | None = None, **facts: objec
     }
 
 
+def evaluation(title: str, *, number: int = 0, **said: float) -> dict[str, Any]:
+    found = {"num_held_out": 5, "tried": 0.5, "released": 1.0} | said
+    return {
+        "title": title,
+        "method": "PUT",
+        "path": f"{BASE}/evaluations/{number}",
+        "headers": DEVICE,
+        "json": found,
+    }
+
+
 def get(title: str, path: str, **headers: str) -> dict[str, Any]:
     return {"title": title, "method": "GET", "path": path, "headers": DEVICE | headers}
 
@@ -58,6 +70,19 @@ def get(title: str, path: str, **headers: str) -> dict[str, Any]:
 def post(title: str, path: str, body: object, headers: dict[str, str]) -> dict[str, Any]:
     return {"title": title, "method": "POST", "path": f"{BASE}/{path}", "headers": headers, "json": body}
 
+
+# Before it another device's report closes the round, and its version goes on trial.
+EVALUATES = "check in to evaluate a version"
+GATE = ReleasePlan(
+    seed=7,
+    evaluation_reports=1,
+    canary_ratio=0.0,
+    canary_reports=1,
+    over_selection=1.0,
+    minimum_ratio=1.0,
+    report_within_s=600.0,
+    deadline_s=600.0,
+)
 
 REQUESTS: list[dict[str, Any]] = [
     post("a token that is none", "enrol", {"token": "none"}, {}),
@@ -88,6 +113,13 @@ REQUESTS: list[dict[str, Any]] = [
     post("check in after the report", "check-in", CHECK_IN, DEVICE),
     get("status", f"{BASE}/status"),
     post("a benchmark", "benchmarks", {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}, DEVICE),
+    post(EVALUATES, "check-in", CHECK_IN | {"evaluates": True}, DEVICE),
+    evaluation("report an evaluation of nothing", num_held_out=0),
+    evaluation("report on an evaluation that is none", number=77),
+    evaluation("report an evaluation"),
+    evaluation("report the same evaluation again"),
+    evaluation("report another evaluation", tried=0.25),
+    post("check in for the released version", "check-in", CHECK_IN, DEVICE),
     post("a stage of a round without stages", "reports/0/stages/1", None, DEVICE),
     {"title": "be forgotten", "method": "DELETE", "path": f"{BASE}/device", "headers": DEVICE},
     get("status of a forgotten device", f"{BASE}/status"),
@@ -141,13 +173,25 @@ def masked(value: Any, known: dict[str, str]) -> Any:  # noqa: ANN401 - as JSON
     return [masked(inner, known) for inner in value] if isinstance(value, list) else value
 
 
+async def closed_round(run: Running) -> None:
+    """Another device reports, and the version is made and on trial."""
+    phone = await run.phone()
+    work = await phone.assigned()
+    assert (await phone.report(work["assignment_id"], GOOD)).status_code == 200
+    await run.version(1)
+    while run.service._preparing:
+        await asyncio.sleep(0.01)
+
+
 async def conversation(folder: Path) -> list[dict[str, Any]]:
     """Every request with the answer of a new service."""
-    plan = tiny_plan(folder / "plan")
+    plan = tiny_plan(folder / "plan", release=GATE)
     async with running(plan, folder / "state") as run:
         (token,) = issue_tokens(folder / "state")
         known, found = {"token": token}, []
         for request in REQUESTS:
+            if request["title"] == EVALUATES:
+                await closed_round(run)
             answer = await asked(run.client, request, known)
             found.append({"request": request, "answer": masked(answer, known)})
         return found

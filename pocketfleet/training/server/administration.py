@@ -13,7 +13,16 @@ import sqlalchemy as sa
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.server.credentials import new_secret, secret_hash
-from pocketfleet.training.server.database import AUDIT, DEVICES, FACTS, MODELS, REPORTS, ROUNDS, TOKENS, open_database
+from pocketfleet.training.server.database import (
+    AUDIT,
+    DEVICES,
+    MODELS,
+    RELEASES,
+    REPORTS,
+    ROUNDS,
+    TOKENS,
+    open_database,
+)
 from pocketfleet.training.server.facts import controls, read_facts, write_fact
 from pocketfleet.training.server.wall_clock import wall_s
 
@@ -28,6 +37,7 @@ __all__ = [
     "revoke",
     "roll_back",
     "round_rows",
+    "unpin",
 ]
 
 Rows = list[dict[str, Any]]
@@ -111,7 +121,7 @@ def _set(folder: Path, name: str, value: str, *, action: str, database_url: str)
 
 
 def release(folder: Path, version: int, *, database_url: str = "") -> None:
-    """Devices are to use this version, until another is released; training goes on from the newest.
+    """Devices are to use this version, whatever a gate says, until ``unpin``; training goes on from the newest.
 
     Raises:
         InputError: there is no such version.
@@ -130,18 +140,34 @@ def release(folder: Path, version: int, *, database_url: str = "") -> None:
 
 
 def roll_back(folder: Path, version: int, *, database_url: str = "") -> None:
-    """Devices are to use an older version again; as ``release``, of a version before the one in use.
+    """Devices are to use an older version again; as ``release``, of a version before the newest that any device uses.
 
     Raises:
         InputError: there is no such version, or it is not older.
     """
     with _opened(folder, database_url) as connection:
-        newest = connection.execute(sa.select(sa.func.max(MODELS.c.version))).scalar_one()
-        used = controls(read_facts(connection)).released
-        used = newest if used < 0 else used
-    if newest is not None and version >= used:
+        used = _used(connection)
+        if controls(read_facts(connection)).released < 0:
+            canary = sa.select(RELEASES.c.version).where(RELEASES.c.state == "canary")
+            used = max(used, connection.execute(canary).scalar() or -1)
+    if used >= 0 and version >= used:
         raise InputError(f"devices use version {used}: roll back to an older one, got {version}")
     release(folder, version, database_url=database_url)
+
+
+def unpin(folder: Path, *, database_url: str = "") -> None:
+    """Take ``release`` or ``roll_back`` back: the gate, or without one the newest version, decides again."""
+    _set(folder, "released", "-1", action="unpin", database_url=database_url)
+
+
+def _used(connection: sa.Connection) -> int:
+    """The version that devices are to use which are in no share; -1: there is none yet."""
+    chosen = controls(read_facts(connection)).released
+    if chosen >= 0:
+        return chosen
+    released = connection.execute(sa.select(RELEASES.c.version).where(RELEASES.c.state == "released")).scalar()
+    newest = connection.execute(sa.select(sa.func.max(MODELS.c.version))).scalar()
+    return next((int(version) for version in (released, newest) if version is not None), -1)
 
 
 def revoke(folder: Path, device_id: str, *, database_url: str = "") -> None:
@@ -169,12 +195,25 @@ def round_rows(folder: Path, *, database_url: str = "") -> Rows:
 
 
 def model_rows(folder: Path, *, database_url: str = "") -> Rows:
-    """The versions, in order; ``in_use`` marks the one that devices are to use."""
+    """The versions, in order; ``in_use`` marks the one that devices are to use, ``state`` is what a gate made of each.
+
+    Of the latest verdict: ``evaluations`` that it went by, and the metric of the version ``tried`` and of the one that
+    was ``released`` then; ``None`` without one.
+    """
+    columns: Sequence[Any] = (
+        RELEASES.c.state,
+        RELEASES.c.reason,
+        RELEASES.c.evaluations,
+        RELEASES.c.tried,
+        RELEASES.c.released,
+    )
+    query = sa.select(MODELS, *columns).join_from(
+        MODELS, RELEASES, MODELS.c.version == RELEASES.c.version, isouter=True
+    )
     with _opened(folder, database_url) as connection:
-        rows = [dict(row._mapping) for row in connection.execute(sa.select(MODELS).order_by(MODELS.c.version))]
-        value = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == "released")).scalar()
-    released = int(value) if value is not None else rows[-1]["version"] if rows else -1
-    return [{**row, "in_use": row["version"] == released} for row in rows]
+        rows = [dict(row._mapping) for row in connection.execute(query.order_by(MODELS.c.version))]
+        used = _used(connection)
+    return [{**row, "in_use": row["version"] == used} for row in rows]
 
 
 def device_rows(folder: Path, *, database_url: str = "") -> Rows:

@@ -32,6 +32,7 @@ from pocketfleet.training.server.protocol import (
     Enrolment,
     ErrorAnswer,
     ErrorBody,
+    EvaluationReport,
     ReportFacts,
 )
 from pocketfleet.training.server.refusal import RefusedError
@@ -67,6 +68,7 @@ class Application:
             "check_in": self._check_in,
             "file": self._file,
             "report": self._report,
+            "evaluation": self._evaluation,
             "stage": self._stage,
             "status": self._status,
             "benchmark": self._benchmark,
@@ -189,6 +191,11 @@ class Application:
         )
         return _json(answer)
 
+    async def _evaluation(self, request: Request) -> Response:
+        number = _number(request.path_params["evaluation_id"], what="evaluation")
+        message = await self._json(request, EvaluationReport)
+        return _json(await self._service.evaluated(_device(request), number, message))
+
     async def _stage(self, request: Request) -> Response:  # noqa: ARG002 - the same for every one
         raise RefusedError(409, "no_stages", "rounds of this service have no stages")
 
@@ -277,10 +284,10 @@ def _bearer(request: Request) -> str:
     return credential.strip()
 
 
-def _number(text: str) -> int:
+def _number(text: str, *, what: str = "assignment") -> int:
     # Unicode has other digits, which int() would take.
     if not (text.isascii() and text.isdecimal() and int(text) <= _MOST_ASSIGNMENT):
-        raise RefusedError(404, "unknown", f"there is no assignment {text[:40]!r}")
+        raise RefusedError(404, "unknown", f"there is no {what} {text[:40]!r}")
     return int(text)
 
 

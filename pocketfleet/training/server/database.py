@@ -15,8 +15,11 @@ __all__ = [
     "BENCHMARKS",
     "DECISIONS",
     "DEVICES",
+    "EVALUATIONS",
     "FACTS",
+    "GATE",
     "MODELS",
+    "RELEASES",
     "REPORTS",
     "ROUNDS",
     "SNAPSHOTS",
@@ -133,6 +136,40 @@ MODELS = _table(
     sa.Column("train_loss", sa.Float(53)),
     sa.Column("num_updates", sa.BigInteger, nullable=False),
     sa.Column("files_kept", sa.Boolean, nullable=False, default=True),  # no: see ``retention``
+)
+
+# The gate's state, JSON, in the one row of number 0; there is none without a gate.
+GATE = _table(
+    "gate",
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+)
+
+# What each version is for devices, where a gate decides; see ``training.release_gate``.
+RELEASES = _table(
+    "releases",
+    sa.Column("version", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("since_s", sa.Float(53), nullable=False),
+    sa.Column("reason", sa.String(16), nullable=False),
+    sa.Column("evaluations", sa.BigInteger, nullable=False),  # of the latest verdict, and its means
+    sa.Column("tried", sa.Float(53)),
+    sa.Column("released", sa.Float(53)),
+)
+
+# What devices were asked to evaluate, and what they reported.
+EVALUATIONS = _table(
+    "evaluations",
+    sa.Column("evaluation", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("device", sa.BigInteger, nullable=False),
+    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("released_version", sa.BigInteger, nullable=False),
+    sa.Column("asked_s", sa.Float(53), nullable=False),
+    sa.Column("reported_s", sa.Float(53)),
+    sa.Column("num_held_out", sa.BigInteger),
+    sa.Column("tried", sa.Float(53)),  # without a value although reported: no finite number
+    sa.Column("released", sa.Float(53)),
 )
 
 BENCHMARKS = _table(

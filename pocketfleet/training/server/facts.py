@@ -22,7 +22,7 @@ class Controls:
     Attributes:
         changes: how many there were.
         paused: nobody gets work.
-        released: the version that devices are to use; -1: the newest.
+        released: the version that devices are to use; -1: what the gate says, or without one the newest.
         admin_sha256: of the administrator's credential; empty: there is none.
     """
 

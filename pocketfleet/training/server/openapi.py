@@ -15,6 +15,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "assignment_id": {"type": "integer", "minimum": 0},
+    "evaluation_id": {"type": "integer", "minimum": 0},
     "stage": {"type": "string", "maxLength": 200},
 }
 

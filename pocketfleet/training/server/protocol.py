@@ -25,6 +25,9 @@ __all__ = [
     "Enrolment",
     "ErrorAnswer",
     "ErrorBody",
+    "EvaluationAnswer",
+    "EvaluationReport",
+    "EvaluationWork",
     "FileEntry",
     "Phone",
     "ReleasedModel",
@@ -95,6 +98,8 @@ class CheckIn(_Message):
     codecs: Annotated[list[ShortText], Field(min_length=1, max_length=16)]
     app_version: ShortText = ""
     conditions: Conditions = Conditions()
+    # Whether it can evaluate a model, and holds examples out to do so; who does not say so is never asked.
+    evaluates: bool = False
 
 
 class FileEntry(_Message):
@@ -154,6 +159,29 @@ class Assignment(_Message):
     rule: Rule
 
 
+class EvaluationWork(_Message):
+    """Work: measure ``tried`` and ``released`` on the examples that the device holds out, and report.
+
+    The device runs the bundle's ``evaluate`` on both models, in batches of at most ``batch_size``, and takes means over
+    its examples.
+    """
+
+    evaluation_id: Counted
+    work: Literal["evaluate"]
+    # A candidate is nobody's yet; a canary is what this device uses.
+    stage: Literal["candidate", "canary"]
+    # Reports that come later are not counted.
+    deadline_in_s: Seconds
+    program: str
+    bundle: dict[str, FileEntry]
+    tried: ReleasedModel
+    released: ReleasedModel
+    # The one of the program's values that is to be reported.
+    metric: str
+    batch_size: Counted
+    rule: Rule
+
+
 class TurnedAway(_Message):
     """No work now: why, and when to come again; null: never."""
 
@@ -175,9 +203,10 @@ class TurnedAway(_Message):
 
 
 class CheckInAnswer(_Message):
-    """Exactly one of ``assignment`` and ``turned_away`` is there."""
+    """Exactly one of ``assignment``, ``evaluation`` and ``turned_away`` is there."""
 
     assignment: Assignment | None = None
+    evaluation: EvaluationWork | None = None
     turned_away: TurnedAway | None = None
     released: ReleasedModel
 
@@ -201,6 +230,23 @@ class ReportAnswer(_Message):
 
     code: Literal["accepted", "repeated"]
     round: Counted
+
+
+class EvaluationReport(_Message):
+    """``PUT evaluations/{evaluation_id}``: means of the metric over ``num_held_out`` examples.
+
+    ``None``: the mean is no finite number.
+    """
+
+    num_held_out: Annotated[int, Field(ge=1, le=2**53)]
+    tried: Finite | None
+    released: Finite | None
+
+
+class EvaluationAnswer(_Message):
+    """The evaluation is durable and counts: ``counted`` now, or ``repeated``: it was before."""
+
+    code: Literal["counted", "repeated"]
 
 
 class BenchmarkResult(_Message):

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ import sqlalchemy as sa
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.draws import draw_key
+from pocketfleet.training.release_gate import Change, Evaluation
+from pocketfleet.training.release_verdict import ReleaseState
 from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.server.blob_folder import BlobFolder
@@ -57,6 +60,9 @@ from pocketfleet.training.server.protocol import (
     CheckInAnswer,
     Enrolled,
     Enrolment,
+    EvaluationAnswer,
+    EvaluationReport,
+    EvaluationWork,
     FileEntry,
     ReleasedModel,
     ReportAnswer,
@@ -65,6 +71,7 @@ from pocketfleet.training.server.protocol import (
     TurnedAway,
 )
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.releases import Releases
 from pocketfleet.training.server.retention import Retention
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_metrics import ServiceMetrics
@@ -122,6 +129,7 @@ class _Parts:
     coordinator: DurableCoordinator
     versions: ModelVersions
     retention: Retention
+    releases: Releases
 
 
 class Service:
@@ -256,18 +264,34 @@ class Service:
         self._blobs.clear_partial()
         self._updates.clear_partial()
         self._clear_updates()
+        releases = Releases(
+            self.plan.release, database=self._database, leadership=self._leadership, told=self._tell_release
+        )
+        releases.load(newest=versions.newest.version, chosen=self._controls.released, now_s=clock.now_s())
         retention = Retention(
             self.plan,
             leadership=self._leadership,
             blobs=self._blobs,
             programs=self._program_paths.keys(),
-            in_use=_versions_in_use,
+            # Also what was decided since the gate heard of it.
+            in_use=lambda decided: {decided.released, *releases.versions_in_use()},
         )
         # Nothing is being sent and nothing made: what is to go is hidden, and removed.
         for _ in range(2):
             retention.look(now_s=clock.now_s())
         self._read_downloads()
-        return _Parts(clock=clock, register=register, coordinator=coordinator, versions=versions, retention=retention)
+        return _Parts(
+            clock=clock,
+            register=register,
+            coordinator=coordinator,
+            versions=versions,
+            releases=releases,
+            retention=retention,
+        )
+
+    def _tell_release(self, change: Change) -> None:
+        self.metrics.releases.labels(change.state.value).inc()
+        self.log.write("release", version=change.version, state=change.state.value, why=change.reason)
 
     def _make_coordinator(self) -> Rounds:
         plan, population = self.plan.rounds, self.plan.limits.max_devices
@@ -366,6 +390,8 @@ class Service:
             with suppress(StorageError, RefusedError):
                 if parts.clock.now_s() >= parts.coordinator.rounds.next_deadline_s():
                     await self._queue.ask(Move())
+                if parts.clock.now_s() >= parts.releases.next_deadline_s():
+                    await self._written(partial(self._look_at_releases, parts))
 
     async def _look_after_controls(self) -> None:
         """Whether this process still leads, and what administrators decided."""
@@ -389,6 +415,7 @@ class Service:
                 parts.register.load()
                 self.log.write("controls", paused=found.paused, released=found.released)
             self._controls = found
+            self._look_at_releases(parts)
         except sa.exc.SQLAlchemyError as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
 
@@ -409,6 +436,12 @@ class Service:
                 self._read_downloads()
         except (sa.exc.SQLAlchemyError, OSError) as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
+
+    def _look_at_releases(self, parts: _Parts) -> None:
+        now_s = parts.clock.now_s()
+        # Unless the database failed just after it took a version, the gate knows of it.
+        parts.releases.made(parts.versions.newest.version, now_s=now_s)
+        parts.releases.look(chosen=self._controls.released, now_s=now_s)
 
     async def _make_versions(self) -> None:
         """Rule 3."""
@@ -446,6 +479,7 @@ class Service:
         entries = [made.model.download, *([made.model.broadcast] if made.model.broadcast else [])]
         self._files |= {entry.sha256: self._blobs.path(entry.sha256) for entry in entries}
         parts.versions.publish(made)
+        parts.releases.made(made.model.version, now_s=parts.clock.now_s())
         self.metrics.version.set(made.model.version)
 
     # What devices ask
@@ -484,10 +518,16 @@ class Service:
         """Work for a device that is free, or why there is none."""
         parts = self._leading()
         self._minutes.checked_in(now_s=time.monotonic())
-        refused = self._not_now(request)
+        refused = self._unable(request)
+        if refused is None:
+            evaluation = await self._evaluation(parts, device, request)
+            if evaluation is not None:
+                self.metrics.check_ins.labels("evaluates").inc()
+                return CheckInAnswer(evaluation=evaluation, released=self._released(parts, device))
+            refused = self._not_now()
         if refused is not None:
             self.metrics.check_ins.labels(refused.reason).inc()
-            return CheckInAnswer(turned_away=refused, released=self._released(parts))
+            return CheckInAnswer(turned_away=refused, released=self._released(parts, device))
         note = json.dumps(request.model_dump(exclude_unset=True), separators=(",", ":"))
         answer = await self._queue.ask(CheckInAsk(device=device.number, note=note))
         assert isinstance(answer, CheckedIn)
@@ -497,11 +537,11 @@ class Service:
             wait_s = min(max(answer.retry_at_s - answer.time_s, 0.0), self.plan.limits.longest_retry_s)
             never = math.isinf(answer.retry_at_s)
             away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
-            return CheckInAnswer(turned_away=away, released=self._released(parts))
+            return CheckInAnswer(turned_away=away, released=self._released(parts, device))
         self._minutes.assigned(answer.assignment, now_s=time.monotonic())
         download = await self._download(answer.model_version)
         assignment = self._assignment(device, request, answer, download)
-        return CheckInAnswer(assignment=assignment, released=self._released(parts))
+        return CheckInAnswer(assignment=assignment, released=self._released(parts, device))
 
     async def _download(self, version: int) -> _Download:
         """What a device gets of a version, waited for: a report of the same batch may have closed the round before."""
@@ -514,8 +554,8 @@ class Service:
             ) from exc
         return self._downloads[version]
 
-    def _not_now(self, request: CheckIn) -> TurnedAway | None:
-        """Reasons that need no decision."""
+    def _unable(self, request: CheckIn) -> TurnedAway | None:
+        """Reasons for which there is no work at all; they need no decision."""
         longest_s = self.plan.limits.longest_retry_s
         if request.protocol != PROTOCOL_VERSION:
             message = f"this service speaks protocol {PROTOCOL_VERSION}, got {request.protocol}: another app is needed"
@@ -528,6 +568,11 @@ class Service:
             return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
         if self._controls.paused:
             return TurnedAway(reason="paused", message="the service is paused", retry_after_s=longest_s)
+        return None
+
+    def _not_now(self) -> TurnedAway | None:
+        """Likewise, for which there is nothing to train."""
+        longest_s = self.plan.limits.longest_retry_s
         if self.finished:
             return TurnedAway(reason="finished", message="all versions are made", retry_after_s=longest_s)
         if self._preparing:
@@ -539,11 +584,50 @@ class Service:
         wanted = [self.plan.preferred_program, *self._programs]
         return next((name for name in wanted if name in request.programs and name in self._programs), None)
 
-    def _released(self, parts: _Parts) -> ReleasedModel:
-        version = (
-            self._controls.released if self._controls.released in self._downloads else parts.versions.newest.version
-        )
+    def _released(self, parts: _Parts, device: Device) -> ReleasedModel:
+        version = parts.releases.version_for(device.number)
+        return self._model(version if version in self._downloads else parts.versions.newest.version)
+
+    def _model(self, version: int) -> ReleasedModel:
         return ReleasedModel(version=version, weights=self._downloads[version].weights)
+
+    async def _evaluation(self, parts: _Parts, device: Device, request: CheckIn) -> EvaluationWork | None:
+        """Two versions to measure, if the gate wants this device to."""
+        if not request.evaluates or not parts.releases.wants(device.number, now_s=parts.clock.now_s()):
+            return None
+        asked = await self._written(lambda: parts.releases.ask(device.number, now_s=parts.clock.now_s()))
+        return self._evaluation_work(parts, request, asked) if asked is not None else None
+
+    def _evaluation_work(self, parts: _Parts, request: CheckIn, asked: Evaluation) -> EvaluationWork:
+        program = self._program(request)
+        assert program is not None
+        return EvaluationWork(
+            evaluation_id=asked.number,
+            work="evaluate",
+            stage="candidate" if asked.stage is ReleaseState.CANDIDATE else "canary",
+            deadline_in_s=parts.releases.deadline_in_s(now_s=parts.clock.now_s()),
+            program=program,
+            bundle=self._programs[program],
+            tried=self._model(asked.version),
+            released=self._model(asked.released),
+            metric=self.plan.release_metric,
+            batch_size=self.plan.batch_size,
+            rule=self.plan.rule,
+        )
+
+    async def evaluated(self, device: Device, evaluation: int, report: EvaluationReport) -> EvaluationAnswer:
+        """How a device finds two versions.
+
+        Raises:
+            RefusedError: it does not count, and why.
+            StorageError: it is not durable: to be sent again.
+        """
+        parts = self._leading()
+        answer = await self._written(
+            lambda: parts.releases.report(device.number, evaluation, report, now_s=parts.clock.now_s())
+        )
+        self.metrics.evaluations.labels(answer.code).inc()
+        return answer
 
     def _assignment(self, device: Device, request: CheckIn, answer: CheckedIn, download: _Download) -> Assignment:
         plan = self.plan
@@ -695,7 +779,7 @@ class Service:
             paused=self._controls.paused,
             reports_accepted=accepted,
             open_assignments=[live] if live >= 0 else [],
-            released=self._released(parts),
+            released=self._released(parts, device),
         )
 
     def _accepted(self, device: Device) -> int:
@@ -729,8 +813,3 @@ class Service:
         parts = self._leading()
         row = {"time_s": parts.clock.now_s(), "actor": actor, "action": action, "detail": detail}
         await self._written(lambda: self._insert(AUDIT, row))
-
-
-def _versions_in_use(controls: Controls) -> set[int]:
-    """Versions that administrators decided devices are to use."""
-    return {controls.released}

@@ -27,6 +27,15 @@ class ServiceMetrics:
         self.dropouts = Counter(
             "pocketfleet_dropouts", "Assignments on which nothing had come by their deadline.", registry=registry
         )
+        self.evaluations = Counter(
+            "pocketfleet_evaluations",
+            "Evaluations that count, by what they were answered.",
+            ["code"],
+            registry=registry,
+        )
+        self.releases = Counter(
+            "pocketfleet_releases", "Versions by what they became for devices.", ["state"], registry=registry
+        )
         self.enrolled = Counter("pocketfleet_enrolments", "Devices that enrolled.", registry=registry)
         self.storage_failures = Counter(
             "pocketfleet_storage_failures", "Times that disk or database did not take something.", registry=registry

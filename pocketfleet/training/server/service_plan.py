@@ -11,6 +11,7 @@ from typing import Any
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import Codec
+from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.server.protocol import Rule
@@ -83,6 +84,8 @@ class ServicePlan:
         rule: when devices may train.
         make_selection: who is chosen at the end of a round's window, as if nobody had been yet; ``None``: there are no
             windows.
+        release: what the gate of versions keeps to; ``None``: devices use the newest.
+        release_metric: that it goes by, by the name that the program's ``evaluate`` gives it.
         limits: see ``Limits``.
     """
 
@@ -109,4 +112,6 @@ class ServicePlan:
     batch_size: int
     rule: Rule
     make_selection: Callable[[], Selection] | None = None
+    release: ReleasePlan | None = None
+    release_metric: str = "loss"
     limits: Limits = field(default_factory=Limits)

@@ -39,10 +39,12 @@ def of(work: Coroutine[Any, Any, Result]) -> Result:
 def request_of(route: Route, assignment: int, sha256: str) -> dict[str, Any]:
     """A request that is granted to those who may."""
     path = route.path.replace("{sha256}", sha256).replace("{assignment_id}", str(assignment)).replace("{stage}", "1")
+    path = path.replace("{evaluation_id}", "0")
     bodies: dict[str, dict[str, Any]] = {
         "enrol": {"json": {"token": "none"}},
         "check_in": {"json": CHECK_IN},
         "report": {"params": FACTS, "content": GOOD, "headers": {"Content-Digest": digest(GOOD)}},
+        "evaluation": {"json": {"num_held_out": 4, "tried": 0.5, "released": 1.0}},
         "benchmark": {"json": {"program": "onnx", "batch_size": 8, "median_s": 0.01, "repeats": 5}},
         "live_events": {"params": {"seconds": 0}},
     }
