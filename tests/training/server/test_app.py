@@ -349,6 +349,7 @@ def test_unknown_fields_are_ignored(tmp_path: Path) -> None:
     async def ask() -> None:
         async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
             phone = await run.phone()
+            await phone.assigned()  # the first version is made
             answer = await phone.check_in(of_the_future={"a": 1}, conditions={"idle": True, "moon": "full"})
             assert answer["assignment"] is not None
 
