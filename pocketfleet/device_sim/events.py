@@ -51,8 +51,8 @@ REASONS = (
     *("accepted", "repeated", "late", "deadline_passed", "withdrawn", "unknown", "stale"),
     *("cohort", "abandoned", "buffer"),
     "app_failed",
-    *("waiting", "superseded", "candidate", "held_back", "canary", "rolled_back", "released", "retired"),
     "silent",  # nothing had come by the deadline, of a service's devices
+    *("waiting", "superseded", "candidate", "held_back", "canary", "rolled_back", "released", "retired"),
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pocketfleet.training.round import RoundPlan
-from pocketfleet.training.server.database import DEVICES, MODELS, REPORTS, ROUNDS, WORK
+from pocketfleet.training.server.database import DEVICES, MODELS, RELEASES, REPORTS, ROUNDS, WORK
 from pocketfleet.training.server.durable_coordinator import StorageError
 from pocketfleet.training.server.facts import controls, read_facts
 from pocketfleet.training.server.minute_counts import Minute
@@ -47,7 +47,7 @@ class LiveRound(BaseModel):
 
 
 class LiveVersion(BaseModel):
-    """A version of the model."""
+    """A version of the model; ``state`` is what a gate made of it, empty without one."""
 
     version: int
     made_s: float
@@ -55,6 +55,7 @@ class LiveVersion(BaseModel):
     train_loss: float | None
     files_kept: bool
     in_use: bool
+    state: str
 
 
 class LiveFigures(BaseModel):
@@ -152,11 +153,15 @@ class LiveReader:
         with self._database.connect() as connection:
             decided = controls(read_facts(connection))
             rounds = connection.execute(sa.select(ROUNDS).order_by(ROUNDS.c.round.desc()).limit(_ROWS)).all()
-            versions = connection.execute(sa.select(MODELS).order_by(MODELS.c.version.desc()).limit(_ROWS)).all()
+            judged = sa.select(MODELS, RELEASES.c.state).join_from(
+                MODELS, RELEASES, MODELS.c.version == RELEASES.c.version, isouter=True
+            )
+            versions = connection.execute(judged.order_by(MODELS.c.version.desc()).limit(_ROWS)).all()
+            passed = connection.execute(sa.select(RELEASES.c.version).where(RELEASES.c.state == "released")).scalar()
             states = connection.execute(sa.select(DEVICES.c.state, sa.func.count()).group_by(DEVICES.c.state)).all()
             open_round = self._open_round(connection, newest=versions[0].version if versions else 0)
         newest = versions[0].version if versions else 0
-        in_use = newest if decided.released < 0 else decided.released
+        in_use = next(one for one in (decided.released, passed, newest) if one is not None and one >= 0)
         return LiveFigures(
             population=self._plan.population,
             time_s=now_s,
@@ -175,6 +180,7 @@ class LiveReader:
                     train_loss=row.train_loss,
                     files_kept=row.files_kept,
                     in_use=row.version == in_use,
+                    state=row.state or "",
                 )
                 for row in versions
             ],

@@ -128,8 +128,8 @@ class _Parts:
     register: DeviceRegister
     coordinator: DurableCoordinator
     versions: ModelVersions
-    releases: Releases
     retention: Retention
+    releases: Releases
 
 
 class Service:
@@ -273,6 +273,7 @@ class Service:
             leadership=self._leadership,
             blobs=self._blobs,
             programs=self._program_paths.keys(),
+            # Also what was decided since the gate heard of it.
             in_use=lambda decided: {decided.released, *releases.versions_in_use()},
         )
         # Nothing is being sent and nothing made: what is to go is hidden, and removed.
@@ -418,12 +419,6 @@ class Service:
         except sa.exc.SQLAlchemyError as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
 
-    def _look_at_releases(self, parts: _Parts) -> None:
-        now_s = parts.clock.now_s()
-        # Unless the database failed just after it took a version, the gate knows of it.
-        parts.releases.made(parts.versions.newest.version, now_s=now_s)
-        parts.releases.look(chosen=self._controls.released, now_s=now_s)
-
     async def _look_after_files(self) -> None:
         """Old versions' files go."""
         while True:
@@ -441,6 +436,12 @@ class Service:
                 self._read_downloads()
         except (sa.exc.SQLAlchemyError, OSError) as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
+
+    def _look_at_releases(self, parts: _Parts) -> None:
+        now_s = parts.clock.now_s()
+        # Unless the database failed just after it took a version, the gate knows of it.
+        parts.releases.made(parts.versions.newest.version, now_s=now_s)
+        parts.releases.look(chosen=self._controls.released, now_s=now_s)
 
     async def _make_versions(self) -> None:
         """Rule 3."""

@@ -24,6 +24,9 @@ class ServiceMetrics:
             "pocketfleet_refusals", "Requests that were refused, by code.", ["code"], registry=registry
         )
         self.rounds = Counter("pocketfleet_rounds", "Closed rounds by what closed them.", ["reason"], registry=registry)
+        self.dropouts = Counter(
+            "pocketfleet_dropouts", "Assignments on which nothing had come by their deadline.", registry=registry
+        )
         self.evaluations = Counter(
             "pocketfleet_evaluations",
             "Evaluations that count, by what they were answered.",
@@ -32,9 +35,6 @@ class ServiceMetrics:
         )
         self.releases = Counter(
             "pocketfleet_releases", "Versions by what they became for devices.", ["state"], registry=registry
-        )
-        self.dropouts = Counter(
-            "pocketfleet_dropouts", "Assignments on which nothing had come by their deadline.", registry=registry
         )
         self.enrolled = Counter("pocketfleet_enrolments", "Devices that enrolled.", registry=registry)
         self.storage_failures = Counter(
