@@ -40,6 +40,7 @@ from pocketfleet.emulated_process import LOG_FILE, NEWS, DeviceOrder, run_device
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.experiment import Experiment
 from pocketfleet.folder_lock import try_lock
+from pocketfleet.serving_file import read_serving
 from pocketfleet.training.server.administration import issue_tokens, model_rows, round_rows
 from pocketfleet.whole_file import write_whole
 
@@ -193,11 +194,11 @@ def _url(service: "subprocess.Popen[bytes]", state: Path) -> str:
     Raises:
         PocketfleetError: it ended, or takes too long.
     """
-    clock, told = PhoneClock(), state / "serving.json"
+    clock = PhoneClock()
     while clock.now_s() < _SERVICE_START_S:
-        if told.is_file():
-            url: str = json.loads(told.read_text())["url"]
-            return url
+        serving = read_serving(state)
+        if serving is not None:
+            return serving.url
         _check_service(service, state.parent)
         clock.wait_wall(_LOOK_S)
     raise PocketfleetError(
