@@ -43,6 +43,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/export_speed.py
 	$(BIN)/python benchmarks/measure_efficiency.py
 	$(BIN)/python benchmarks/service_load.py
+	$(BIN)/python benchmarks/emulated_pace.py
 
 bench-peers: .venv/.installed-dev .peers/.installed
 	$(BIN)/python benchmarks/peers

@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -94,19 +93,3 @@ def test_a_loss_that_is_not_finite_is_the_bundles(boston_bundle: Bundle, monkeyp
     scripted(monkeypatch, math.nan, math.nan)
     with pytest.raises(InputError, match="the first step's loss is nan on drawn inputs"):
         answer(request(boston_bundle, "steps", 8))
-
-
-def test_memory_is_that_since_it_was_forgotten() -> None:
-    block = torch.ones(30_000_000)  # 120 MB
-    del block
-    bench_process._forget_peak()
-    before = bench_process._peak_bytes()
-    assert before - bench_process._resident_bytes() < 50_000_000
-    block = torch.ones(30_000_000)
-    assert bench_process._peak_bytes() - before > 100_000_000
-    assert len(block) == 30_000_000
-
-
-def test_elsewhere_than_on_linux_memory_is_the_processes_own_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_process, "_STATUS", Path("/nowhere"))
-    assert bench_process._peak_bytes() == bench_process._resident_bytes() > 10_000_000

@@ -25,17 +25,19 @@ class Meter:
 def metering_proxy(url: str) -> Iterator[Meter]:
     """A proxy before ``url``, in a thread of its own; its own URL is the meter's."""
     target, meter, ready = httpx.URL(url), Meter(), threading.Event()
-    loop = asyncio.new_event_loop()
+    loops: list[asyncio.AbstractEventLoop] = []
     stop = asyncio.Event()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: list[tuple[float, int]]) -> None:
-        while piece := await reader.read(65536):
-            seen.append((time.monotonic(), len(piece)))
-            writer.write(piece)
-            await writer.drain()
-        writer.close()
+        try:
+            while piece := await reader.read(65536):
+                seen.append((time.monotonic(), len(piece)))
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            writer.close()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, back = await asyncio.open_connection(target.host, target.port)
         down: list[tuple[float, int]] = []
         up: list[tuple[float, int]] = []
@@ -44,21 +46,24 @@ def metering_proxy(url: str) -> Iterator[Meter]:
         await asyncio.gather(copy(reader, back, up), copy(onward, writer, down), return_exceptions=True)
 
     async def run() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        open_ones: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(
+            lambda reader, writer: open_ones.add(asyncio.create_task(forward(reader, writer))), "127.0.0.1", 0
+        )
         meter.url = str(target.copy_with(port=server.sockets[0].getsockname()[1]))
+        loops.append(asyncio.get_running_loop())
         ready.set()
         await stop.wait()
         server.close()
+        for task in open_ones:
+            task.cancel()
+        await asyncio.gather(*open_ones, return_exceptions=True)
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     assert ready.wait(10.0)
     try:
         yield meter
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loops[0].call_soon_threadsafe(stop.set)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
-        loop.close()
