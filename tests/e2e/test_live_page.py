@@ -59,6 +59,7 @@ def devices(server: ServerProcess) -> list[dict[str, str]]:
         httpx.post(
             f"{server.url}{BASE}/enrol",
             json={"token": token, "phone": {"model": model, "os_version": MARKUP}, "app_version": MARKUP},
+            timeout=60.0,
         )
         for token, model in zip(tokens, models, strict=True)
     ]

@@ -34,13 +34,13 @@ class ServerProcess:
     """``tiny_server.py``, on a port of its own."""
 
     def __init__(
-        self, folder: Path, *, database_url: str = "", size: int = 3, tls: tuple[Path, Path] | None = None
+        self, folder: Path, *, database_url: str = "", patience_s: float = 20.0, tls: tuple[Path, Path] | None = None
     ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._trusted = ssl.create_default_context(cafile=str(tls[0])) if tls else True
-        self._arguments = [str(folder), str(self.port), database_url, str(size), *map(str, tls or ())]
+        self._arguments = [str(folder), str(self.port), database_url, str(patience_s), *map(str, tls or ())]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> None:
@@ -88,8 +88,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *, size: int = 3) -> Iterator[ServerProcess]:
-    server = ServerProcess(folder, size=size)
+def started(folder: Path, *, patience_s: float = 20.0) -> Iterator[ServerProcess]:
+    """A server; it waits so long for a request's headers, twice that for a body."""
+    server = ServerProcess(folder, patience_s=patience_s)
     server.start()
     try:
         yield server

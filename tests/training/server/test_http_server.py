@@ -18,7 +18,7 @@ from pocketfleet.training.server.http_server import listening_socket
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
-    with started(tmp_path_factory.mktemp("server")) as one:
+    with started(tmp_path_factory.mktemp("server"), patience_s=1.0) as one:
         yield one
 
 
