@@ -1,4 +1,4 @@
-"""``python tiny_server.py FOLDER PORT [URL [PATIENCE_S [CERTIFICATE KEY]]]``: the tiny service as a process, with sockets."""
+"""``python tiny_server.py FOLDER PORT [URL [PATIENCE_S [CERTIFICATE KEY]]]``: the tiny service in its own process."""
 
 import dataclasses
 import sys
