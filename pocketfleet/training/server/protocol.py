@@ -36,6 +36,7 @@ __all__ = [
     "Rule",
     "Status",
     "TurnedAway",
+    "TurnedAwayReason",
 ]
 
 PROTOCOL_VERSION = 1
@@ -47,6 +48,21 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Counted = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+TurnedAwayReason = Literal[
+    "upgrade",
+    "round_full",
+    "already_reported",
+    "not_yet",
+    "held",
+    "population_full",
+    "preparing",
+    "paused",
+    "no_program",
+    "no_codec",
+    "finished",
+]
 
 
 class _Message(BaseModel):
@@ -185,19 +201,7 @@ class EvaluationWork(_Message):
 class TurnedAway(_Message):
     """No work now: why, and when to come again; null: never."""
 
-    reason: Literal[
-        "upgrade",
-        "round_full",
-        "already_reported",
-        "not_yet",
-        "held",
-        "population_full",
-        "preparing",
-        "paused",
-        "no_program",
-        "no_codec",
-        "finished",
-    ]
+    reason: TurnedAwayReason
     message: str
     retry_after_s: Seconds | None
 

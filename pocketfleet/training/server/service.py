@@ -12,49 +12,40 @@ Rules:
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from pocketfleet.training.buffered_coordinator import BufferedCoordinator
-from pocketfleet.training.coordinator import Coordinator
-from pocketfleet.training.draws import draw_key
-from pocketfleet.training.release_gate import Change, Evaluation
-from pocketfleet.training.release_verdict import ReleaseState
-from pocketfleet.training.round import CheckInCode, ReportCode, RoundPlan
-from pocketfleet.training.selection import Selection
+from pocketfleet.training.release_gate import Change
+from pocketfleet.training.round import CheckInCode, ReportCode
 from pocketfleet.training.server.blob_folder import BlobFolder
-from pocketfleet.training.server.database import AUDIT, BENCHMARKS, MODELS, REPORTS, open_database
+from pocketfleet.training.server.database import AUDIT, BENCHMARKS, REPORTS, open_database
 from pocketfleet.training.server.decision_queue import DecisionQueue
-from pocketfleet.training.server.device_register import Device, DeviceRegister
+from pocketfleet.training.server.device_register import Device
+from pocketfleet.training.server.downloads import Download, Downloads
 from pocketfleet.training.server.durable_coordinator import (
     Ask,
     CheckedIn,
     CheckInAsk,
     Decided,
-    DurableCoordinator,
     Move,
     ReportAsk,
     Reported,
-    Rounds,
     StorageError,
 )
-from pocketfleet.training.server.facts import Controls, check_same, controls, read_facts, write_fact
+from pocketfleet.training.server.facts import Controls, controls, read_facts
+from pocketfleet.training.server.leader import Leader, read_back
 from pocketfleet.training.server.leadership import Leadership, leadership
 from pocketfleet.training.server.live_figures import LiveFigures, LiveReader
 from pocketfleet.training.server.minute_counts import MinuteCounts
-from pocketfleet.training.server.model_versions import Made, ModelVersions
+from pocketfleet.training.server.model_versions import Made
 from pocketfleet.training.server.protocol import (
-    PROTOCOL_VERSION,
-    Assignment,
     BenchmarkResult,
     CheckIn,
     CheckInAnswer,
@@ -63,7 +54,6 @@ from pocketfleet.training.server.protocol import (
     EvaluationAnswer,
     EvaluationReport,
     EvaluationWork,
-    FileEntry,
     ReleasedModel,
     ReportAnswer,
     ReportFacts,
@@ -71,14 +61,18 @@ from pocketfleet.training.server.protocol import (
     TurnedAway,
 )
 from pocketfleet.training.server.refusal import RefusedError
-from pocketfleet.training.server.releases import Releases
-from pocketfleet.training.server.retention import Retention
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_metrics import ServiceMetrics
 from pocketfleet.training.server.service_plan import ServicePlan
-from pocketfleet.training.server.update_check import checked_update
+from pocketfleet.training.server.update_check import check_facts, checked_update
 from pocketfleet.training.server.update_files import Received, UpdateFiles
-from pocketfleet.training.server.wall_clock import WallClock, wall_s
+from pocketfleet.training.server.work_offered import (
+    assignment,
+    chosen_program,
+    evaluation_work,
+    incapable,
+    turned_away,
+)
 
 __all__ = ["Service"]
 
@@ -97,39 +91,12 @@ _MAKING_S = 20.0
 # Threads that check updates and wait for the disk, which takes several files as fast as one; so many are in memory.
 _CHECKERS = 8
 
-_TURNED_AWAY: dict[CheckInCode, tuple[Any, str]] = {
-    CheckInCode.ROUND_FULL: ("round_full", "the round has the devices that it wants"),
-    CheckInCode.ALREADY_REPORTED: ("already_reported", "this round has your report"),
-    CheckInCode.NOT_YET: ("not_yet", "the next round has not opened"),
-    CheckInCode.HELD: ("held", "the round is choosing among those that wait"),
-    CheckInCode.POPULATION_FULL: ("population_full", "the population has all the devices that it takes"),
-}
 _NOT_COUNTED = {
     ReportCode.LATE: "the round has all the reports that it wants",
     ReportCode.DEADLINE_PASSED: "the round's deadline has passed",
     ReportCode.WITHDRAWN: "this device has checked in again since, and lost this assignment",
     ReportCode.STALE: "the model has moved on too far since this assignment",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Download:
-    """What a device gets of a version."""
-
-    weights: FileEntry
-    broadcast: FileEntry | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """What a leader has in hand."""
-
-    clock: WallClock
-    register: DeviceRegister
-    coordinator: DurableCoordinator
-    versions: ModelVersions
-    retention: Retention
-    releases: Releases
 
 
 class Service:
@@ -157,15 +124,13 @@ class Service:
         self._checkers = ThreadPoolExecutor(_CHECKERS, "checks")
         self._maker = ThreadPoolExecutor(1, "versions")
         self._queue = DecisionQueue(self._decide)
-        self._parts: _Parts | None = None
+        self._parts: Leader | None = None
         self._controls = Controls()
-        self._downloads: dict[int, _Download] = {}  # of each version that is kept
+        self._downloads = Downloads(plan, database=self._database, blobs=self._blobs)
         self._published = asyncio.Condition()
-        self._files: dict[str, Path] = {}
         self._preparing = True
         self._closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._programs = self._program_files()
 
     # Life
 
@@ -203,7 +168,7 @@ class Service:
         """Whether all versions are made."""
         return self._parts is not None and self._parts.versions.newest.version >= self.plan.count
 
-    def _leading(self) -> _Parts:
+    def _leading(self) -> Leader:
         if self._parts is None:
             raise RefusedError(
                 503, "standby", "this server does not lead: ask again, or another one", retry_after_s=_STANDBY_RETRY_S
@@ -227,123 +192,29 @@ class Service:
             self._closed.set()
             self.log.write("leads", population=self.plan.population, version=parts.versions.newest.version)
 
-    def _begin(self) -> _Parts | None:
+    def _begin(self) -> Leader | None:
         """Take the lead, if it is free, and read everything back."""
         if not self._leadership.acquire():
             return None
         try:
-            return self._read_everything()
+            leader = read_back(
+                self.plan,
+                database=self._database,
+                leadership=self._leadership,
+                blobs=self._blobs,
+                updates=self._updates,
+                downloads=self._downloads,
+                told=self._tell_release,
+            )
         except BaseException:
             self._leadership.release()
             raise
-
-    def _read_everything(self) -> _Parts:
-        with self._leadership.begin() as connection:
-            facts = read_facts(connection)
-            expected = {"population": self.plan.population, "fingerprint": self.plan.fingerprint}
-            check_same(facts, expected, where="the service's state")
-            for name, value in {**expected, "epoch_s": repr(wall_s())}.items():
-                if name not in facts:
-                    write_fact(connection, name, value)
-            facts = read_facts(connection)
-        self._controls = controls(facts)
-        register = DeviceRegister(self._database, self._leadership, most=self.plan.limits.max_devices)
-        register.load()
-        coordinator = DurableCoordinator(
-            self._database,
-            self._leadership,
-            make=self._make_coordinator,
-            restore=self._restore_coordinator,
-            population=lambda: register.enrolled,
-        )
-        clock = WallClock(epoch_s=float(facts["epoch_s"]), least_s=coordinator.time_s)
-        versions = ModelVersions(
-            self.plan, database=self._database, leadership=self._leadership, blobs=self._blobs, updates=self._updates
-        )
-        versions.load(now_s=clock.now_s())
-        self._blobs.clear_partial()
-        self._updates.clear_partial()
-        self._clear_updates()
-        releases = Releases(
-            self.plan.release, database=self._database, leadership=self._leadership, told=self._tell_release
-        )
-        releases.load(newest=versions.newest.version, chosen=self._controls.released, now_s=clock.now_s())
-        retention = Retention(
-            self.plan,
-            leadership=self._leadership,
-            blobs=self._blobs,
-            programs=self._program_paths.keys(),
-            # Also what was decided since the gate heard of it.
-            in_use=lambda decided: {decided.released, *releases.versions_in_use()},
-        )
-        # Nothing is being sent and nothing made: what is to go is hidden, and removed.
-        for _ in range(2):
-            retention.look(now_s=clock.now_s())
-        self._read_downloads()
-        return _Parts(
-            clock=clock,
-            register=register,
-            coordinator=coordinator,
-            versions=versions,
-            releases=releases,
-            retention=retention,
-        )
+        self._controls = leader.controls
+        return leader
 
     def _tell_release(self, change: Change) -> None:
         self.metrics.releases.labels(change.state.value).inc()
         self.log.write("release", version=change.version, state=change.state.value, why=change.reason)
-
-    def _make_coordinator(self) -> Rounds:
-        plan, population = self.plan.rounds, self.plan.limits.max_devices
-        if isinstance(plan, RoundPlan):
-            return Coordinator(plan, population=population, selection=self._selection())
-        return BufferedCoordinator(plan, population=population)
-
-    def _restore_coordinator(self, state: Any) -> Rounds:  # noqa: ANN401 - arrays by name
-        if isinstance(self.plan.rounds, RoundPlan):
-            return Coordinator.restore(self.plan.rounds, state, selection=self._selection())
-        return BufferedCoordinator.restore(self.plan.rounds, state)
-
-    def _selection(self) -> Selection | None:
-        return self.plan.make_selection() if self.plan.make_selection is not None else None
-
-    def _clear_updates(self) -> None:
-        """Remove files whose reports were never counted: their devices were not told so, and send them again."""
-        with self._database.connect() as connection:
-            counted = set(connection.execute(sa.select(REPORTS.c.assignment)).scalars())
-        for file, assignment in self._updates.names().items():
-            if assignment not in counted:
-                file.unlink(missing_ok=True)
-
-    def _read_downloads(self) -> None:
-        """Which files there are to get: the programs', and those of the versions."""
-        with self._database.connect() as connection:
-            rows = connection.execute(sa.select(MODELS).where(MODELS.c.files_kept)).all()
-        there = self._blobs.names()
-        self._downloads = {
-            row.version: _Download(
-                weights=FileEntry(sha256=row.download_sha256, bytes=row.download_bytes),
-                broadcast=(
-                    FileEntry(sha256=row.broadcast_sha256, bytes=row.broadcast_bytes) if row.broadcast_sha256 else None
-                ),
-            )
-            for row in rows
-            if row.download_sha256 in there
-        }
-        hashes = {row.download_sha256 for row in rows} | {row.broadcast_sha256 for row in rows}
-        self._files = {sha256: self._blobs.path(sha256) for sha256 in hashes & there}
-
-    def _program_files(self) -> dict[str, dict[str, FileEntry]]:
-        found: dict[str, dict[str, FileEntry]] = {}
-        self._program_paths: dict[str, Path] = {}
-        for program, files in self.plan.programs.items():
-            found[program] = {}
-            for name, path in files.items():
-                data = path.read_bytes()
-                sha256 = self._blobs.add(data)
-                found[program][name] = FileEntry(sha256=sha256, bytes=len(data))
-                self._program_paths[sha256] = self._blobs.path(sha256)
-        return found
 
     # What goes on by itself
 
@@ -370,7 +241,7 @@ class Service:
             self._closed.set()
         return decided
 
-    def _decided(self, parts: _Parts, asks: Sequence[Ask]) -> Decided:
+    def _decided(self, parts: Leader, asks: Sequence[Ask]) -> Decided:
         if any(isinstance(ask, ReportAsk) for ask in asks):
             try:
                 self._updates.sync()
@@ -433,11 +304,11 @@ class Service:
         try:
             # A version that is being made has files without a row.
             if not parts.versions.behind() and parts.retention.look(now_s=parts.clock.now_s()):
-                self._read_downloads()
+                self._downloads.read()
         except (sa.exc.SQLAlchemyError, OSError) as exc:
             self.log.write("storage_failed", why=str(exc).splitlines()[0])
 
-    def _look_at_releases(self, parts: _Parts) -> None:
+    def _look_at_releases(self, parts: Leader) -> None:
         now_s = parts.clock.now_s()
         # Unless the database failed just after it took a version, the gate knows of it.
         parts.releases.made(parts.versions.newest.version, now_s=now_s)
@@ -473,11 +344,9 @@ class Service:
                 self._published.notify_all()
         return made
 
-    def _publish(self, parts: _Parts, made: Made) -> None:
+    def _publish(self, parts: Leader, made: Made) -> None:
         # First what a device gets of it: once it is the newest, others ask for that.
-        self._downloads[made.model.version] = _Download(weights=made.model.download, broadcast=made.model.broadcast)
-        entries = [made.model.download, *([made.model.broadcast] if made.model.broadcast else [])]
-        self._files |= {entry.sha256: self._blobs.path(entry.sha256) for entry in entries}
+        self._downloads.add(made.model)
         parts.versions.publish(made)
         parts.releases.made(made.model.version, now_s=parts.clock.now_s())
         self.metrics.version.set(made.model.version)
@@ -533,17 +402,20 @@ class Service:
         assert isinstance(answer, CheckedIn)
         self.metrics.check_ins.labels(answer.code.name.lower()).inc()
         if answer.code is not CheckInCode.ASSIGNED:
-            reason, message = _TURNED_AWAY[answer.code]
-            wait_s = min(max(answer.retry_at_s - answer.time_s, 0.0), self.plan.limits.longest_retry_s)
-            never = math.isinf(answer.retry_at_s)
-            away = TurnedAway(reason=reason, message=message, retry_after_s=None if never else wait_s)
-            return CheckInAnswer(turned_away=away, released=self._released(parts, device))
+            return CheckInAnswer(turned_away=turned_away(self.plan, answer), released=self._released(parts, device))
         self._minutes.assigned(answer.assignment, now_s=time.monotonic())
-        download = await self._download(answer.model_version)
-        assignment = self._assignment(device, request, answer, download)
-        return CheckInAnswer(assignment=assignment, released=self._released(parts, device))
+        program = self._program(request)
+        work = assignment(
+            self.plan,
+            answer,
+            device=device.number,
+            program=program,
+            bundle=self._downloads.programs[program],
+            download=await self._download(answer.model_version),
+        )
+        return CheckInAnswer(assignment=work, released=self._released(parts, device))
 
-    async def _download(self, version: int) -> _Download:
+    async def _download(self, version: int) -> Download:
         """What a device gets of a version, waited for: a report of the same batch may have closed the round before."""
         try:
             async with asyncio.timeout(_MAKING_S), self._published:
@@ -552,23 +424,15 @@ class Service:
             raise RefusedError(
                 503, "preparing", "the version is still being made: check in again", retry_after_s=_STORAGE_RETRY_S
             ) from exc
-        return self._downloads[version]
+        return self._downloads.of(version)
 
     def _unable(self, request: CheckIn) -> TurnedAway | None:
         """Reasons for which there is no work at all; they need no decision."""
-        longest_s = self.plan.limits.longest_retry_s
-        if request.protocol != PROTOCOL_VERSION:
-            message = f"this service speaks protocol {PROTOCOL_VERSION}, got {request.protocol}: another app is needed"
-            return TurnedAway(reason="upgrade", message=message, retry_after_s=None)
-        if self._program(request) is None:
-            message = f"the bundle holds programs for {', '.join(self._programs)}, got {', '.join(request.programs)}"
-            return TurnedAway(reason="no_program", message=message, retry_after_s=None)
-        if self.plan.codec.name not in request.codecs:
-            message = f"reports are written in {self.plan.codec.name}, got {', '.join(request.codecs)}"
-            return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
-        if self._controls.paused:
+        found = incapable(self.plan, request, self._downloads.programs)
+        if found is None and self._controls.paused:
+            longest_s = self.plan.limits.longest_retry_s
             return TurnedAway(reason="paused", message="the service is paused", retry_after_s=longest_s)
-        return None
+        return found
 
     def _not_now(self) -> TurnedAway | None:
         """Likewise, for which there is nothing to train."""
@@ -580,39 +444,27 @@ class Service:
             return TurnedAway(reason="preparing", message="the next version is being made", retry_after_s=wait_s)
         return None
 
-    def _program(self, request: CheckIn) -> str | None:
-        wanted = [self.plan.preferred_program, *self._programs]
-        return next((name for name in wanted if name in request.programs and name in self._programs), None)
+    def _program(self, request: CheckIn) -> str:
+        """Of a device that is able to take part."""
+        program = chosen_program(self.plan, request, self._downloads.programs)
+        assert program is not None
+        return program
 
-    def _released(self, parts: _Parts, device: Device) -> ReleasedModel:
+    def _released(self, parts: Leader, device: Device) -> ReleasedModel:
         version = parts.releases.version_for(device.number)
-        return self._model(version if version in self._downloads else parts.versions.newest.version)
+        return self._downloads.model(version if version in self._downloads else parts.versions.newest.version)
 
-    def _model(self, version: int) -> ReleasedModel:
-        return ReleasedModel(version=version, weights=self._downloads[version].weights)
-
-    async def _evaluation(self, parts: _Parts, device: Device, request: CheckIn) -> EvaluationWork | None:
+    async def _evaluation(self, parts: Leader, device: Device, request: CheckIn) -> EvaluationWork | None:
         """Two versions to measure, if the gate wants this device to."""
         if not request.evaluates or not parts.releases.wants(device.number, now_s=parts.clock.now_s()):
             return None
         asked = await self._written(lambda: parts.releases.ask(device.number, now_s=parts.clock.now_s()))
-        return self._evaluation_work(parts, request, asked) if asked is not None else None
-
-    def _evaluation_work(self, parts: _Parts, request: CheckIn, asked: Evaluation) -> EvaluationWork:
+        if asked is None:
+            return None
+        deadline_in_s = parts.releases.deadline_in_s(now_s=parts.clock.now_s())
         program = self._program(request)
-        assert program is not None
-        return EvaluationWork(
-            evaluation_id=asked.number,
-            work="evaluate",
-            stage="candidate" if asked.stage is ReleaseState.CANDIDATE else "canary",
-            deadline_in_s=parts.releases.deadline_in_s(now_s=parts.clock.now_s()),
-            program=program,
-            bundle=self._programs[program],
-            tried=self._model(asked.version),
-            released=self._model(asked.released),
-            metric=self.plan.release_metric,
-            batch_size=self.plan.batch_size,
-            rule=self.plan.rule,
+        return evaluation_work(
+            self.plan, asked, deadline_in_s=deadline_in_s, program=program, downloads=self._downloads
         )
 
     async def evaluated(self, device: Device, evaluation: int, report: EvaluationReport) -> EvaluationAnswer:
@@ -629,43 +481,13 @@ class Service:
         self.metrics.evaluations.labels(answer.code).inc()
         return answer
 
-    def _assignment(self, device: Device, request: CheckIn, answer: CheckedIn, download: _Download) -> Assignment:
-        plan = self.plan
-        program = self._program(request)
-        assert program is not None
-        seed = draw_key(plan.seed, "batch_seed", answer.round, device.number)
-        return Assignment(
-            assignment_id=answer.assignment,
-            work="train",
-            round=answer.round,
-            model_version=answer.model_version,
-            deadline_in_s=max(answer.deadline_s - answer.time_s, 0.0),
-            program=program,
-            bundle=self._programs[program],
-            weights=download.weights,
-            broadcast=download.broadcast,
-            algorithm=plan.algorithm_name,
-            algorithm_options=dict(plan.algorithm_options),
-            hyper=dict(plan.hyper),
-            epochs=plan.epochs,
-            steps=plan.steps,
-            batch_size=plan.batch_size,
-            batch_seed=int(seed) >> 1,
-            codec=plan.codec.name,
-            update_bytes=plan.codec.encoded_bytes(plan.report),
-            rule=plan.rule,
-        )
-
     def file(self, sha256: str) -> Path:
         """Where the bytes of that hash are.
 
         Raises:
             RefusedError: no file that a device may get has it.
         """
-        path = self._program_paths.get(sha256) or self._files.get(sha256)
-        if path is None:
-            raise RefusedError(404, "no_file", "there is no file of this hash, or no more")
-        return path
+        return self._downloads.path(sha256)
 
     async def report(
         self,
@@ -693,7 +515,7 @@ class Service:
         """
         parts = self._leading()
         self._check_owner(parts, device, assignment)
-        self._check_facts(facts)
+        check_facts(self.plan, facts)
         expected = self.plan.codec.encoded_bytes(self.plan.report)
         if length != expected:
             raise RefusedError(
@@ -731,28 +553,12 @@ class Service:
             return ReportAnswer(code="repeated", round=answer.round)
         raise RefusedError(409, answer.code.name.lower(), f"the report does not count: {_NOT_COUNTED[answer.code]}")
 
-    def _check_owner(self, parts: _Parts, device: Device, assignment: int) -> None:
+    def _check_owner(self, parts: Leader, device: Device, assignment: int) -> None:
         work = parts.coordinator.work(assignment)
         if work is None:
             raise RefusedError(404, "unknown", f"there is no assignment {assignment}")
         if work.device != device.number:
             raise RefusedError(403, "not_yours", f"assignment {assignment} is another device's")
-
-    def _check_facts(self, facts: ReportFacts) -> None:
-        plan = self.plan
-        if facts.num_examples > facts.steps * plan.batch_size:
-            raise RefusedError(
-                422,
-                "wrong_facts",
-                f"{facts.steps} steps of at most {plan.batch_size} examples process no {facts.num_examples}",
-            )
-        if plan.steps and facts.steps > plan.steps:
-            raise RefusedError(422, "wrong_facts", f"the assignment was {plan.steps} steps, got {facts.steps}")
-        most = plan.limits.max_num_examples
-        if most and facts.num_examples > most:
-            raise RefusedError(
-                422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}"
-            )
 
     def _check_and_keep(self, received: Received, assignment: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Whether a file is an update of this model: names, shapes, types, values, and how far it moves the weights."""
+"""Whether a report is one: what it says of its work, and whether its file is an update of this model."""
 
 import math
 from pathlib import Path
@@ -6,10 +6,31 @@ from pathlib import Path
 import torch
 
 from pocketfleet.training.codec import Codec
+from pocketfleet.training.server.protocol import ReportFacts
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.update import Update, UpdateError
 
-__all__ = ["checked_update"]
+__all__ = ["check_facts", "checked_update"]
+
+
+def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
+    """Whether what a report says of its work can be.
+
+    Raises:
+        RefusedError: it cannot.
+    """
+    if facts.num_examples > facts.steps * plan.batch_size:
+        raise RefusedError(
+            422,
+            "wrong_facts",
+            f"{facts.steps} steps of at most {plan.batch_size} examples process no {facts.num_examples}",
+        )
+    if plan.steps and facts.steps > plan.steps:
+        raise RefusedError(422, "wrong_facts", f"the assignment was {plan.steps} steps, got {facts.steps}")
+    most = plan.limits.max_num_examples
+    if most and facts.num_examples > most:
+        raise RefusedError(422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}")
 
 
 def checked_update(path: Path, *, codec: Codec, like: Update, max_norm: float) -> Update:
