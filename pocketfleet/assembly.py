@@ -430,7 +430,7 @@ def make_rounds(experiment: Experiment, population: Population, log: EventLog, p
     plan, selection = round_plan(experiment), parts.selection
     if parts.recording is not None:
         size = batch_size(experiment, parts.data)
-        return RecordedRounds(plan, population, log, recording=parts.recording, batch_size=size)
+        return RecordedRounds(plan, population, log, recording=parts.recording, batch_size=size, selection=selection)
     if isinstance(plan, RoundPlan):
         return SynchronousRounds(plan, population, log, selection=selection)
     return BufferedRounds(plan, population, log)
@@ -438,6 +438,11 @@ def make_rounds(experiment: Experiment, population: Population, log: EventLog, p
 
 def _recording(experiment: Experiment, data: DeviceData) -> Recording:
     """The log that the experiment names, found to fit."""
+    if experiment.rounds.selection != "uniform":
+        raise InputError(
+            f'rounds.selection "{experiment.rounds.selection}" learns from what phones report, and those of '
+            'rounds.recording report as they did: leave it at "uniform"'
+        )
     recording = Recording.load(Path(experiment.rounds.recording))
     if recording.devices > experiment.fleet.devices:
         raise InputError(

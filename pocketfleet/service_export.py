@@ -8,15 +8,14 @@ import pandas as pd
 
 from pocketfleet.assembly import Parts, round_plan
 from pocketfleet.device_sim.events import EventsHash
-from pocketfleet.device_sim.recorded_run import RecordedRun, Rounds, recorded_run
+from pocketfleet.device_sim.recorded_run import RecordedRun, recorded_run
 from pocketfleet.device_sim.recording import DECISIONS, decisions_table
 from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
 from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
-from pocketfleet.training.buffered_coordinator import BufferedCoordinator
-from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.coordinator_by_plan import make_coordinator
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.recorded_log import RecordedLog, read_log
@@ -49,7 +48,7 @@ def export_service(out: Path | str, state: Path, *, database_url: str = "", forc
     plan = round_plan(experiment)
     run = recorded_run(
         log,
-        coordinator=_coordinator(experiment),
+        coordinator=make_coordinator(plan, population=experiment.service.max_devices, selection=parts.selection),
         deadline_s=plan.deadline_s,
         buffered=not isinstance(plan, RoundPlan),
     )
@@ -75,13 +74,6 @@ def _check_free(out: Path, *, force: bool) -> None:
         raise InputError(f"{out} holds something that is no run of pocketfleet: name another folder")
     if not force:
         raise InputError(f"{out} holds a run already: name another folder, or replace it with --force")
-
-
-def _coordinator(experiment: Experiment) -> Rounds:
-    plan, population = round_plan(experiment), experiment.service.max_devices
-    if isinstance(plan, RoundPlan):
-        return Coordinator(plan, population=population)
-    return BufferedCoordinator(plan, population=population)
 
 
 def _write_tables(folder: Path, run: RecordedRun, experiment: Experiment, log: RecordedLog, *, headline: str) -> None:

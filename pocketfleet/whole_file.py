@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["sync_folder", "write_whole"]
+__all__ = ["sync_path", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> None:
@@ -16,13 +16,13 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> N
             os.fsync(file.fileno())
     partial.replace(path)
     if durable:
-        sync_folder(path.parent)
+        sync_path(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """See that the names in a folder survive a loss of power."""
-    folder = os.open(path, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """See that a file's bytes, or the names in a folder, survive a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

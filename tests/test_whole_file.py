@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketfleet.whole_file import sync_folder, write_whole
+from pocketfleet.whole_file import sync_path, write_whole
 
 
 def test_text_and_bytes_are_written_and_nothing_is_left_beside(tmp_path: Path) -> None:
@@ -28,6 +28,6 @@ def test_what_must_survive_is_forced_to_the_disk(tmp_path: Path, monkeypatch) ->
     # The file before it gets its name, and then the name.
     write_whole(tmp_path / "a.txt", "other", durable=True)
     assert len(forced) == 2
-    sync_folder(tmp_path)
+    sync_path(tmp_path)
     assert len(forced) == 3
     assert (tmp_path / "a.txt").read_text() == "other"

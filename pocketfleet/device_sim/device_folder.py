@@ -33,7 +33,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.training.server.protocol import Assignment, ReportFacts, Rule
 from pocketfleet.training.update import tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors
-from pocketfleet.whole_file import sync_folder, write_whole
+from pocketfleet.whole_file import sync_path, write_whole
 from pocketfleet.whole_folder import whole_folder
 
 __all__ = ["Credential", "DeviceFolder", "FinishedReport", "PhoneFacts", "WorkUnderWay"]
@@ -151,7 +151,7 @@ class DeviceFolder:
                     write_whole(partial / name, tensors_to_bytes(tensors), durable=True)
             write_whole(partial / _UPDATE, update, durable=True)
             write_whole(partial / _FACTS, report.model_dump_json(), durable=True)
-        sync_folder(self.path)
+        sync_path(self.path)
 
     def report(self) -> FinishedReport | None:
         """Finished work that was not acknowledged."""

@@ -22,9 +22,10 @@ from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import Float64s, Int64s
+from pocketfleet.training.staleness import staleness_discount
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
-__all__ = ["GlobalModel", "Learning", "staleness_discount"]
+__all__ = ["GlobalModel", "Learning"]
 
 # Test examples a call; any number gives the same means up to rounding.
 _EVALUATION_BATCH = 500
@@ -256,16 +257,6 @@ def _joined(rows: Sequence[Columns]) -> Columns:
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     order = np.argsort(columns["place"])
     return {name: values[order] for name, values in columns.items()}
-
-
-def staleness_discount(staleness: npt.ArrayLike, *, exponent: float) -> Float64s:
-    """What an update counts whose version was ``staleness`` versions old: ``(1 + staleness) ** -exponent``; any shape.
-
-    The polynomial of Xie et al. 2019, arXiv:1903.03934; FedBuff takes 0.5 (Nguyen et al. 2022, arXiv:2106.06639). It
-    scales the update, not its weight in the mean: alone in a buffer, a stale update moves the model less.
-    """
-    discounts: Float64s = (1.0 + np.asarray(staleness, dtype=np.float64)) ** -exponent
-    return discounts
 
 
 def _divergence(round_index: int, what: str) -> str:

@@ -27,8 +27,7 @@ from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.recording import Recording, Story
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
 from pocketfleet.device_sim.stage_clock import Watch
-from pocketfleet.training.buffered_coordinator import BufferedCoordinator
-from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.coordinator_by_plan import make_coordinator, restore_coordinator
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import (
     BufferedPlan,
@@ -39,6 +38,7 @@ from pocketfleet.training.round import (
     RoundClosed,
     RoundPlan,
 )
+from pocketfleet.training.selection import Selection
 
 __all__ = ["RecordedRounds"]
 
@@ -59,6 +59,7 @@ class RecordedRounds:
         log: of events.
         recording: what is replayed.
         batch_size: of a step, for steps that the log does not tell.
+        selection: chooses at the end of a round's window; nothing is learnt for it.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RecordedRounds:
         *,
         recording: Recording,
         batch_size: int,
+        selection: Selection,
     ) -> None:
         self.under_way = no_flights()
         self._plan = plan
@@ -76,7 +78,8 @@ class RecordedRounds:
         self._log = log
         self._recording = recording
         self._batch_size = batch_size
-        self._coordinator = self._made(None)
+        self._selection = selection
+        self._coordinator = make_coordinator(plan, population=len(population.fleet), selection=selection)
         self._next = 0  # check-in of the recording
         self._coming: list[Coming] = []
         self._handed_out = np.zeros(len(population.fleet), dtype=np.int64)
@@ -84,18 +87,6 @@ class RecordedRounds:
         self._latest: dict[int, int] = {}  # a device's assignment
         self._over: set[int] = set()  # those of them whose end is in the log
         self._counts: dict[CheckInCode, int] = {}
-
-    def _made(self, state: Mapping[str, npt.NDArray[Any]] | None) -> Coordinator | BufferedCoordinator:
-        population = len(self._population.fleet)
-        if isinstance(self._plan, RoundPlan):
-            return (
-                Coordinator(self._plan, population=population)
-                if state is None
-                else Coordinator.restore(self._plan, state)
-            )
-        if state is None:
-            return BufferedCoordinator(self._plan, population=population)
-        return BufferedCoordinator.restore(self._plan, state)
 
     def watch(self, watch: Watch) -> None:
         """Have the coordinator's time counted apart; after ``restore``."""
@@ -268,7 +259,7 @@ class RecordedRounds:
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continue from what ``state`` returned."""
-        self._coordinator = self._made(of_prefix("coordinator.", state))
+        self._coordinator = restore_coordinator(self._plan, of_prefix("coordinator.", state), selection=self._selection)
         self._next = int(state["next"])
         self._coming = [tuple(row) for row in state["coming"].tolist()]
         self._handed_out = state["handed_out"].copy()

@@ -12,7 +12,6 @@ Rules:
 
 import contextlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -30,7 +29,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.folder_lock import LOCK, try_lock
 from pocketfleet.training.update import UpdateError, tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors
-from pocketfleet.whole_file import write_whole
+from pocketfleet.whole_file import sync_path, write_whole
 
 __all__ = ["Checkpoint", "RunDirectory"]
 
@@ -173,9 +172,9 @@ class RunDirectory:
         np.savez(partial / "arrays.npz", **arrays)
         (partial / "tensors.safetensors").write_bytes(tensors_to_bytes(checkpoint.tensors))
         for file in partial.iterdir():
-            _flush(file)
+            sync_path(file)
         partial.rename(folder)
-        _flush(folder.parent)
+        sync_path(folder.parent)
         for old in sorted(self._checkpoints())[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
@@ -245,11 +244,3 @@ def _locked(path: Path) -> IO[str]:
 
 def _number(part: Path) -> int:
     return int(part.stem.rpartition("-")[2])
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -43,6 +43,8 @@ def record(bundle: Bundle, state: Path, *settings: str) -> None:
     (state / "bundle").symlink_to(bundle.path)
     parts = Parts.of(experiment, bundle.path)
     script = _rounds if experiment.rounds.policy == "synchronous" else _buffers
+    if experiment.rounds.selection_window_s:
+        script = _window
     asyncio.run(script(service_plan(experiment, bundle, parts), state))
 
 
@@ -68,6 +70,27 @@ async def _rounds(plan: ServicePlan, state: Path) -> None:
             await _report(plan, phone, (await phone.assigned())["assignment_id"])
         await run.version(2)
         await phones[3].assigned()
+
+
+async def _window(plan: ServicePlan, state: Path) -> None:
+    """A round that holds eight devices and chooses five, of which three report."""
+    async with running(plan, state) as run:
+        phones = [await run.phone() for _ in range(8)]
+        held = [await phone.check_in() for phone in phones]
+        while held[0]["turned_away"]["reason"] == "preparing":
+            await asyncio.sleep(0.05)
+            held = [await phone.check_in() for phone in phones]
+        assert {one["turned_away"]["reason"] for one in held} == {"held"}
+        chosen: dict[int, int] = {}
+        while len(chosen) < 5:
+            await asyncio.sleep(0.1)
+            for number, phone in enumerate(phones):
+                answer = await phone.check_in() if number not in chosen else {"assignment": None}
+                if answer["assignment"] is not None:
+                    chosen[number] = answer["assignment"]["assignment_id"]
+        for number, assignment in list(chosen.items())[:3]:
+            assert await _report(plan, phones[number], assignment) == "accepted"
+        await run.version(1)
 
 
 async def _buffers(plan: ServicePlan, state: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +19,8 @@ from pocketfleet.training.server import administration
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 # What a malicious device says of itself.
 MARKUP = "<img src=x onerror=document.title='owned'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    if CHROMIUM is None:
-        what = "no chromium on this machine (Debian: apt-get install chromium)"
-        pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        # Root has no sandbox of its own to start.
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,18 @@ def replayed(bundle: "Bundle", recorded: Run, out: Path, *settings: str) -> Run:
     return simulate(experiment, out)
 
 
+def test_a_window_chooses_the_same_devices_again(boston_bundle: "Bundle", tmp_path: Path) -> None:
+    window = ("rounds.selection_window_s=1.0", "rounds.deadline_s=30.0")
+    record(boston_bundle, tmp_path / "state", *window)
+    recorded = export_service(tmp_path / "run", tmp_path / "state")
+    again = replayed(boston_bundle, recorded, tmp_path / "again", "engine.timing_only=true", *window)
+    assert again.summary["events_sha256"] == recorded.summary["events_sha256"]
+    assert (recorded.rounds["assigned"].tolist(), recorded.rounds["accepted"].tolist()) == ([5], [3])
+    assert again.rounds["held"].tolist() == recorded.rounds["held"].tolist() != [0]
+    with pytest.raises(InputError, match="learns from what phones report"):
+        replayed(boston_bundle, recorded, tmp_path / "oort", *window, "rounds.selection=oort")
+
+
 def test_the_same_plan_gives_the_same_decisions(boston_bundle: "Bundle", recorded: Run, tmp_path: Path) -> None:
     again = replayed(boston_bundle, recorded, tmp_path / "again", "engine.timing_only=true")
     pd.testing.assert_frame_equal(

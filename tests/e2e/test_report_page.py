@@ -1,9 +1,7 @@
 """The page of a run in Chromium: nothing is fetched, nothing overflows, a table downloads."""
 
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +14,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from pocketfleet import Bundle
-
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    if CHROMIUM is None:
-        what = "no chromium on this machine (Debian: apt-get install chromium)"
-        pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        # Root has no sandbox of its own to start.
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

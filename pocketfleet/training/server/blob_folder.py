@@ -9,7 +9,9 @@ import re
 import secrets
 from pathlib import Path
 
-__all__ = ["BlobFolder", "sync_folder"]
+from pocketfleet.whole_file import sync_path
+
+__all__ = ["BlobFolder"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -52,7 +54,7 @@ class BlobFolder:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        sync_folder(self._path)
+        sync_path(self._path)
         return sha256
 
     def read(self, sha256: str) -> bytes:
@@ -81,12 +83,3 @@ class BlobFolder:
         """Remove what a killed process left unfinished."""
         for file in self._path.glob(".*.partial"):
             file.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

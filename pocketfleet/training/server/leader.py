@@ -1,22 +1,18 @@
 """What the process that leads has in hand, all of it read back from the database and the disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
 import sqlalchemy as sa
 
-from pocketfleet.training.buffered_coordinator import BufferedCoordinator
-from pocketfleet.training.coordinator import Coordinator
+from pocketfleet.training.coordinator_by_plan import make_coordinator, restore_coordinator
 from pocketfleet.training.release_gate import Change
-from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.database import REPORTS
 from pocketfleet.training.server.device_register import DeviceRegister
 from pocketfleet.training.server.downloads import Downloads
-from pocketfleet.training.server.durable_coordinator import DurableCoordinator, Rounds
+from pocketfleet.training.server.durable_coordinator import DurableCoordinator
 from pocketfleet.training.server.facts import Controls, check_same, controls, read_facts, write_fact
 from pocketfleet.training.server.leadership import Leadership
 from pocketfleet.training.server.model_versions import ModelVersions
@@ -76,8 +72,8 @@ def read_back(
     coordinator = DurableCoordinator(
         database,
         leadership,
-        make=lambda: _made(plan),
-        restore=lambda state: _restored(plan, state),
+        make=lambda: make_coordinator(plan.rounds, population=plan.limits.max_devices, selection=_selection(plan)),
+        restore=lambda state: restore_coordinator(plan.rounds, state, selection=_selection(plan)),
         population=lambda: register.enrolled,
     )
     clock = WallClock(epoch_s=float(facts["epoch_s"]), least_s=coordinator.time_s)
@@ -121,19 +117,6 @@ def _facts(plan: ServicePlan, leadership: Leadership) -> dict[str, str]:
             if name not in facts:
                 write_fact(connection, name, value)
         return read_facts(connection)
-
-
-def _made(plan: ServicePlan) -> Rounds:
-    population = plan.limits.max_devices
-    if isinstance(plan.rounds, RoundPlan):
-        return Coordinator(plan.rounds, population=population, selection=_selection(plan))
-    return BufferedCoordinator(plan.rounds, population=population)
-
-
-def _restored(plan: ServicePlan, state: Mapping[str, npt.NDArray[Any]]) -> Rounds:
-    if isinstance(plan.rounds, RoundPlan):
-        return Coordinator.restore(plan.rounds, state, selection=_selection(plan))
-    return BufferedCoordinator.restore(plan.rounds, state)
 
 
 def _selection(plan: ServicePlan) -> Selection | None:

@@ -23,6 +23,7 @@ from pocketfleet.training.server.leadership import Leadership
 from pocketfleet.training.server.protocol import FileEntry
 from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.server.update_files import UpdateFiles
+from pocketfleet.training.staleness import staleness_discount
 from pocketfleet.training.update import Update, tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors, Weights, all_finite, tensors_sha256
 
@@ -180,7 +181,7 @@ class ModelVersions:
         if self._plan.algorithm.weighting == "devices":
             weight = np.ones(len(reports))
         staleness = self.newest.version - columns["model_version"]
-        scale = (1.0 + staleness.astype(np.float64)) ** -self._plan.staleness_exponent
+        scale = staleness_discount(staleness, exponent=self._plan.staleness_exponent)
         total = self._plan.make_aggregator()
         order = self._plan.chunks(
             columns["device"], columns["steps"], columns["examples_held"], columns["model_version"]

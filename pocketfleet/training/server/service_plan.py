@@ -73,7 +73,7 @@ class ServicePlan:
         algorithm: that makes the next one, by ``algorithm_name`` and ``algorithm_options`` on the devices.
         make_aggregator: an empty aggregator for a round's updates, or for a chunk's.
         chunks: see ``Chunks``.
-        staleness_exponent: see ``device_sim.global_model.staleness_discount``.
+        staleness_exponent: see ``training.staleness``.
         codec: of the reports.
         report: any update, for names, shapes and types.
         download: names of the weights and buffers that a device gets with each version.

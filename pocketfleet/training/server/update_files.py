@@ -14,8 +14,8 @@ from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import BinaryIO
 
-from pocketfleet.training.server.blob_folder import sync_folder
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.whole_file import sync_path
 
 __all__ = ["Received", "UpdateFiles", "digest_header"]
 
@@ -111,7 +111,7 @@ class UpdateFiles:
 
     def sync(self) -> None:
         """Make the names durable, once for many files."""
-        sync_folder(self._folder)
+        sync_path(self._folder)
 
     def remove(self, assignment: int, sha256: str) -> None:
         """Forget an update, if it is there."""
