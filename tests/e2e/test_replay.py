@@ -71,7 +71,7 @@ def test_another_seed_changes_both_hashes(boston_bundle: Bundle, unbroken: Run, 
 
 # Each wraps one function so that its third call is the last thing that the process does.
 KILLS = {
-    "inside a checkpoint write": ("pocketfleet.device_sim.run_directory", "_flush", 8),
+    "inside a checkpoint write": ("pocketfleet.device_sim.run_directory", "sync_path", 7),
     "between events and checkpoint": ("pocketfleet.device_sim.run_directory", "RunDirectory.write_checkpoint", 3),
     "inside a cohort": ("pocketfleet.device_sim.client", "Client.train", 21),
     "inside the events' part": ("pandas", "DataFrame.to_parquet", 5),
