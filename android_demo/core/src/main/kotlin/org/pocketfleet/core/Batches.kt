@@ -3,8 +3,8 @@ package org.pocketfleet.core
 /**
  * Which examples make up which batch, and how they are counted: a function of the assignment alone.
  *
- * Epoch `e` visits the examples in the permutation of the key of (batch seed, `epoch`, `e`); its batches are consecutive
- * runs, the last of which may be shorter; work in steps goes on through as many epochs as it takes.
+ * Epoch `e` visits the examples in the permutation of the key of (batch seed, `epoch`, `e`); its batches are
+ * consecutive runs, the last of which may be shorter; work in steps goes on through as many epochs as it takes.
  */
 object Batches {
     /** Steps that [epochs] passes over [numExamples] take. */

@@ -44,7 +44,7 @@ object Draws {
 
     /** Numbers in [0, 1) with 53 random bits. */
     fun uniform(key: Long, count: Int): DoubleArray =
-        DoubleArray(count) { Math.scalb((number(key, it) ushr (Long.SIZE_BITS - DOUBLE_BITS)).toDouble(), -DOUBLE_BITS) }
+        DoubleArray(count) { Math.scalb(highest(DOUBLE_BITS, number(key, it)).toDouble(), -DOUBLE_BITS) }
 
     /** The order of 0 to [count] - 1 that a key draws. */
     fun permutation(key: Long, count: Int): IntArray = stableOrder(numbers(key, count))
@@ -52,7 +52,7 @@ object Draws {
     /** What a training step's masks are made of at [site], row-major; [seed] is the step's ([Batches.dropoutSeed]). */
     fun dropoutNumbers(seed: Long, site: Int, count: Int): FloatArray {
         val key = key(seed, "dropout_site", site.toLong())
-        return FloatArray(count) { Math.scalb((number(key, it) ushr (Long.SIZE_BITS - FLOAT_BITS)).toFloat(), -FLOAT_BITS) }
+        return FloatArray(count) { Math.scalb(highest(FLOAT_BITS, number(key, it)).toFloat(), -FLOAT_BITS) }
     }
 
     /** The places of numbers without sign from the smallest to the largest; of equal ones the first comes first. */
@@ -78,6 +78,8 @@ object Draws {
     }
 
     private fun number(key: Long, index: Int): Long = mix(key + (index + 1L) * GOLDEN)
+
+    private fun highest(bits: Int, number: Long): Long = number ushr (Long.SIZE_BITS - bits)
 
     private fun fnv1a64(text: String): Long =
         text.toByteArray(Charsets.UTF_8).fold(FNV_OFFSET) { number, byte ->

@@ -60,7 +60,7 @@ object Eligibility {
      * The first reason against it; null: it may.
      *
      * @param numExamples on the device, those that it holds out among them.
-     * @param neededMemoryBytes what the program plans ([Manifest.trainingMemoryBytes]).
+     * @param neededMemoryBytes what the program plans ([PlannedMemory.trainingBytes]).
      * @param training whether it runs already.
      */
     fun judge(
