@@ -3,10 +3,10 @@ package org.pocketfleet.demo
 import org.json.JSONArray
 import org.json.JSONObject
 import org.pocketfleet.core.BundleException
+import org.pocketfleet.core.FileHash
 import org.pocketfleet.core.Manifest
 import org.pocketfleet.core.VerifiedBundle
 import java.io.File
-import java.security.MessageDigest
 
 /**
  * What a benchmark tells of a bundle, from its manifest: which it is, and what a step needs.
@@ -64,12 +64,7 @@ class BundleFacts(val bundle: VerifiedBundle) {
         /** As results call it. */
         const val RUNTIME = "executorch"
 
-        private const val HEX = "0123456789abcdef"
-
-        private fun sha256(value: JSONObject): String {
-            val digest = MessageDigest.getInstance("SHA-256").digest(sortedText(value).toByteArray())
-            return digest.joinToString("") { "${HEX[it.toInt() shr 4 and 15]}${HEX[it.toInt() and 15]}" }
-        }
+        private fun sha256(value: JSONObject): String = FileHash.of(sortedText(value).toByteArray())
 
         /** As Python's `json.dumps(value, sort_keys=True)` writes it; of numbers only whole ones. */
         internal fun sortedText(value: Any): String = when (value) {
