@@ -31,6 +31,8 @@ __all__ = ["APK", "build"]
 
 APK: Final = BUILD / "pocketfleet-demo.apk"
 DEMOS: Final = ("boston", "mnist")
+# This clone's command, whatever is installed beside it.
+_POCKETFLEET: Final = "from pocketfleet.cli import main; main()"
 _HEAP: Final = "-Xmx1g"
 # Of Debian, beside the JDK.
 _TOOLS: Final = ("zipalign", "apksigner", "aapt", "dexdump", "keytool")
@@ -136,8 +138,9 @@ def exported(names: Sequence[str] = DEMOS) -> dict[str, Path]:
         folder = BUILD / "bundles" / name
         if not (folder / "manifest.json").is_file():
             print(f"exporting {name}", flush=True)
-            command = [sys.executable, "-m", "pocketfleet", "export", name, "--out", str(folder), "--only", "executorch"]
-            done = subprocess.run(command, cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)
+            command = [sys.executable, "-c", _POCKETFLEET, "export", name, "--out", str(folder), "--only", "executorch"]
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+            done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
             if done.returncode != 0:
                 raise BuildError(f"{' '.join(command)} ended with {done.returncode}")
         found[name] = folder

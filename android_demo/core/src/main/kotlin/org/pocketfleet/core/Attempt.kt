@@ -167,11 +167,11 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =
-        Gate(parts.sensors, parts.clock, rule, split.count, bundle.manifest.trainingMemoryBytes, deadlineS)
+        Gate(parts.sensors, parts.clock, rule, split.count, bundle.manifest.memory.trainingBytes, deadlineS)
 
     /** The rule that came with the work, and the memory that its program needs, which nobody knew before. */
     private fun checkStart(plan: TrainingPlan, split: ExampleSplit) {
-        val needed = plan.bundle.manifest.trainingMemoryBytes
+        val needed = plan.bundle.manifest.memory.trainingBytes
         Eligibility.judge(plan.assignment.rule, parts.sensors.read(), split.count.toLong(), needed)?.let { throw GivenUp(it.word) }
     }
 
