@@ -24,7 +24,7 @@ from modules import MODULES, REPOSITORY
 from packages import BuildError
 from references import references
 
-__all__ = ["ModuleTests", "run_tests"]
+__all__ = ["ModuleTests", "counted", "marked_classes", "run_tests"]
 
 _TESTED: Final = tuple(name for name, module in MODULES.items() if module.tests is not None)
 # Whose tests load ExecuTorch's classes, and their native halves with them.
@@ -33,6 +33,7 @@ _ON_THE_RUNTIME: Final = frozenset({"trainer"})
 _TEST_ANNOTATION: Final = b"Lorg/junit/Test;"
 # JUnit's last line, of a run without and with failures.
 _PASSED: Final = re.compile(r"^OK \((\d+) tests?\)$", re.MULTILINE)
+_MISUSED: Final = re.compile(r"^(WARNING|FATAL ERROR) in native method.*$", re.MULTILINE)
 _FAILED: Final = re.compile(r"^Tests run: (\d+),  Failures: (\d+)$", re.MULTILINE)
 
 
@@ -70,28 +71,30 @@ def run_tests(name: str) -> ModuleTests:
         if name in _ON_THE_RUNTIME:
             properties["java.library.path"] = str(host_libraries())
             properties["pocketfleet.bundles"] = str(references())
-    classes = test_classes(tests)
+    classes = marked_classes(tests)
     if not classes:
         return ModuleTests(module=name, classes=0, tests=0, failures=0, exit_status=0)
     command = [program("java"), "-Xmx1g", "-Xcheck:jni", *(f"-D{key}={value}" for key, value in properties.items())]
     command += ["-cp", ":".join(map(str, jars)), "org.junit.runner.JUnitCore", *classes]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, flush=True)
-    return _counted(name, len(classes), done.stdout, done.returncode)
+    return counted(name, len(classes), done.stdout, done.returncode)
 
 
-def test_classes(jar: Path) -> list[str]:
-    """Rule 1."""
+def marked_classes(jar: Path) -> list[str]:
+    """The classes of a jar that have tests: rule 1."""
     with zipfile.ZipFile(jar) as archive:
         names = [name for name in archive.namelist() if name.endswith(".class")]
         marked = [name for name in names if _TEST_ANNOTATION in archive.read(name)]
     return sorted(name.removesuffix(".class").replace("/", ".") for name in marked)
 
 
-def _counted(module: str, classes: int, output: str, exit_status: int) -> ModuleTests:
+def counted(module: str, classes: int, output: str, exit_status: int) -> ModuleTests:
+    """What JUnit printed, in numbers."""
     passed, failed = _PASSED.search(output), _FAILED.search(output)
     tests = int(passed[1]) if passed else int(failed[1]) if failed else 0
-    failures = int(failed[2]) if failed else 0
+    # What the JVM has to say against our bridge fails too.
+    failures = (int(failed[2]) if failed else 0) + len(_MISUSED.findall(output))
     return ModuleTests(module=module, classes=classes, tests=tests, failures=failures, exit_status=exit_status)
 
 

@@ -4,7 +4,8 @@
 
 Of each case below ``OUT/<case>`` then holds ``bundle/``, ``case.json`` and, for each run's seed,
 ``<seed>-examples.safetensors`` (what the device trains on), ``<seed>-update.safetensors`` (the report, as the codec
-writes it), and ``<seed>-predicted.safetensors`` (outputs of the trained model, its loss and metrics). A JVM draws the batches and masks itself.
+writes it), and ``<seed>-predicted.safetensors`` (outputs of the trained model, its loss and metrics). A JVM draws the
+batches and masks itself.
 
 ==========  =====================================================================================
 case        what it is for
