@@ -45,7 +45,7 @@ class BundleFacts(val bundle: VerifiedBundle) {
     /** What a phone downloads once: the program, the manifest, the frozen weights. */
     val downloadBytes: Long
         get() {
-            val names = footprint.getJSONObject("file_bytes").keys().asSequence().toSet() + Manifest.FROZEN_FILE
+            val names = names(footprint.getJSONObject("file_bytes")) + Manifest.FROZEN_FILE
             return manifestFile.length() + bundle.manifest.files.filterKeys(names::contains).values.sumOf { it.bytes }
         }
 
@@ -68,13 +68,16 @@ class BundleFacts(val bundle: VerifiedBundle) {
 
         /** As Python's `json.dumps(value, sort_keys=True)` writes it; of numbers only whole ones. */
         internal fun sortedText(value: Any): String = when (value) {
-            is JSONObject -> value.keys().asSequence().sorted()
+            is JSONObject -> names(value).sorted()
                 .joinToString(", ", "{", "}") { "${quoted(it)}: ${sortedText(value.get(it))}" }
             is JSONArray -> (0 until value.length()).joinToString(", ", "[", "]") { sortedText(value.get(it)) }
             is String -> quoted(value)
             is Boolean, is Int, is Long -> value.toString()
             else -> throw BundleException("a manifest's settings and signature hold no $value")
         }
+
+        // A desktop's org.json does not say of what type keys are.
+        private fun names(json: JSONObject): List<String> = json.keys().asSequence().map { "$it" }.toList()
 
         /** Everything outside of ASCII is escaped, by UTF-16 units. */
         private fun quoted(text: String): String = text.map { letter ->
