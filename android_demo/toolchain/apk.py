@@ -138,6 +138,7 @@ def exported(names: Sequence[str] = DEMOS) -> dict[str, Path]:
         folder = BUILD / "bundles" / name
         if not (folder / "manifest.json").is_file():
             print(f"exporting {name}", flush=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-c", _POCKETFLEET, "export", name, "--out", str(folder), "--only", "executorch"]
             environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
             done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)

@@ -2,7 +2,7 @@
 
 1. The wheel is one version, with one SHA-256; it lies in the build's cache, and is never installed.
 2. A class is looked for by its name, a member in it and in all that it inherits from.
-3. Types match by erasure. Of numbers the stubs tell parameters exactly, of results only whether they are whole, true or
+3. Types match by erasure; a type variable is any class. Of numbers the stubs tell parameters exactly, of results only whether they are whole, true or
    false, or broken. Of constants they tell the type and no value. They do not tell since which level a member is there.
 """
 
@@ -49,6 +49,15 @@ _RESULTS: Final = {
 _ARRAYS: Final = {f"java.chaquopy.JavaArrayJ{name}": f"[{letter}" for name, letter in zip(
     ("Boolean", "Byte", "Char", "Short", "Int", "Long", "Float", "Double"), "ZBCSIJFD", strict=True
 )}
+# A type variable, whose erasure the stubs do not tell.
+_ANY: Final = "?"
+# Results in a box are written like those without.
+_BOXED: Final = {
+    "java.lang.Boolean": "bool",
+    **dict.fromkeys((f"java.lang.{name}" for name in ("Byte", "Short", "Integer", "Long")), "int"),
+    **dict.fromkeys(("java.lang.Float", "java.lang.Double"), "float"),
+    "java.lang.Character": "str",
+}
 _PYTHON: Final = {"str": "java.lang.String", "typing.Type": "java.lang.Class", "typing.Any": "java.lang.Object"}
 
 
@@ -230,8 +239,7 @@ def _names(annotation: ast.expr | None, module: str, scope: str) -> list[str]:
         elif text in _ARRAYS:
             names.append(_ARRAYS[text])
         elif "__" in text and text.rpartition(".")[2].startswith("_"):
-            # A type variable: erased to what every class is.
-            names.append("java.lang.Object")
+            names.append(_ANY)
         elif text.split(".")[0] in {"android", "androidx", "java", "javax", "org", "dalvik", "junit", "typing"}:
             names.append(_PYTHON.get(text, text))
         elif text in {"int", "bool", "float", "None"}:
@@ -260,7 +268,10 @@ def _takes(method: Method, wanted: tuple[str, ...], owner: PublishedClass) -> bo
             return False
         names = _names(annotation, owner.module, owner.scope)
         kind = descriptor[1:] if rest else descriptor
-        if (_PARAMETERS.get(kind) or _class_name(kind)) not in names:
+        if kind in _PARAMETERS:
+            if _PARAMETERS[kind] not in names:
+                return False
+        elif _class_name(kind) not in names and _ANY not in names:
             return False
     return True
 
@@ -271,7 +282,10 @@ def _returns(method: Method, returned: str, owner: PublishedClass) -> bool:
 
 def _result_matches(annotation: ast.expr, descriptor: str, owner: PublishedClass) -> bool:
     names = _names(annotation, owner.module, owner.scope)
-    return (_RESULTS.get(descriptor) or _class_name(descriptor)) in names
+    if descriptor in _RESULTS:
+        return _RESULTS[descriptor] in names
+    name = _class_name(descriptor)
+    return name in names or _ANY in names or _BOXED.get(name) in names
 
 
 def _check(wheel: Path) -> None:

@@ -28,7 +28,7 @@ __all__ = ["ModuleTests", "counted", "marked_classes", "run_tests"]
 
 _TESTED: Final = tuple(name for name, module in MODULES.items() if module.tests is not None)
 # Whose tests load ExecuTorch's classes, and their native halves with them.
-_ON_THE_RUNTIME: Final = frozenset({"trainer"})
+_ON_THE_RUNTIME: Final = frozenset({"trainer", "app"})
 # How a class file names the annotation of a test method; kotlin.test's is the same one.
 _TEST_ANNOTATION: Final = b"Lorg/junit/Test;"
 # JUnit's last line, of a run without and with failures.

@@ -51,8 +51,8 @@ class DigitRasterTest {
 
     @Test
     fun `the centre of mass is in the middle, and no ink is lost`() {
-        // A heavy foot to the right: the box's middle is not the ink's.
-        val drawn = listOf(listOf(Touch(0f, 0f), Touch(0f, 90f), Touch(60f, 90f), Touch(60f, 85f), Touch(5f, 85f)))
+        // A seven, whose ink lies above and to the right of its box's middle.
+        val drawn = listOf(listOf(Touch(0f, 0f), Touch(60f, 0f), Touch(30f, 90f)))
         val pixels = assertNotNull(DigitRaster.pixels(drawn))
         val ink = pixels.map { it * 0.3081 + 0.1307 }
         val mass = ink.sum()

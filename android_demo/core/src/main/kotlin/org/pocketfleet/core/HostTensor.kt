@@ -1,5 +1,6 @@
 package org.pocketfleet.core
 
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
@@ -60,7 +61,12 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
     }
 
     /** The values from the first on, for a reader of its own. */
-    fun values(): ByteBuffer = data.duplicate().order(ByteOrder.LITTLE_ENDIAN).apply { clear() }
+    fun values(): ByteBuffer = data.duplicate().order(ByteOrder.LITTLE_ENDIAN).also(::fromTheFirst)
+
+    /** A desktop's `ByteBuffer` has a `clear` of its own, which Android's published API lacks: [Buffer]'s is everywhere. */
+    private fun fromTheFirst(buffer: Buffer) {
+        buffer.clear()
+    }
 
     companion object {
         /** A tensor of zeros. */
