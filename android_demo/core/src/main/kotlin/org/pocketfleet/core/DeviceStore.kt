@@ -141,8 +141,10 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         history.note(record)
     }
 
-    /** The service knows the credential no more. */
-    fun dropCredential() = disk.deleteAll(file("credential.json"))
+    /** The service knows the credential no more, and so nothing that was done under it. */
+    fun dropCredential() {
+        for (name in listOf(REPORT, "assignment.json", "credential.json")) disk.deleteAll(file(name))
+    }
 
     /** Delete everything, the credential last: until then the service can be told again. */
     fun forget() {

@@ -127,7 +127,7 @@ class TinyService(val model: LinearModel = LinearModel(), private val terms: (JS
 
     private fun status() = JSONObject()
         .put("device_id", "d").put("population", "tiny").put("round", 3).put("model_version", 0).put("paused", false)
-        .put("reports_accepted", counted.size).put("open_assignments", org.json.JSONArray(listOf(openAssignment)))
+        .put("reports_accepted", counted.size).put("open_assignments", org.json.JSONArray(listOf(openAssignment).filter { it >= 0 }))
         .put("released", model(weights))
 
     private fun file(exchange: HttpExchange, sha256: String) {
