@@ -97,7 +97,6 @@ class RoundLoop(private val parts: RoundParts) {
             is Told.Train -> {
                 val work = WorkUnderWay(told.assignment, parts.clock.wallS() + told.assignment.deadlineInS)
                 store.begin(work)
-                store.keep(work.assignment.rule)
                 train(work)
             }
         }
@@ -105,6 +104,7 @@ class RoundLoop(private val parts: RoundParts) {
 
     private suspend fun train(work: WorkUnderWay): RoundOutcome =
         try {
+            store.keep(work.assignment.rule)
             attempt.send(attempt.trained(work))
         } catch (exc: GivenUp) {
             giveUp(work.assignment, exc.reason)
