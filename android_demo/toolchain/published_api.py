@@ -271,7 +271,7 @@ def _takes(method: Method, wanted: tuple[str, ...], owner: PublishedClass) -> bo
         if kind in _PARAMETERS:
             if _PARAMETERS[kind] not in names:
                 return False
-        elif _class_name(kind) not in names and _ANY not in names:
+        elif not _is_among(_class_name(kind), names):
             return False
     return True
 
@@ -285,7 +285,11 @@ def _result_matches(annotation: ast.expr, descriptor: str, owner: PublishedClass
     if descriptor in _RESULTS:
         return _RESULTS[descriptor] in names
     name = _class_name(descriptor)
-    return name in names or _ANY in names or _BOXED.get(name) in names
+    return _is_among(name, names) or _BOXED.get(name) in names
+
+
+def _is_among(name: str, names: list[str]) -> bool:
+    return name in names or _ANY in names or (name.endswith("[]") and f"{_ANY}[]" in names)
 
 
 def _check(wheel: Path) -> None:
