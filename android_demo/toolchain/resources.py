@@ -1,7 +1,7 @@
-"""The app's resources: compiled and linked by aapt2 into an APK without code, and into ``R``, the class of their numbers.
+"""The app's resources: linked by aapt2 into an APK without code, and into ``R``, the class of their numbers.
 
-1. The framework's resources are those of Debian's ``android-framework-res``, API level 29: an attribute that is newer is
-   refused here.
+1. The framework's resources are those of Debian's ``android-framework-res``, API level 29: an attribute that is newer
+   is refused here.
 2. The source manifest has neither package nor levels, which Gradle wants to tell by itself; they are told here.
 """
 
