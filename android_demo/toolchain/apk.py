@@ -115,11 +115,12 @@ def _sign(unsigned: Path, signed: Path, folder: Path) -> None:
     """Rule 2; the key is gone with the folder."""
     keys, password = folder / "key.p12", secrets.token_urlsafe(24)
     environment = {"POCKETFLEET_KEY": password}
-    made = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12", "-alias", "throw-away"]
+    made: list[str | Path] = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12", "-alias", "throw-away"]
     made += ["-storepass:env", "POCKETFLEET_KEY", "-keyalg", "RSA", "-keysize", "2048", "-validity", "30"]
     made += ["-dname", "CN=throw-away"]
     _quiet(made, environment)
-    command = ["apksigner", "sign", "--ks", keys, "--ks-pass", "env:POCKETFLEET_KEY", "--min-sdk-version", str(MIN_SDK)]
+    command: list[str | Path] = ["apksigner", "sign", "--ks", keys, "--ks-pass", "env:POCKETFLEET_KEY"]
+    command += ["--min-sdk-version", str(MIN_SDK)]
     command += ["--v1-signing-enabled", "false", "--v2-signing-enabled", "true", "--v3-signing-enabled", "true"]
     _quiet([*command, "--out", signed, unsigned], environment)
 

@@ -48,7 +48,7 @@ def linked() -> Path:
     _aapt2("compile", "--dir", _MAIN / "res", "-o", compiled)
     levels = ["--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)]
     versions = ["--version-code", str(_VERSION_CODE), "--version-name", VERSION_NAME]
-    files = ["-I", _FRAMEWORK, "--manifest", manifest, "--java", folder / "java", "-o", apk, compiled]
+    files: list[str | Path] = ["-I", _FRAMEWORK, "--manifest", manifest, "--java", folder / "java", "-o", apk, compiled]
     _aapt2("link", *levels, *versions, *files)
     return apk
 
