@@ -28,7 +28,7 @@ __all__ = ["ModuleTests", "counted", "marked_classes", "run_tests"]
 
 _TESTED: Final = tuple(name for name, module in MODULES.items() if module.tests is not None)
 # Whose tests load ExecuTorch's classes, and their native halves with them.
-_ON_THE_RUNTIME: Final = frozenset({"trainer"})
+_ON_THE_RUNTIME: Final = frozenset({"trainer", "app"})
 # The bridge's use of JNI is watched. The heap is all there from the start: resident memory that grows is native.
 _JVM: Final = ("-Xcheck:jni", "-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 # How a class file names the annotation of a test method; kotlin.test's is the same one.
