@@ -25,6 +25,7 @@ from typing import Final
 from libraries import TEST_LIBRARIES, kotlin_compiler, library
 from modules import BUILD, MODULES, Module, with_dependencies
 from packages import BuildError
+from resources import linked
 
 __all__ = ["class_path", "compiled", "compiled_tests", "locked", "program", "run"]
 
@@ -78,6 +79,8 @@ def compiled(name: str) -> Path:
         BuildError: it has no sources, or does not compile.
     """
     module = MODULES[name]
+    if name == "resources":
+        linked()
     return _jar(module.name, module.sources, class_path(module), friend=None)
 
 
