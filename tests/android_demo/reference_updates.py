@@ -4,8 +4,8 @@
 
 Of each case below ``OUT/<case>`` then holds ``bundle/``, ``case.json`` and, for each run's seed,
 ``<seed>-examples.safetensors`` (what the device trains on), ``<seed>-update.safetensors`` (the report, as the codec
-writes it), and ``<seed>-predicted.safetensors`` (outputs of the trained model, its loss and metrics). A JVM draws the
-batches and masks itself.
+writes it), ``<seed>-trained.safetensors`` (the weights and buffers at the end) and ``<seed>-predicted.safetensors``
+(their outputs, loss and metrics). A JVM draws the batches and masks itself.
 
 ==========  =====================================================================================
 case        what it is for
@@ -181,6 +181,7 @@ def write_case(case: Case, folder: Path) -> None:
         parts = {
             "examples": tensors_to_bytes({"x": training.x, "y": training.y, "held_x": held.x, "held_y": held.y}),
             "update": update,
+            "trained": tensors_to_bytes(end.trainable | end.buffers),
             "predicted": tensors_to_bytes(predicted),
         }
         for name, data in parts.items():

@@ -51,7 +51,8 @@ class ExecutorchTrainer private constructor(
             .filter { (spec, _) -> spec.role == role }
             .associate { (spec, tensor) -> spec.name to tensor }
         val weights = Weights(after(Role.TRAINABLE), after(Role.BUFFER), state.weights.frozen)
-        return StepResult(number(outputs.first()), TrainState(weights, after(Role.SLOT), state.anchor, state.correction))
+        val next = TrainState(weights, after(Role.SLOT), state.anchor, state.correction)
+        return StepResult(number(outputs.first()), next)
     }
 
     override fun predict(weights: Weights, x: HostTensor): HostTensor =
@@ -133,13 +134,15 @@ class ExecutorchTrainer private constructor(
         val same = tensor.shape.contentEquals(spec.sizes(batch))
         // A model may put its batch anywhere, and several times over, which a signature cannot say.
         if (!same && !(spec.role == Role.OUTPUT && tensor.shape.size == spec.shape.size)) {
-            throw TrainerException("$name returned ${described(tensor)}, its signature says $spec: it is another program")
+            throw TrainerException("$name returned ${described(tensor)}, not $spec: it is another bundle's program")
         }
     }
 
     companion object {
         private val METHODS = listOf("train_step", "predict", "evaluate")
-        private const val LOG_LINES = 5
+
+        // The last lines say why; those before may be of other calls.
+        private const val LOG_LINES = 3
 
         /**
          * Load the programs of [bundle].

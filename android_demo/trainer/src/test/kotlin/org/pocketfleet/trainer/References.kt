@@ -3,6 +3,7 @@ package org.pocketfleet.trainer
 import org.json.JSONObject
 import org.pocketfleet.core.Batch
 import org.pocketfleet.core.Batches
+import org.pocketfleet.core.ElementType
 import org.pocketfleet.core.FileEntry
 import org.pocketfleet.core.FileHash
 import org.pocketfleet.core.HostTensor
@@ -34,6 +35,9 @@ internal class ReferenceCase(private val folder: File) {
 
     fun tensors(seed: Long, name: String): Tensors = SafeTensors.read(file(seed, name), mostBytes = 1L shl 26)
 
+    /** The weights that PyTorch came to. */
+    fun trained(seed: Long): Weights = bundle.weights(file(seed, "trained"))
+
     /** The batches of one run, drawn here. */
     fun batches(seed: Long): Sequence<Batch> {
         val examples = tensors(seed, "examples")
@@ -42,7 +46,7 @@ internal class ReferenceCase(private val folder: File) {
     }
 
     companion object {
-        val folder = File(System.getProperty("pocketfleet.bundles") ?: error("set pocketfleet.bundles to the references"))
+        val folder = File(System.getProperty("pocketfleet.bundles") ?: error("pocketfleet.bundles is not set"))
 
         fun of(name: String) = ReferenceCase(File(folder, name))
 
@@ -95,13 +99,17 @@ internal fun trained(trainer: ExecutorchTrainer, case: ReferenceCase, seed: Long
     return state.weights
 }
 
-/** Of an update by name: how far the trained weights moved, and the buffers as they are. */
-internal fun update(start: Tensors, end: Weights): Tensors =
-    end.trainable.mapValues { (name, value) -> difference(value, start.getValue(name)) } + end.buffers
+/** How far the trained weights moved. */
+internal fun delta(start: Tensors, end: Weights): Tensors = end.trainable.mapValues { (name, value) ->
+    val (to, from) = value.floats() to start.getValue(name).floats()
+    HostTensor.of(FloatArray(to.size) { to[it] - from[it] }, *value.shape)
+}
 
-internal fun difference(end: HostTensor, start: HostTensor): HostTensor {
-    val (left, right) = end.floats() to start.floats()
-    return HostTensor.of(FloatArray(left.size) { left[it] - right[it] }, *end.shape)
+/** The values of a tensor; counts of batches are whole numbers. */
+internal fun numbers(tensor: HostTensor): DoubleArray = when (tensor.type) {
+    ElementType.FLOAT32 -> tensor.floats().let { floats -> DoubleArray(floats.size) { floats[it].toDouble() } }
+    ElementType.INT64 -> DoubleArray(tensor.count.toInt()) { tensor.values().getLong(it * Long.SIZE_BYTES).toDouble() }
+    else -> error("no reference holds ${tensor.type}")
 }
 
 /** The norm of what two sets of tensors differ by, relative to the expected one's; over all tensors together. */
@@ -110,11 +118,11 @@ internal fun relativeError(found: Tensors, expected: Tensors): Double {
     var (off, whole) = 0.0 to 0.0
     for ((name, value) in expected) {
         check(found.getValue(name).shape.contentEquals(value.shape)) { "the shape of $name" }
-        val (one, other) = found.getValue(name).floats() to value.floats()
+        val (one, other) = numbers(found.getValue(name)) to numbers(value)
         for (place in one.indices) {
-            val difference = one[place].toDouble() - other[place]
+            val difference = one[place] - other[place]
             off += difference * difference
-            whole += other[place].toDouble() * other[place]
+            whole += other[place] * other[place]
         }
     }
     check(whole > 0) { "the expected tensors are all zero" }
