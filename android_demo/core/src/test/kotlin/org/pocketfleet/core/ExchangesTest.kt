@@ -1,11 +1,8 @@
 package org.pocketfleet.core
 
 import com.sun.net.httpserver.HttpExchange
-import com.sun.net.httpserver.HttpServer
 import java.io.Closeable
 import java.io.File
-import java.net.InetAddress
-import java.net.InetSocketAddress
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -173,7 +170,7 @@ private fun hex(text: String) = ByteArray(text.length / 2) { text.substring(2 * 
 
 /** Answers as recorded, and holds each request against the recorded one. */
 private class Replay(private val exchanges: List<JSONObject>, weights: String) : Closeable {
-    private val server = HttpServer.create(InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0)
+    private val server = httpServer()
     private val known = mapOf(
         "token" to "the-token",
         "device_id" to "the-device",

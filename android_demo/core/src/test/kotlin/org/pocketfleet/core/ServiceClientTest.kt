@@ -33,7 +33,7 @@ class ServiceClientTest {
     }
 
     private val clock = FakeClock()
-    private val enrolled = Answer(201, """{"device_id": "d", "credential": "c"}""")
+    private val enrolled get() = Answer(201, """{"device_id": "d", "credential": "c"}""")
     private val enrolment = Enrolment("t")
 
     private fun client(http: HttpTransport, seed: Long = 1, tell: (String) -> Unit = {}) =
