@@ -148,7 +148,7 @@ class Running:
     async def version(self, number: int) -> None:
         """Wait until a version is made."""
         for _ in range(400):
-            parts = self.service._parts
+            parts = self.service.upkeep.leader
             if parts is not None and parts.versions.newest.version >= number:
                 return
             await asyncio.sleep(0.01)
