@@ -20,8 +20,8 @@ class ExchangesTest {
     @get:JUnitRule
     val folder = TemporaryFolder()
 
-    // What this client has no call for: it never leaves a field out, never asks whether what it holds changed, and knows
-    // of no stages.
+    // What this client has no call for: it never leaves a field out, never asks whether what it holds changed, and
+    // knows of no stages.
     private val notMade = setOf(
         "check in with a field missing",
         "ask whether they changed",
@@ -98,6 +98,7 @@ class ExchangesTest {
         batchSeed = 2189010849865370787,
         codec = "lossless",
         updateBytes = 136,
+        partialWork = PartialWork.REPORT,
         rule = Rule(),
     )
 
