@@ -86,7 +86,6 @@ def _run(order: DeviceOrder, pipe: Connection, log: TextIO) -> None:
         arrival=made.arrival,
         room_celsius=fleet.room_celsius if fleet.heat else None,
         memory_moments=fleet.memory_moments,
-        partial_work=experiment.rounds.partial_work == "report",
     )
     settings = StartSettings(
         runtime=fleet.program,

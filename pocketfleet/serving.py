@@ -99,6 +99,7 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
             window_s=experiment.rounds.selection_window_s,
             trains=True,
         ),
+        partial_work=experiment.rounds.partial_work,
         rule=Rule(**experiment.eligibility.model_dump()),
         release=release_plan(experiment),
         release_metric=experiment.release.metric,

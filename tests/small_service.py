@@ -221,6 +221,7 @@ def work_of(service: SmallService, bundle: Bundle, number: int = 0, **changed: o
         "batch_seed": 12345,
         "codec": "lossless",
         "update_bytes": LosslessCodec().encoded_bytes(like),
+        "partial_work": "report",
         "rule": RULE,
     }
     assert values["weights"].sha256 == file_sha256(bundle.path / WEIGHTS_FILE)

@@ -247,6 +247,7 @@ class AttemptRunner:
             bundle_bytes=sum(entry.bytes for name, entry in wanted.items() if name != WEIGHTS_FILE),
             weights_bytes=sum(entry.bytes for entry in _model(assignment)),
             update_bytes=assignment.update_bytes,
+            partial_work=assignment.partial_work == "report",
         )
 
     # Training

@@ -56,7 +56,6 @@ class PhoneUnit:
         arrival: when they come; ``None``: all are there from the start.
         room_celsius: the air around it; ``None``: nothing warms.
         memory_moments: whether other apps take memory.
-        partial_work: whether interrupted training is reported.
     """
 
     fleet: Fleet
@@ -69,7 +68,6 @@ class PhoneUnit:
     arrival: Arrival | None = None
     room_celsius: float | None = ROOM_CELSIUS
     memory_moments: bool = True
-    partial_work: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,6 +81,7 @@ class Task:
         bundle_bytes: downloaded once.
         weights_bytes: downloaded for each attempt.
         update_bytes: sent.
+        partial_work: whether interrupted training is reported.
     """
 
     epochs: int
@@ -93,6 +92,7 @@ class Task:
     bundle_bytes: int
     weights_bytes: int
     update_bytes: int
+    partial_work: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +167,7 @@ class EmulatedPhone:
             bundle_bytes=0,
             weights_bytes=0,
             update_bytes=0,
+            partial_work=True,
         )
         by_epochs = steps_of_epochs(training, epochs=task.epochs, batch_size=task.batch_size)
         return Workload(
@@ -181,7 +182,7 @@ class EmulatedPhone:
             bundle_bytes=task.bundle_bytes,
             weights_bytes=task.weights_bytes,
             update_bytes=task.update_bytes,
-            partial_work=unit.partial_work,
+            partial_work=task.partial_work,
         )
 
     @property

@@ -21,6 +21,7 @@ def task(**changed: object) -> Task:
         "bundle_bytes": 2 * 10**6,
         "weights_bytes": 10**6,
         "update_bytes": 10**6,
+        "partial_work": True,
     }
     return Task(**{**values, **changed})
 
@@ -104,6 +105,13 @@ def test_an_interrupted_phone_reports_what_it_did() -> None:
     done = int((9.0 - attempt.download_s) / 2.0)
     assert 0 < attempt.steps == done
     assert (attempt.stage, attempt.interrupted, attempt.drop) == (Stage.DONE, Drop.NOT_CHARGING, Drop.NONE)
+
+
+def test_work_that_is_to_be_discarded_is_not_reported() -> None:
+    made = phone((DEVICE, "charging", 9.0, 900.0))
+    made.ask(Rule(), task(partial_work=False))
+    attempt = made.start(made.look(0.0), round_index=0, model_version=0, deadline_s=600.0)
+    assert (attempt.interrupted, attempt.drop) == (Drop.NOT_CHARGING, Drop.NOT_CHARGING)
 
 
 def test_who_drops_out_backs_off_twice_as_long_each_time() -> None:

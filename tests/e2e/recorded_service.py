@@ -125,7 +125,7 @@ async def _report(plan: ServicePlan, phone: Phone, assignment: int) -> str:
 
 async def _closed(run: Running, count: int) -> None:
     for _ in range(1000):
-        parts = run.service._parts
+        parts = run.service.upkeep.leader
         assert parts is not None
         if parts.coordinator.rounds.round >= count:
             return

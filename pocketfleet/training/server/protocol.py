@@ -29,6 +29,7 @@ __all__ = [
     "EvaluationReport",
     "EvaluationWork",
     "FileEntry",
+    "PartialWork",
     "Phone",
     "ReleasedModel",
     "ReportAnswer",
@@ -63,6 +64,9 @@ TurnedAwayReason = Literal[
     "no_codec",
     "finished",
 ]
+
+# What a device does with steps that it made before it had to stop: send them as its report, or throw them away.
+PartialWork = Literal["report", "discard"]
 
 
 class _Message(BaseModel):
@@ -172,6 +176,7 @@ class Assignment(_Message):
     codec: str
     # Exactly so long is the report's body.
     update_bytes: Counted
+    partial_work: PartialWork
     rule: Rule
 
 

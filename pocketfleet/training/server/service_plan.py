@@ -14,7 +14,7 @@ from pocketfleet.training.codec import Codec
 from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
-from pocketfleet.training.server.protocol import Rule
+from pocketfleet.training.server.protocol import PartialWork, Rule
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Weights
 
@@ -81,6 +81,7 @@ class ServicePlan:
         preferred_program: that devices run which can.
         hyper: of the steps, by name.
         epochs, steps, batch_size: a device's work; see ``protocol.Assignment``.
+        partial_work: see ``protocol.PartialWork``.
         rule: when devices may train.
         make_selection: who is chosen at the end of a round's window, as if nobody had been yet; ``None``: there are no
             windows.
@@ -110,6 +111,7 @@ class ServicePlan:
     epochs: int
     steps: int
     batch_size: int
+    partial_work: PartialWork
     rule: Rule
     make_selection: Callable[[], Selection] | None = None
     release: ReleasePlan | None = None

@@ -99,6 +99,7 @@ def assignment(
         batch_seed=int(seed) >> 1,
         codec=plan.codec.name,
         update_bytes=plan.codec.encoded_bytes(plan.report),
+        partial_work=plan.partial_work,
         rule=plan.rule,
     )
 

@@ -79,7 +79,7 @@ async def evaluate(phones: list[Phone]) -> None:
 
 async def train(run: Running, phones: list[Phone], *bodies: bytes) -> None:
     """A round of two reports, and the gate knows of its version."""
-    parts = run.service._parts
+    parts = run.service.upkeep.leader
     assert parts is not None
     version = parts.versions.newest.version
     for phone, body in zip(phones, bodies, strict=True):
@@ -87,7 +87,7 @@ async def train(run: Running, phones: list[Phone], *bodies: bytes) -> None:
         assert (await phone.report(work["assignment_id"], body)).status_code == 200
     await run.version(version + 1)
     for _ in range(400):
-        if not run.service._preparing:
+        if not run.service.upkeep.preparing:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the version is not published")
@@ -240,7 +240,7 @@ def test_a_version_that_the_gate_never_heard_of_is_tried_after_a_restart(tmp_pat
     async def before(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         async with running(plan, tmp_path / "state") as run:
             phones = [await run.phone() for _ in range(2)]
-            parts = run.service._parts
+            parts = run.service.upkeep.leader
             assert parts is not None
             # As if it were killed between the version and the gate.
             monkeypatch.setattr(parts.releases, "made", lambda *_, **__: None)

@@ -111,7 +111,7 @@ def test_a_version_that_is_released_while_it_leaves_is_kept(tmp_path: Path) -> N
         async with running(plan, tmp_path / "state") as run:
             phones = [await run.phone() for _ in range(2)]
             await make_versions(run, phones, range(1, 4))
-            parts = run.service._parts
+            parts = run.service.upkeep.leader
             assert parts is not None
             administration.release(tmp_path / "state", 1)
             assert parts.retention.look(now_s=parts.clock.now_s() + 10.0)  # 0 leaves

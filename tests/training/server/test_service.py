@@ -114,7 +114,7 @@ def test_a_restart_makes_a_version_that_was_not_made(tmp_path: Path, database_ur
             phones = [await run.phone() for _ in range(2)]
             work = [await phone.assigned() for phone in phones]
             # As if it were killed between the closing and the version.
-            run.service._tasks[-1].cancel()
+            run.service.upkeep._tasks[-1].cancel()
             for phone, one in zip(phones, work, strict=True):
                 assert (await phone.report(one["assignment_id"], update_bytes(2.0, 2.0, 2.0))).status_code == 200
             away = (await phones[0].check_in())["turned_away"]

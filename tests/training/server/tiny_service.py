@@ -66,6 +66,7 @@ def tiny_plan(folder: Path, *, size: int = 3, limits: Limits | None = None, **ch
         epochs=1,
         steps=0,
         batch_size=8,
+        partial_work="report",
         rule=Rule(idle=True, charging=True, unmetered=True, min_battery_ratio=0.3, min_examples=1),
         limits=limits or Limits(device_requests_per_s=0.0, longest_retry_s=0.05, max_devices=1000),
     )
@@ -147,7 +148,7 @@ class Running:
     async def version(self, number: int) -> None:
         """Wait until a version is made."""
         for _ in range(400):
-            parts = self.service._parts
+            parts = self.service.upkeep.leader
             if parts is not None and parts.versions.newest.version >= number:
                 return
             await asyncio.sleep(0.01)

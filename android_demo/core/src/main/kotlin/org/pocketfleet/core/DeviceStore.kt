@@ -104,7 +104,8 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         onStorage("cannot make the report's folder") { disk.makeFolder(partial) }
         disk.writeWhole(File(partial, UPDATE)) { SafeTensors.write(update, it) }
         disk.writeWhole(File(partial, MODEL)) { SafeTensors.write(model, it) }
-        val said = report.copy(updateSha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) })
+        val sha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) }
+        val said = report.copy(updateSha256 = sha256)
         disk.writeWhole(File(partial, FACTS)) { it.write(said.toJson().toString().toByteArray()) }
         rename(partial, file(REPORT))
     }
@@ -160,7 +161,8 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         return message(onStorage("cannot read $name") { file.readText() }, name, of)
     }
 
-    private fun write(name: String, json: JSONObject) = disk.writeWhole(file(name)) { it.write(json.toString().toByteArray()) }
+    private fun write(name: String, json: JSONObject) =
+        disk.writeWhole(file(name)) { it.write(json.toString().toByteArray()) }
 
     private fun rename(from: File, to: File) = onStorage("cannot rename ${from.name}") {
         disk.move(from, to)

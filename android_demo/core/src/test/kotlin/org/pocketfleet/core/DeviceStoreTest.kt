@@ -21,7 +21,8 @@ class DeviceStoreTest {
     private val credential = Credential("https://host/v1/populations/p", "d", "c")
     private val hash = "ab".repeat(32)
 
-    private fun record(id: Long, outcome: String = "accepted") = RoundRecord(id, 1, 2, outcome, 3.5, 6, 0.25, "loss", 1.0, 0.5)
+    private fun record(id: Long, outcome: String = "accepted") =
+        RoundRecord(id, 1, 2, outcome, 3.5, 6, 0.25, "loss", 1.0, 0.5)
 
     private fun finished(id: Long) = FinishedReport(id, "", 99.5, ReportFacts(20, 6, 12, 0.25), record(id))
 

@@ -1,11 +1,8 @@
 package org.pocketfleet.core
 
 import com.sun.net.httpserver.HttpExchange
-import com.sun.net.httpserver.HttpServer
 import java.io.Closeable
 import java.io.File
-import java.net.InetAddress
-import java.net.InetSocketAddress
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -23,8 +20,8 @@ class ExchangesTest {
     @get:JUnitRule
     val folder = TemporaryFolder()
 
-    // What this client has no call for: it never leaves a field out, never asks whether what it holds changed, and knows
-    // of no stages.
+    // What this client has no call for: it never leaves a field out, never asks whether what it holds changed, and
+    // knows of no stages.
     private val notMade = setOf(
         "check in with a field missing",
         "ask whether they changed",
@@ -101,6 +98,7 @@ class ExchangesTest {
         batchSeed = 2189010849865370787,
         codec = "lossless",
         updateBytes = 136,
+        partialWork = PartialWork.REPORT,
         rule = Rule(),
     )
 
@@ -173,7 +171,7 @@ private fun hex(text: String) = ByteArray(text.length / 2) { text.substring(2 * 
 
 /** Answers as recorded, and holds each request against the recorded one. */
 private class Replay(private val exchanges: List<JSONObject>, weights: String) : Closeable {
-    private val server = HttpServer.create(InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0)
+    private val server = httpServer()
     private val known = mapOf(
         "token" to "the-token",
         "device_id" to "the-device",

@@ -17,8 +17,9 @@ class MessagesTest {
             "weights": {"sha256": "$hash", "bytes": 8, "of": "the future"}, "broadcast": null,
             "algorithm": "fedprox", "algorithm_options": {"proximal_mu": 0.5, "private": ["head.*"]},
             "hyper": {"learning_rate": 0.1, "momentum": 1}, "epochs": 1, "steps": 0, "batch_size": 8,
-            "batch_seed": 9223372036854775807, "codec": "lossless", "update_bytes": 136, "news": [1],
-            "rule": {"idle": true, "charging": false, "unmetered": true, "min_battery_ratio": 0.3, "min_examples": 5}}""",
+            "batch_seed": 9223372036854775807, "codec": "lossless", "update_bytes": 136, "partial_work": "discard",
+            "news": [1], "rule": {"idle": true, "charging": false, "unmetered": true, "min_battery_ratio": 0.3,
+            "min_examples": 5}}""",
     )
 
     private fun read(json: JSONObject) = Assignment.of(CheckedJson.parse(json.toString()))
@@ -32,6 +33,7 @@ class MessagesTest {
         assertEquals(0.5, found.algorithmOptions["proximal_mu"])
         assertEquals(Rule(charging = false, minExamples = 5), found.rule)
         assertEquals(null, found.broadcast)
+        assertEquals(PartialWork.DISCARD, found.partialWork)
     }
 
     @Test
@@ -53,7 +55,7 @@ class MessagesTest {
     fun `each field that is missing or of another type is named`() {
         val optional = setOf("broadcast", "algorithm_options", "news")
         val names = assignment().keys().asSequence().map(Any?::toString).toSet() - optional
-        assertEquals(17, names.size)
+        assertEquals(18, names.size)
         for (name in names) {
             val other: Any = if (name in setOf("program", "algorithm", "codec")) 3 else "x"
             for (wrong in listOf(null, JSONObject.NULL, JSONArray(), other)) {
@@ -101,8 +103,8 @@ class MessagesTest {
         )
         assertEquals(
             """{"app_version":"7","codecs":["lossless"],"conditions":{"battery_ratio":0.8,"charging":true,""" +
-                """"free_memory_bytes":1073741824,"idle":true,"num_examples":12,"skin_celsius":30,"unmetered":true},""" +
-                """"evaluates":true,"programs":{"executorch":"1"},"protocol":1}""",
+                """"free_memory_bytes":1073741824,"idle":true,"num_examples":12,"skin_celsius":30,""" +
+                """"unmetered":true},"evaluates":true,"programs":{"executorch":"1"},"protocol":1}""",
             sorted(
                 CheckIn(
                     mapOf("executorch" to "1"),
@@ -112,7 +114,8 @@ class MessagesTest {
                 ).toJson(),
             ),
         )
-        assertEquals("""{"num_held_out":5,"released":1.5,"tried":null}""", sorted(EvaluationReport(5, null, 1.5).toJson()))
+        val evaluation = EvaluationReport(5, tried = null, released = 1.5).toJson()
+        assertEquals("""{"num_held_out":5,"released":1.5,"tried":null}""", sorted(evaluation))
         assertEquals(
             """{"batch_size":8,"median_s":0.25,"method":"predict","peak_memory_bytes":9,"program":"executorch",""" +
                 """"repeats":5,"runtime_version":"1.5"}""",

@@ -70,7 +70,8 @@ class RoundLoopFaultsTest {
 
     @Test
     fun `429 and 503 are waited for as long as they say`() {
-        for ((status, start) in listOf(429 to "POST check-in", 503 to "GET files/", 503 to "PUT reports/", 429 to "GET files/")) {
+        val busy = listOf(429 to "POST check-in", 503 to "GET files/", 503 to "PUT reports/", 429 to "GET files/")
+        for ((status, start) in busy) {
             service.counted.clear()
             folder.root.listFiles()!!.forEach { it.deleteRecursively() }
             TinyDevice.enrol(service, folder.root)

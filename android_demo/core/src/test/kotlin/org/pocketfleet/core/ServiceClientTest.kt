@@ -33,7 +33,7 @@ class ServiceClientTest {
     }
 
     private val clock = FakeClock()
-    private val enrolled = Answer(201, """{"device_id": "d", "credential": "c"}""")
+    private val enrolled get() = Answer(201, """{"device_id": "d", "credential": "c"}""")
     private val enrolment = Enrolment("t")
 
     private fun client(http: HttpTransport, seed: Long = 1, tell: (String) -> Unit = {}) =
@@ -127,7 +127,10 @@ class ServiceClientTest {
 
     @Test
     fun `a URL that is no population's is refused`() {
-        for (url in listOf("", "host", "ftp://host/v1/populations/p", "https://host/", "https://host/v1/populations/", "https:// host/v1/populations/p")) {
+        val whole = "https://host/v1/populations/p"
+        assertEquals(whole, ServiceClient("$whole/", Listed(), Retries(clock, 1)).url)
+        val wrong = listOf("", "host", "ftp${whole.drop(5)}", "https://host/", "$whole/q", whole.dropLast(1), "$whole ")
+        for (url in wrong) {
             val exc = assertFailsWith<FormatException>(url) { ServiceClient(url, Listed(), Retries(clock, 1)) }
             assertTrue("\"$url\"" in exc.message!!, exc.message)
         }

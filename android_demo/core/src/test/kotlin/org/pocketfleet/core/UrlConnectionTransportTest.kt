@@ -3,6 +3,7 @@ package org.pocketfleet.core
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
+import java.io.RandomAccessFile
 import java.net.InetAddress
 import java.net.ServerSocket
 import java.net.Socket
@@ -15,6 +16,7 @@ import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.runBlocking
+import kotlinx.coroutines.withTimeout
 import org.junit.Rule as JUnitRule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
@@ -48,8 +50,11 @@ class UrlConnectionTransportTest {
     private val transport = UrlConnectionTransport(Dispatchers.IO, connectTimeoutS = 2, readTimeoutS = 2)
 
     private fun text(url: String, body: HttpBody? = null): Pair<Int, String> = runBlocking {
-        transport.exchange(HttpRequest(if (body == null) "GET" else "PUT", url, emptyMap(), body)) { it.status to it.text() }
+        transport.exchange(request(url, body)) { it.status to it.text() }
     }
+
+    private fun request(url: String, body: HttpBody?) =
+        HttpRequest(if (body == null) "GET" else "PUT", url, emptyMap(), body)
 
     private fun Socket.skipHeaders() {
         val found = StringBuilder()
@@ -91,7 +96,9 @@ class UrlConnectionTransportTest {
     fun `who does not speak HTTP, does not answer, or is not there is an IOException`() {
         answering("SSH-2.0-OpenSSH\r\n") { server -> assertFailsWith<IOException> { text(server.url) } }
         answering("") { server -> assertFailsWith<IOException> { text(server.url) } }
-        RawServer { it.getInputStream().readBytes() }.use { server -> assertFailsWith<IOException> { text(server.url) } }
+        RawServer { it.getInputStream().readBytes() }.use { silent ->
+            assertFailsWith<IOException> { text(silent.url) }
+        }
         val gone = RawServer { }.apply { close() }
         assertFailsWith<IOException> { text(gone.url) }
         assertFailsWith<IOException> { text("file:///etc/hostname") }
@@ -131,7 +138,7 @@ class UrlConnectionTransportTest {
         return RawServer { serve(it, reached) }.use { server ->
             runBlocking {
                 val asking = async(Dispatchers.Default) {
-                    transport.exchange(HttpRequest(if (body == null) "GET" else "PUT", server.url, emptyMap(), body)) { it.text() }
+                    transport.exchange(request(server.url, body)) { it.text() }
                 }
                 reached.await()
                 // So that whoever asks is back at its waiting.
@@ -160,7 +167,8 @@ class UrlConnectionTransportTest {
             socket.getInputStream().read()
         }
         // More than the buffers of both sides hold.
-        val large = File(folder.root, "large").apply { java.io.RandomAccessFile(this, "rw").use { it.setLength(64L shl 20) } }
+        val large = File(folder.root, "large")
+        RandomAccessFile(large, "rw").use { it.setLength(64L shl 20) }
         val sending = cancelled(FileBody(large)) { socket, reached ->
             socket.skipHeaders()
             reached.complete(Unit)
@@ -168,6 +176,6 @@ class UrlConnectionTransportTest {
         }
         // The transport's timeout is 2 s: none of the three waited for it.
         assertTrue(listOf(answering, middle, sending).all { it < 1.0 }, "$answering, $middle, $sending s")
-        runBlocking { kotlinx.coroutines.withTimeout(1000) { closed.await() } }
+        runBlocking { withTimeout(1000) { closed.await() } }
     }
 }

@@ -191,7 +191,7 @@ class VerifiedBundleTest {
 
     @Test
     fun nobodyElseCanMakeOne() {
-        // No constructor that other sources could call (the compiler's own, for the companion, they cannot), and no copy.
+        // No constructor that other sources can call, as they cannot the compiler's for the companion, and no copy.
         assertTrue(VerifiedBundle::class.java.constructors.all { it.isSynthetic })
         assertTrue(VerifiedBundle::class.java.declaredMethods.none { it.name == "copy" })
     }
