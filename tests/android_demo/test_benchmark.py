@@ -25,7 +25,7 @@ def test_a_phones_file_is_read_calibrated_and_merged(
     written = tmp_path / "phone.json"
     command = ["java", "-Xmx1g", f"-Djava.library.path={libraries}", "-cp", ":".join(map(str, jars))]
     command += ["org.pocketfleet.demo.BenchmarkOnJvmKt", str(boston_bundle.path), str(written)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, timeout=100)
 
     report = read_report(written)
     (result,) = report.results

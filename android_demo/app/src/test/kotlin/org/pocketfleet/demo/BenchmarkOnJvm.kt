@@ -2,6 +2,7 @@ package org.pocketfleet.demo
 
 import org.pocketfleet.trainer.ExecutorchTrainer
 import java.io.File
+import kotlin.system.exitProcess
 
 /** Measures the bundle in the first argument's folder on this JVM, and writes what a phone would to the second's file. */
 fun main(arguments: Array<String>) {
@@ -32,4 +33,6 @@ fun main(arguments: Array<String>) {
         after = after,
     )
     File(arguments[1]).writeText(BenchmarkReport.json(host, facts, run, rules).toString(2))
+    // A thread of fbjni's never ends.
+    exitProcess(0)
 }
