@@ -5,9 +5,12 @@ import android.app.job.JobService
 import android.os.Build
 import android.os.Process
 import android.util.Log
-import kotlin.concurrent.thread
+import kotlinx.coroutines.runBlocking
+import org.pocketfleet.core.BenchmarkResult
+import org.pocketfleet.core.Patience
 import org.pocketfleet.trainer.ExecutorchTrainer
 import java.io.File
+import kotlin.concurrent.thread
 
 /**
  * Measures one bundle, in a process of its own that ends afterwards, and leaves the result in the app's external files.
@@ -23,7 +26,8 @@ class BenchmarkJob : JobService() {
         val name = checkNotNull(parameters.extras.getString(BUNDLE)) { "the job names no bundle" }
         thread(name = "benchmark") {
             try {
-                measure(root, name)
+                val run = measure(root, name)
+                if (parameters.extras.getString(POST) != null) post(run)
             } catch (exception: Exception) {
                 Log.e(TAG, "no result", exception)
                 File(root, ERROR).writeText("${exception.message}\n")
@@ -40,7 +44,24 @@ class BenchmarkJob : JobService() {
         return false
     }
 
-    private fun measure(root: File, name: String) {
+    /** Tell the service that this phone is a member of; where it is none's, nobody. */
+    private fun post(run: ProcessRun) = runBlocking {
+        val app = application as DemoApplication
+        val first = run.steps.first()
+        val result = BenchmarkResult(
+            program = BundleFacts.RUNTIME,
+            batchSize = first.batch,
+            medianS = first.latency.medianS,
+            repeats = first.latency.steps,
+            runtimeVersion = DemoApplication.EXECUTORCH,
+            method = "train_step",
+            peakMemoryBytes = run.peakRssBytes,
+        )
+        app.member()?.benchmark(result, Patience(tries = 3))
+        Unit
+    }
+
+    private fun measure(root: File, name: String): ProcessRun {
         File(root, RESULT).delete()
         File(root, ERROR).delete()
         val sensors = PhoneSensors(this)
@@ -64,11 +85,15 @@ class BenchmarkJob : JobService() {
         written.writeText(BenchmarkReport.json(host, facts, run, rules).toString(2) + "\n")
         check(written.renameTo(File(root, RESULT))) { "cannot write $RESULT in $root" }
         Log.i(TAG, "wrote ${File(root, RESULT)}")
+        return run
     }
 
     companion object {
         /** The name of the bundle's folder, among the job's extras. */
         const val BUNDLE = "bundle"
+
+        /** Any text among the extras: the result is told to the service too. */
+        const val POST = "post"
 
         /** What `adb pull` brings home. */
         const val RESULT = "benchmark.json"

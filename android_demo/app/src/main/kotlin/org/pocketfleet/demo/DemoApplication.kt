@@ -75,6 +75,9 @@ class DemoApplication : Application() {
         VisitLoop(::come, PhoneClock, stage).run()
     }
 
+    /** A client of this phone's own service; null: it is no member. */
+    fun member(): ServiceClient? = keepsakes.device.credential()?.let { client(it.url, it.secret) }
+
     /** A client of the service at [url]. */
     fun client(url: String, credential: String): ServiceClient {
         // Devices draw their back-offs apart.

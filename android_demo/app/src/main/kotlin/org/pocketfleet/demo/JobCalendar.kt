@@ -29,9 +29,12 @@ class JobCalendar(private val context: Context) : Calendar {
         scheduler.cancel(SECOND)
     }
 
-    /** Measure the bundle called [name] now, whatever the phone's conditions. */
-    fun measure(name: String) {
-        val extras = PersistableBundle().apply { putString(BenchmarkJob.BUNDLE, name) }
+    /** Measure the bundle called [name] now, whatever the phone's conditions; [post] tells the service too. */
+    fun measure(name: String, post: Boolean) {
+        val extras = PersistableBundle().apply {
+            putString(BenchmarkJob.BUNDLE, name)
+            if (post) putString(BenchmarkJob.POST, "yes")
+        }
         scheduler.schedule(
             JobInfo.Builder(BENCHMARK, ComponentName(context, BenchmarkJob::class.java))
                 .setExtras(extras)

@@ -136,10 +136,10 @@ class MainActivity : Activity() {
         model.consent(on)
     }
 
-    /** `adb shell am start -n org.pocketfleet.demo/.MainActivity -e bundle NAME` measures that bundle. */
+    /** `adb shell am start -n org.pocketfleet.demo/.MainActivity -e bundle NAME [-e post yes]` measures that bundle. */
     private fun measure(intent: Intent) {
         val name = intent.getStringExtra(BenchmarkJob.BUNDLE) ?: return
-        (application as DemoApplication).calendar.measure(name)
+        (application as DemoApplication).calendar.measure(name, post = intent.getStringExtra(BenchmarkJob.POST) != null)
         find<TextView>(R.id.measuring).text =
             getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkJob.RESULT}")
         show(R.id.measuring, true)
