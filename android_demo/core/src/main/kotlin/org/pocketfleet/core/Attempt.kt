@@ -29,8 +29,7 @@ internal class Attempt(private val parts: RoundParts) {
             val version = assignment.modelVersion
             throw GivenUp("the weights of version $version are not this bundle's: ${exc.message}", exc)
         }
-        store.keepBundle(assignment.bundle.getValue(Manifest.FILE))
-        store.downloads.keepOnly(listOf(assignment.weights), assignment.bundle.getValue(Manifest.FILE).sha256)
+        keep(assignment.bundle.getValue(Manifest.FILE), bundle, assignment.weights)
         val split = ExampleSplit(parts.examples.count)
         val plan = TrainingPlan.of(assignment, bundle, downloaded, split)
         checkRoom(plan)
@@ -156,6 +155,7 @@ internal class Attempt(private val parts: RoundParts) {
         val report = try {
             val bundle = files.bundle(work.bundle, patience)
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
+            keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
             withContext(parts.compute) {
                 parts.trainers.open(bundle).use { trainer ->
@@ -179,6 +179,12 @@ internal class Attempt(private val parts: RoundParts) {
             throw GivenUp(exc.code, exc)
         }
         return RoundOutcome.Evaluated(work.tried.version)
+    }
+
+    /** What the next work needs too stays, with the model that the app is to predict with. */
+    private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {
+        store.keepBundle(manifest, bundle.manifest.memory.trainingBytes)
+        store.downloads.keepOnly(listOfNotNull(*weights, store.released()?.weights), manifest.sha256)
     }
 
     private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =

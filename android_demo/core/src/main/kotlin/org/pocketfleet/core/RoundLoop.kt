@@ -23,7 +23,8 @@ class RoundParts(
  *
  * 1. What a crash left comes first. Finished work is sent, the same bytes. Unfinished work begins anew while the
  *    service still waits for it.
- * 2. The device judges by itself whether it may train, by the rule of its last assignment; only one that may asks.
+ * 2. The device judges by itself whether it may train, by the rule of its last assignment and the memory of its last
+ *    program; only one that may asks.
  * 3. Nothing is trained but by programs whose hashes were found right, from weights whose hash was.
  * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step.
  * 5. A report is durable here before it is sent. What the device keeps takes effect once the report counts.
@@ -109,7 +110,7 @@ class RoundLoop(private val parts: RoundParts) {
         }
 
     private fun judged(rule: Rule, conditions: PhoneConditions = parts.sensors.read()): Ineligible? =
-        Eligibility.judge(rule, conditions, parts.examples.count.toLong(), neededMemoryBytes = 0)
+        Eligibility.judge(rule, conditions, parts.examples.count.toLong(), store.neededMemoryBytes())
 
     private fun giveUp(assignment: Assignment, why: String) = store.giveUp(
         RoundRecord(

@@ -125,6 +125,10 @@ class RoundLoopGateTest {
         val device = TinyDevice(service, folder.root, sensors = sensors)
         assertEquals(RoundOutcome.Dropped(Ineligible.LOW_MEMORY.word), device.visit())
         assertTrue(device.trainers.isEmpty())
+        // From then on it knows by itself.
+        service.requests.clear()
+        assertEquals(RoundOutcome.NotEligible(Ineligible.LOW_MEMORY), device.visit())
+        assertEquals(emptyList(), service.requests)
     }
 
     @Test
