@@ -34,10 +34,8 @@ internal class Attempt(private val parts: RoundParts) {
         val plan = TrainingPlan.of(assignment, bundle, downloaded, split)
         checkRoom(plan)
         checkStart(plan, split)
-        return withContext(parts.compute) {
-            val gate = gate(bundle, assignment.rule, split, deadlineS)
-            parts.trainers.open(bundle).use { trainer -> computed(work, plan, trainer, gate) }
-        }
+        val gate = gate(bundle, assignment.rule, split, deadlineS)
+        return opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
     }
 
     private suspend fun computed(work: WorkUnderWay, plan: TrainingPlan, trainer: Trainer, gate: Gate): FinishedReport {
@@ -157,13 +155,11 @@ internal class Attempt(private val parts: RoundParts) {
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
             keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
-            withContext(parts.compute) {
-                parts.trainers.open(bundle).use { trainer ->
-                    val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
-                    val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
-                    val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
-                    EvaluationReport(split.heldOut.size.toLong(), tried, released)
-                }
+            opened(bundle) { trainer ->
+                val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
+                val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
+                val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
+                EvaluationReport(split.heldOut.size.toLong(), tried, released)
             }
         } catch (exc: Unreachable) {
             throw GivenUp("deadline", exc)
@@ -180,6 +176,20 @@ internal class Attempt(private val parts: RoundParts) {
         }
         return RoundOutcome.Evaluated(work.tried.version)
     }
+
+    /** What [call] computes by the bundle's programs; what they cannot do is given up, and not begun anew. */
+    private suspend fun <T> opened(bundle: VerifiedBundle, call: suspend (Trainer) -> T): T =
+        withContext(parts.compute) {
+            try {
+                parts.trainers.open(bundle).use { call(it) }
+            } catch (exc: StorageException) {
+                throw exc
+            } catch (exc: PocketfleetException) {
+                throw GivenUp("the program failed: ${exc.message}", exc)
+            } catch (exc: OutOfMemoryError) {
+                throw GivenUp("out_of_memory", exc)
+            }
+        }
 
     /** What the next work needs too stays, with the model that the app is to predict with. */
     private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {

@@ -162,6 +162,21 @@ class RoundLoopGateTest {
         assertEquals(3, device.steps)
     }
 
+    @Test
+    fun `a program that fails is given up, and not tried again and again`() {
+        class Failed : PocketfleetException("no such operator")
+        for ((fault, reason) in listOf(
+            Failed() to "the program failed: no such operator",
+            OutOfMemoryError() to "out_of_memory",
+        )) {
+            fresh()
+            val device = TinyDevice(service, folder.root, beforeStep = { throw fault })
+            assertEquals(RoundOutcome.Dropped(reason), device.visit())
+            assertTrue(device.trainers.single().isClosed)
+            assertNull(device.store.work())
+        }
+    }
+
     private fun fresh() {
         service.counted.clear()
         service.facts.clear()
