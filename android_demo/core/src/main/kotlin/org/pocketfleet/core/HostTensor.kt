@@ -32,7 +32,10 @@ typealias Tensors = Map<String, HostTensor>
  */
 class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuffer) {
     init {
-        require(data.isDirect && data.order() == ByteOrder.LITTLE_ENDIAN) { "values must lie in a direct little-endian buffer" }
+        require(shape.all { it >= 0 }) { "sizes must be 0 or more, got ${shape.contentToString()}" }
+        require(data.isDirect && data.order() == ByteOrder.LITTLE_ENDIAN) {
+            "values must lie in a direct little-endian buffer"
+        }
         require(data.capacity().toLong() == count * type.bytes) {
             "shape ${shape.contentToString()} of $type takes ${count * type.bytes} bytes, got ${data.capacity()}"
         }
@@ -41,10 +44,19 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
     /** How many values it holds. */
     val count: Long get() = shape.fold(1L) { product, size -> Math.multiplyExact(product, size) }
 
+    private val places: IntRange get() = 0 until count.toInt()
+
     /** The values of a [ElementType.FLOAT32] tensor, copied. */
     fun floats(): FloatArray {
         check(type == ElementType.FLOAT32) { "the values are $type" }
         return FloatArray(count.toInt()).also { values().asFloatBuffer().get(it) }
+    }
+
+    /** Whether every value is a finite number. */
+    fun isFinite(): Boolean = when (type) {
+        ElementType.FLOAT32 -> values().asFloatBuffer().let { all -> places.all { all[it].isFinite() } }
+        ElementType.FLOAT64 -> values().asDoubleBuffer().let { all -> places.all { all[it].isFinite() } }
+        else -> true
     }
 
     /** The values from the first on, for a reader of its own. */
@@ -54,7 +66,8 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
         /** A tensor of zeros. */
         fun zeros(type: ElementType, vararg shape: Long): HostTensor {
             val bytes = shape.fold(type.bytes.toLong()) { product, size -> Math.multiplyExact(product, size) }
-            return HostTensor(type, shape, ByteBuffer.allocateDirect(Math.toIntExact(bytes)).order(ByteOrder.LITTLE_ENDIAN))
+            val data = ByteBuffer.allocateDirect(Math.toIntExact(bytes)).order(ByteOrder.LITTLE_ENDIAN)
+            return HostTensor(type, shape, data)
         }
 
         /** A tensor of floats. */

@@ -15,6 +15,8 @@ interface Clock {
 /**
  * How the phone is at the moment.
  *
+ * [freeMemoryBytes] is what this app can hope for: available, and what its own process holds already, so that a
+ * training under way does not take from itself.
  * [thermalStatus] is Android's `PowerManager` severity, 0 (none) to 6 (shutdown), null where the phone does not tell;
  * [skinCelsius] may be unknown too.
  */
@@ -34,7 +36,13 @@ fun interface Sensors {
 }
 
 /** What the phone is, as it tells the service. */
-data class PhoneIdentity(val model: String, val manufacturer: String, val osVersion: String, val memoryBytes: Long, val appVersion: String)
+data class PhoneIdentity(
+    val model: String,
+    val manufacturer: String,
+    val osVersion: String,
+    val memoryBytes: Long,
+    val appVersion: String,
+)
 
 /** The device's own examples, in the order in which they came. */
 interface ExampleSource {

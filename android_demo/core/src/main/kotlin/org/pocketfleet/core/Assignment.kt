@@ -1,0 +1,149 @@
+package org.pocketfleet.core
+
+import org.json.JSONObject
+
+/**
+ * Work: train from [weights] and report.
+ *
+ * Steps are [steps] where that is above 0, or else [epochs] passes over the device's training examples, in batches of
+ * [batchSize] drawn from [batchSeed]. The report's body has exactly [updateBytes] bytes. [bundle] names the program's
+ * files by the names that they have in a bundle.
+ */
+data class Assignment(
+    val assignmentId: Long,
+    val round: Long,
+    val modelVersion: Long,
+    val deadlineInS: Double,
+    val program: String,
+    val bundle: Map<String, FileEntry>,
+    val weights: FileEntry,
+    val broadcast: FileEntry?,
+    val algorithm: String,
+    val algorithmOptions: Map<String, Any>,
+    val hyper: Map<String, Double>,
+    val epochs: Long,
+    val steps: Long,
+    val batchSize: Int,
+    val batchSeed: Long,
+    val codec: String,
+    val updateBytes: Long,
+    val rule: Rule,
+) {
+    fun toJson(): JSONObject = jsonOf(
+        "assignment_id" to assignmentId,
+        "work" to WORK,
+        "round" to round,
+        "model_version" to modelVersion,
+        "deadline_in_s" to deadlineInS,
+        "program" to program,
+        "bundle" to bundle.toJson(),
+        "weights" to weights.toJson(),
+        "broadcast" to broadcast?.toJson(),
+        "algorithm" to algorithm,
+        "algorithm_options" to JSONObject(algorithmOptions),
+        "hyper" to JSONObject(hyper),
+        "epochs" to epochs,
+        "steps" to steps,
+        "batch_size" to batchSize,
+        "batch_seed" to batchSeed,
+        "codec" to codec,
+        "update_bytes" to updateBytes,
+        "rule" to rule.toJson(),
+    )
+
+    companion object {
+        private const val WORK = "train"
+
+        fun of(fields: JsonFields): Assignment {
+            fields.oneOf("work", WORK)
+            return Assignment(
+                assignmentId = fields.whole("assignment_id"),
+                round = fields.whole("round"),
+                modelVersion = fields.whole("model_version"),
+                deadlineInS = fields.seconds("deadline_in_s"),
+                program = fields.text("program"),
+                bundle = fields.fields("bundle").each { file(it) },
+                weights = fields.file("weights"),
+                broadcast = fields.optionalFields("broadcast")?.let { fields.file("broadcast") },
+                algorithm = fields.text("algorithm"),
+                algorithmOptions = fields.optionalFields("algorithm_options")?.each { source().get(it) }.orEmpty(),
+                hyper = fields.fields("hyper").each { number(it) },
+                epochs = fields.whole("epochs"),
+                steps = fields.whole("steps"),
+                batchSize = fields.small("batch_size"),
+                batchSeed = fields.whole("batch_seed"),
+                codec = fields.text("codec"),
+                updateBytes = fields.whole("update_bytes"),
+                rule = fields.rule("rule"),
+            )
+        }
+    }
+}
+
+/**
+ * Work: measure [tried] and [released] on the examples that the device holds out, and report the means of [metric].
+ *
+ * Batches have at most [batchSize] examples.
+ */
+data class EvaluationWork(
+    val evaluationId: Long,
+    val stage: String,
+    val deadlineInS: Double,
+    val program: String,
+    val bundle: Map<String, FileEntry>,
+    val tried: ReleasedModel,
+    val released: ReleasedModel,
+    val metric: String,
+    val batchSize: Int,
+    val rule: Rule,
+) {
+    companion object {
+        fun of(fields: JsonFields): EvaluationWork {
+            fields.oneOf("work", "evaluate")
+            return EvaluationWork(
+                evaluationId = fields.whole("evaluation_id"),
+                stage = fields.oneOf("stage", "candidate", "canary"),
+                deadlineInS = fields.seconds("deadline_in_s"),
+                program = fields.text("program"),
+                bundle = fields.fields("bundle").each { file(it) },
+                tried = ReleasedModel.of(fields.fields("tried")),
+                released = ReleasedModel.of(fields.fields("released")),
+                metric = fields.text("metric"),
+                batchSize = fields.small("batch_size"),
+                rule = fields.rule("rule"),
+            )
+        }
+    }
+}
+
+/** A file to get. */
+internal fun JsonFields.file(name: String): FileEntry =
+    fields(name).let { FileEntry(sha256 = it.sha256("sha256"), bytes = it.whole("bytes")) }
+
+/** When a device may train. */
+internal fun JsonFields.rule(name: String): Rule {
+    val found = fields(name)
+    try {
+        return Rule(
+            idle = found.flag("idle"),
+            charging = found.flag("charging"),
+            unmetered = found.flag("unmetered"),
+            minBatteryRatio = found.number("min_battery_ratio"),
+            minExamples = found.whole("min_examples"),
+        )
+    } catch (exc: IllegalArgumentException) {
+        throw FormatException("${path(name)}: ${exc.message}", exc)
+    }
+}
+
+internal fun FileEntry.toJson(): JSONObject = jsonOf("sha256" to sha256, "bytes" to bytes)
+
+internal fun Map<String, FileEntry>.toJson(): JSONObject = JSONObject(mapValues { it.value.toJson() })
+
+internal fun Rule.toJson(): JSONObject = jsonOf(
+    "idle" to idle,
+    "charging" to charging,
+    "unmetered" to unmetered,
+    "min_battery_ratio" to minBatteryRatio,
+    "min_examples" to minExamples,
+)
