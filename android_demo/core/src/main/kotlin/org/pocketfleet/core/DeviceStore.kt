@@ -26,6 +26,7 @@ data class FinishedReport(
  * | `credential.json` | who it is to the service |
  * | `rule.json` | by which it looks at itself before it asks: that of its last assignment |
  * | `released.json` | the model that the service wants it to predict with |
+ * | `bundle.json` | which of the bundles is the last work's |
  * | `assignment.json` | the work under way |
  * | `files/`, `bundles/` | downloads by hash, and the bundles made of them |
  * | `report/` | finished work: the update as it is sent, what is said of it, the model that was trained |
@@ -66,6 +67,13 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
 
     fun keep(released: ReleasedModel) {
         if (released() != released) write("released.json", released.toJson())
+    }
+
+    /** The bundle of the last work, whose [Manifest.FILE] this is; null: there was none yet. */
+    fun bundle(): FileEntry? = read("bundle.json")?.file("manifest")
+
+    fun keepBundle(manifest: FileEntry) {
+        if (bundle() != manifest) write("bundle.json", jsonOf("manifest" to manifest.toJson()))
     }
 
     fun work(): WorkUnderWay? = read("assignment.json")?.let {

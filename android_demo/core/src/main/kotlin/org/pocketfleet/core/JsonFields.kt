@@ -64,7 +64,7 @@ class JsonFields(private val json: JSONObject, private val where: String = "") {
     /** The object's own names, each read by [read]. */
     fun <T> each(read: JsonFields.(String) -> T): Map<String, T> {
         val found = LinkedHashMap<String, T>()
-        for (name in json.keys()) found[name] = read(name)
+        for (name in json.keys().asSequence().map(Any?::toString)) found[name] = read(name)
         return found
     }
 

@@ -17,6 +17,9 @@ sealed interface RoundOutcome {
     /** Work was begun and given up; nothing of it counts. */
     data class Dropped(val reason: String) : RoundOutcome
 
+    /** The service could not be reached in time; what is finished is kept, and sent at the next visit. */
+    data class NotReached(val message: String) : RoundOutcome
+
     /** The service knows this device no more: it must enrol again. */
     data object Revoked : RoundOutcome
 }

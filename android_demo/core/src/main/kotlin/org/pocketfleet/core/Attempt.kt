@@ -1,0 +1,195 @@
+package org.pocketfleet.core
+
+import java.net.HttpURLConnection
+import kotlinx.coroutines.withContext
+
+/** One piece of work, from its files to a report that counts, or to the reason why none does. */
+internal class Attempt(private val parts: RoundParts) {
+    private val store = parts.store
+    private val files = WorkFiles(parts.service, store.downloads)
+
+    /**
+     * Download, verify, train, measure, and write the report down.
+     *
+     * @throws GivenUp nothing of it counts.
+     */
+    suspend fun trained(work: WorkUnderWay): FinishedReport {
+        val assignment = work.assignment
+        TrainingPlan.checkAbilities(assignment, parts.abilities.programs.keys)
+        val deadlineS = deadlineS(work.deadlineWallS)
+        val patience = Patience(untilS = deadlineS)
+        val bundle: VerifiedBundle
+        val downloaded: Weights
+        try {
+            bundle = files.bundle(assignment.bundle, patience)
+            downloaded = bundle.weights(files.file(assignment.weights, patience))
+        } catch (exc: Unreachable) {
+            throw GivenUp("deadline", exc)
+        } catch (exc: BundleException) {
+            throw GivenUp("the weights of version ${assignment.modelVersion} are not this bundle's: ${exc.message}", exc)
+        }
+        store.keepBundle(assignment.bundle.getValue(Manifest.FILE))
+        store.downloads.keepOnly(listOf(assignment.weights), assignment.bundle.getValue(Manifest.FILE).sha256)
+        val split = ExampleSplit(parts.examples.count)
+        val plan = TrainingPlan.of(assignment, bundle, downloaded, split)
+        checkRoom(plan)
+        checkStart(plan, split)
+        return withContext(parts.compute) {
+            parts.trainers.open(bundle).use { trainer -> computed(work, plan, trainer, gate(bundle, assignment.rule, split, deadlineS)) }
+        }
+    }
+
+    private suspend fun computed(work: WorkUnderWay, plan: TrainingPlan, trainer: Trainer, gate: Gate): FinishedReport {
+        val means = HeldOutMeans(trainer, parts.examples, plan.split, plan.assignment.batchSize, gate)
+        val before = try {
+            means.of(plan.downloaded)
+        } catch (exc: StoppedMeasuring) {
+            throw GivenUp(exc.why.word, exc)
+        }
+        val trained = TrainingRun(trainer, plan, parts.examples, gate, parts.listener).run()
+        if (trained.stoppedBy != null && (trained.steps == 0L || parts.interruption == Interruption.DISCARD)) {
+            throw GivenUp(trained.stoppedBy.word)
+        }
+        // A phone that must stop computes nothing more: its report goes without metrics.
+        val after = if (trained.stoppedBy != null) emptyMap() else try {
+            means.of(trained.weights)
+        } catch (_: StoppedMeasuring) {
+            emptyMap()
+        }
+        val metrics = if (after.isEmpty()) null else metric(before, plan) to metric(after, plan)
+        return finish(work, plan, trained, metrics?.first, metrics?.second)
+    }
+
+    private fun finish(work: WorkUnderWay, plan: TrainingPlan, trained: Trained, before: Double?, after: Double?): FinishedReport {
+        val update = updateOf(plan.downloaded, trained.weights)
+        if (!trained.trainLoss.isFinite() || !update.isFinite) throw GivenUp("not_finite")
+        val assignment = work.assignment
+        val report = FinishedReport(
+            assignmentId = assignment.assignmentId,
+            updateSha256 = "",
+            deadlineWallS = work.deadlineWallS,
+            facts = ReportFacts(
+                numExamples = trained.numExamples,
+                steps = trained.steps,
+                examplesHeld = plan.split.count.toLong(),
+                trainLoss = trained.trainLoss,
+                metricGlobal = before,
+                metricPersonalised = after,
+            ),
+            record = RoundRecord(
+                assignmentId = assignment.assignmentId,
+                round = assignment.round,
+                modelVersion = assignment.modelVersion,
+                outcome = "accepted",
+                wallS = parts.clock.wallS(),
+                steps = trained.steps,
+                trainLoss = trained.trainLoss,
+                metric = plan.metric,
+                metricGlobal = before,
+                metricPersonalised = after,
+            ),
+        )
+        store.finish(report, update, trained.weights.trainable + trained.weights.buffers)
+        return checkNotNull(store.report())
+    }
+
+    /**
+     * Send what is finished, unless the rule asks for another network: then it waits.
+     *
+     * @throws Unreachable not in time; it is sent again at the next visit.
+     */
+    suspend fun send(report: FinishedReport): RoundOutcome {
+        if (store.rule().unmetered && !parts.sensors.read().unmetered) return RoundOutcome.NotEligible(Ineligible.METERED)
+        val update = store.update()
+        val sha256 = sha256Of(update)
+        if (sha256.toHex() != report.updateSha256) {
+            // Never sent as if it were what was trained.
+            store.giveUp(report.record.copy(outcome = "damaged_report"))
+            return RoundOutcome.Dropped("damaged_report")
+        }
+        val patience = Patience(untilS = deadlineS(report.deadlineWallS))
+        try {
+            parts.service.report(report.assignmentId, report.facts, update, sha256, patience)
+        } catch (exc: Refused) {
+            if (exc.status == HttpURLConnection.HTTP_UNAUTHORIZED) throw exc
+            if (exc.status == HttpURLConnection.HTTP_FORBIDDEN && exc.code != "not_yours") throw exc
+            // It does not count and never will.
+            store.giveUp(report.record.copy(outcome = exc.code))
+            return RoundOutcome.Dropped(exc.code)
+        }
+        store.acknowledge()
+        return RoundOutcome.Reported(
+            round = report.record.round,
+            modelVersion = report.record.modelVersion,
+            steps = report.facts.steps.toInt(),
+            trainLoss = report.facts.trainLoss,
+            metricGlobal = report.facts.metricGlobal,
+            metricPersonalised = report.facts.metricPersonalised,
+        )
+    }
+
+    /**
+     * Measure two versions on what the device holds out, and tell the service.
+     *
+     * @throws GivenUp nothing of it counts; the service asks again.
+     */
+    suspend fun evaluated(work: EvaluationWork): RoundOutcome {
+        TrainingPlan.checkProgram(work.program, parts.abilities.programs.keys)
+        val deadlineS = parts.clock.elapsedS() + work.deadlineInS
+        val patience = Patience(untilS = deadlineS)
+        val split = ExampleSplit(parts.examples.count)
+        val report = try {
+            val bundle = files.bundle(work.bundle, patience)
+            val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
+            val gate = gate(bundle, work.rule, split, deadlineS)
+            withContext(parts.compute) {
+                parts.trainers.open(bundle).use { trainer ->
+                    val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
+                    val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
+                    val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
+                    EvaluationReport(split.heldOut.size.toLong(), tried, released)
+                }
+            }
+        } catch (exc: Unreachable) {
+            throw GivenUp("deadline", exc)
+        } catch (exc: StoppedMeasuring) {
+            throw GivenUp(exc.why.word, exc)
+        } catch (exc: BundleException) {
+            throw GivenUp("the versions to evaluate are not this bundle's: ${exc.message}", exc)
+        }
+        try {
+            parts.service.evaluation(work.evaluationId, report, patience)
+        } catch (exc: Refused) {
+            if (exc.status !in NOT_COUNTED) throw exc
+            throw GivenUp(exc.code, exc)
+        }
+        return RoundOutcome.Evaluated(work.tried.version)
+    }
+
+    private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =
+        Gate(parts.sensors, parts.clock, rule, split.count, bundle.manifest.trainingMemoryBytes, deadlineS)
+
+    /** The rule that came with the work, and the memory that its program needs, which nobody knew before. */
+    private fun checkStart(plan: TrainingPlan, split: ExampleSplit) {
+        val needed = plan.bundle.manifest.trainingMemoryBytes
+        Eligibility.judge(plan.assignment.rule, parts.sensors.read(), split.count.toLong(), needed)?.let { throw GivenUp(it.word) }
+    }
+
+    /** No training whose report would find no room. */
+    private fun checkRoom(plan: TrainingPlan) {
+        // The update and the device's own model are of one size.
+        if (store.freeBytes() < 2 * plan.assignment.updateBytes) throw GivenUp("storage_full")
+    }
+
+    /** A time of the wall by the elapsed clock, which does not jump while this goes on. */
+    private fun deadlineS(deadlineWallS: Double): Double = parts.clock.elapsedS() + (deadlineWallS - parts.clock.wallS())
+
+    private fun metric(means: Map<String, Double>, plan: TrainingPlan): Double? = finite(plan.metric?.let { means[it] })
+
+    private fun finite(value: Double?): Double? = value?.takeIf { it.isFinite() }
+
+    private companion object {
+        // Refusals that mean that it does not count and never will: nothing is wrong with the device.
+        val NOT_COUNTED = setOf(404, 409, 410)
+    }
+}

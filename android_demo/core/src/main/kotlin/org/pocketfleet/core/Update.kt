@@ -1,0 +1,43 @@
+package org.pocketfleet.core
+
+import java.nio.ByteBuffer
+
+/**
+ * What a device reports under the codec `lossless`, side by side under their names: how far its weights moved, and its
+ * batch-norm statistics as they are.
+ *
+ * `delta = device - server` (Reddi et al. 2021, arXiv:2003.00295, algorithm 1), each value rounded to the weights' type.
+ */
+internal fun updateOf(downloaded: Weights, trained: Weights): Tensors =
+    trained.trainable.mapValues { (name, value) -> difference(value, downloaded.trainable.getValue(name)) } + trained.buffers
+
+private fun difference(device: HostTensor, server: HostTensor): HostTensor {
+    val delta = HostTensor.zeros(device.type, *device.shape)
+    when (device.type) {
+        ElementType.FLOAT32 -> {
+            val (left, right, out) = listOf(device, server, delta).map { it.values().asFloatBuffer() }
+            while (out.hasRemaining()) out.put(left.get() - right.get())
+        }
+        ElementType.FLOAT64 -> {
+            val (left, right, out) = listOf(device, server, delta).map { it.values().asDoubleBuffer() }
+            while (out.hasRemaining()) out.put(left.get() - right.get())
+        }
+        else -> throw GivenUp("the model trains weights of type ${device.type.manifestName}, this app float32 and float64")
+    }
+    return delta
+}
+
+/** Whether every value is a finite number. */
+internal val Tensors.isFinite: Boolean
+    get() = values.all { tensor ->
+        when (tensor.type) {
+            ElementType.FLOAT32 -> tensor.values().all(Float.SIZE_BYTES) { getFloat().isFinite() }
+            ElementType.FLOAT64 -> tensor.values().all(Double.SIZE_BYTES) { getDouble().isFinite() }
+            else -> true
+        }
+    }
+
+private inline fun ByteBuffer.all(width: Int, test: ByteBuffer.() -> Boolean): Boolean {
+    while (remaining() >= width) if (!test()) return false
+    return true
+}
