@@ -11,9 +11,9 @@ __all__ = ["started_client"]
 
 sys.path.append(str(Path(__file__).parents[2] / "android_demo" / "toolchain"))
 
-from compile import class_path, compiled, locked, program  # noqa: E402
-from host_runtime import host_libraries  # noqa: E402
-from modules import MODULES  # noqa: E402
+from compile import class_path, compiled, locked, program
+from host_runtime import host_libraries
+from modules import MODULES
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,7 +89,7 @@ def wait_for(what: str, log: Path, condition: Any) -> Any:  # noqa: ANN401
     until_s = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         assert time.monotonic() < until_s, f"{what} did not come about: {log.read_text()}"
-        time.sleep(0.1)
+        threading.Event().wait(0.1)
     return found
 
 
