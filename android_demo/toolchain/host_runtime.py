@@ -83,5 +83,5 @@ def _wheel() -> Path:
     spec = importlib.util.find_spec("executorch")
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places or not (Path(places[0]) / "lib" / "libexecutorch.so").is_file():
-        raise BuildError("the Python that runs this has no executorch with libraries: use the .venv that make test makes")
+        raise BuildError("this Python has no executorch with its libraries: use that of .venv, which make test makes")
     return Path(places[0])

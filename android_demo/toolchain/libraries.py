@@ -1,5 +1,6 @@
 """The jars that the app's modules are compiled and tested with, by short name: npm's by ``packages.py``, Debian's."""
 
+import functools
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,8 @@ DEBIAN_PACKAGES: Final = (
 TEST_LIBRARIES: Final = ("kotlin-test", "kotlin-test-junit", "junit", "hamcrest")
 
 
+# Once in a process: every use of a package reads all of its tarball.
+@functools.cache
 def library(name: str) -> Path:
     """The jar called ``name``.
 
@@ -52,6 +55,7 @@ def library(name: str) -> Path:
     return jar
 
 
+@functools.cache
 def kotlin_compiler() -> Path:
     """The program ``kotlinc``."""
     return ready(PACKAGES[_KOTLIN]) / "bin" / "kotlinc"

@@ -1,8 +1,8 @@
 """The parts of the build that npm carries: fetched once into a cache, checked at every use, none of them committed.
 
 1. A package is one version of one name; its tarball's SHA-256 stands in the table below. Another one is refused.
-2. Tarballs lie in ``$XDG_CACHE_HOME/pocketfleet/android`` (``~/.cache`` without that variable); what is missing there is
-   fetched by ``npm pack``, which runs none of a package's scripts.
+2. Tarballs lie in ``$XDG_CACHE_HOME/pocketfleet/android`` (``~/.cache`` without that variable); what is missing there
+   is fetched by ``npm pack``, which runs none of a package's scripts.
 3. Of a tarball only what is needed is unpacked, into a folder that appears whole or not at all: two builds at once do
    no harm to each other.
 
@@ -186,7 +186,7 @@ def _check(package: Package, tarball: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != package.sha256:
         raise BuildError(
-            f"{tarball} is not the {package.name} {package.version} that this build knows: its SHA-256 is {digest}, not "
+            f"{tarball} is not the {package.name} {package.version} of this build: its SHA-256 is {digest}, not "
             f"{package.sha256}; delete it to fetch it again"
         )
 
@@ -194,7 +194,7 @@ def _check(package: Package, tarball: Path) -> None:
 def _fetch(package: Package, tarball: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        raise BuildError(f"{tarball} is missing and there is no npm to fetch it: install Node.js, or put the file there")
+        raise BuildError(f"{tarball} is missing and there is no npm to fetch it: install Node.js")
     with tempfile.TemporaryDirectory(dir=tarball.parent, prefix=".fetch-") as folder:
         command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -3,11 +3,14 @@
 Rules:
 
 1. A device with fewer than ``min_examples`` examples does not train.
-2. The training program must fit into the free memory.
+2. The training program must fit into the free memory (``memory.fits``).
 3. Idle, charging, unmetered: each asked only if the rule says so.
 4. The battery is at ``min_battery_ratio`` or above, also while it charges.
-5. The skin is cooler than ``thermal_policy.START_CELSIUS``.
+5. The phone is not hot, by its skin or by its thermal status (``thermal_policy.too_hot``).
 6. If several fail, the reason is the first in the order of ``Reason``.
+7. A phone that trains already is asked the same, but for memory and heat, whose limits are then others.
+
+``tests/eligibility_cases.json`` holds cases that both the simulator's and the app's rule are held against.
 """
 
 import enum

@@ -36,19 +36,21 @@ APP_SLOT_S = 600.0
 _BLOCK = 4096
 
 
-def fits(training_memory_bytes: int, free_memory_bytes: Floats) -> Bools:
+def fits(training_memory_bytes: int, free_memory_bytes: Floats, *, training: bool = False) -> Bools:
     """Whether training fits into what is free, less the headroom; ``bool [n]``.
 
     Args:
         training_memory_bytes: what the program plans: weights, state, activations, batch; 0 or more.
         free_memory_bytes: ``[n]``, what each device has free before the app starts.
+        training: whether it trains already, which needs no headroom (rule 4).
 
     Raises:
         ValueError: ``training_memory_bytes`` is negative.
     """
     if training_memory_bytes < 0:
         raise ValueError(f"training_memory_bytes must be 0 or more, got {training_memory_bytes}")
-    enough: Bools = free_memory_bytes * (1.0 - HEADROOM_RATIO) >= training_memory_bytes + RUNTIME_BYTES
+    usable_ratio = 1.0 if training else 1.0 - HEADROOM_RATIO
+    enough: Bools = free_memory_bytes * usable_ratio >= training_memory_bytes + RUNTIME_BYTES
     return enough
 
 

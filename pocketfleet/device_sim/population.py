@@ -33,7 +33,7 @@ from pocketfleet.device_sim.ledger import Ledger, back_off_s, ineligible_column
 from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits
 from pocketfleet.device_sim.thermal_class import ROOM_CELSIUS
-from pocketfleet.device_sim.thermal_policy import START_CELSIUS
+from pocketfleet.device_sim.thermal_policy import too_hot
 from pocketfleet.device_sim.training_heat import Course
 from pocketfleet.device_sim.workload import Workload
 from pocketfleet.training.batches import examples_processed
@@ -115,9 +115,7 @@ class Population:
         ratio = level[able] / self.fleet.battery_capacity_joules[device[able]]
         known = {name: values[able] for name, values in conditions.items()}
         known["has_examples"] = self._workload.hold(device[able], at_s[able], self._rule.min_examples)
-        # NaN, where nothing warms, is not hot.
-        cool = ~(celsius[able] >= START_CELSIUS)
-        reason[able] = judge(self._rule, battery_ratio=ratio, cool=cool, **known)
+        reason[able] = judge(self._rule, battery_ratio=ratio, cool=~too_hot(celsius[able]), **known)
         return Look(device=device, at_s=at_s, reason=reason, level_joules=level, skin_celsius=celsius)
 
     def ask(self, workload: Workload) -> None:

@@ -24,6 +24,12 @@ def test_the_runtime_alone_needs_room() -> None:
     assert fits(0, np.array([least * 1.001, least * 0.999])).tolist() == [True, False]
 
 
+def test_what_trains_already_needs_no_headroom() -> None:
+    free = np.array([90.0, 89.0]) * 2**20
+    assert fits(26 * 2**20, free, training=True).tolist() == [True, False]
+    assert fits(26 * 2**20, free).tolist() == [False, False]
+
+
 def test_a_negative_plan_is_refused() -> None:
     with pytest.raises(ValueError, match="must be 0 or more, got -1"):
         fits(-1, np.array([1e9]))

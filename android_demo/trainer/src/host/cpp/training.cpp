@@ -1,8 +1,8 @@
 // The native methods of org.pytorch.executorch.training: TrainingModule and SGD.
 //
 // The wheel's C++ has no training library, so its two parts are done here over Module:
-// 1. A joint graph `m` returns its losses, then gradients, then weights. The methods __et_training_gradients_index_m and
-//    __et_training_parameters_index_m say where those begin, and __et_training_fqn_m names them, in this order.
+// 1. A joint graph `m` returns its losses, then gradients, then weights. The methods __et_training_gradients_index_m
+//    and __et_training_parameters_index_m say where those begin, and __et_training_fqn_m names them, in this order.
 // 2. The weights among the results are the program's own memory: an optimizer changes them there.
 #include <jni.h>
 

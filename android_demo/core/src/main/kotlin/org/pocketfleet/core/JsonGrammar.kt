@@ -58,6 +58,7 @@ internal class JsonGrammar private constructor(private val text: String) {
     private fun string() {
         at += 1
         while (peek() != '"') {
+            if (at >= text.length) fail("ends within a string")
             val char = text[at++]
             if (char < ' ') fail("has a control character in a string")
             if (char == '\\') escape()
