@@ -5,7 +5,7 @@ import org.json.JSONObject
 /** The answer to an enrolment: the [credential] is shown this once. */
 data class Enrolled(val deviceId: String, val credential: String) {
     companion object {
-        fun of(fields: JsonFields): Enrolled = Enrolled(fields.text("device_id"), fields.text("credential"))
+        fun of(fields: CheckedJson): Enrolled = Enrolled(fields.text("device_id"), fields.text("credential"))
     }
 }
 
@@ -14,7 +14,7 @@ data class ReleasedModel(val version: Long, val weights: FileEntry) {
     fun toJson(): JSONObject = jsonOf("version" to version, "weights" to weights.toJson())
 
     companion object {
-        fun of(fields: JsonFields): ReleasedModel =
+        fun of(fields: CheckedJson): ReleasedModel =
             ReleasedModel(fields.whole("version"), fields.file("weights"))
     }
 }
@@ -22,7 +22,7 @@ data class ReleasedModel(val version: Long, val weights: FileEntry) {
 /** No work now: why, and when to come again; [retryAfterS] is null where it never is. */
 data class TurnedAway(val reason: String, val message: String, val retryAfterS: Double?) {
     companion object {
-        fun of(fields: JsonFields): TurnedAway = TurnedAway(
+        fun of(fields: CheckedJson): TurnedAway = TurnedAway(
             reason = fields.text("reason"),
             message = fields.text("message"),
             retryAfterS = fields.optionalNumber("retry_after_s")?.let { fields.seconds("retry_after_s") },
@@ -42,18 +42,18 @@ sealed interface Told {
 /** The answer to a check-in. */
 data class CheckInAnswer(val told: Told, val released: ReleasedModel) {
     companion object {
-        fun of(fields: JsonFields): CheckInAnswer {
+        fun of(fields: CheckedJson): CheckInAnswer {
             val told = listOfNotNull(
-                fields.optionalFields("assignment")?.let { Told.Train(Assignment.of(it)) },
-                fields.optionalFields("evaluation")?.let { Told.Evaluate(EvaluationWork.of(it)) },
-                fields.optionalFields("turned_away")?.let { Told.Away(TurnedAway.of(it)) },
+                fields.optionalPart("assignment")?.let { Told.Train(Assignment.of(it)) },
+                fields.optionalPart("evaluation")?.let { Told.Evaluate(EvaluationWork.of(it)) },
+                fields.optionalPart("turned_away")?.let { Told.Away(TurnedAway.of(it)) },
             )
             if (told.size != 1) {
                 throw FormatException(
                     "exactly one of assignment, evaluation and turned_away must be there, got ${told.size} of them",
                 )
             }
-            return CheckInAnswer(told.single(), ReleasedModel.of(fields.fields("released")))
+            return CheckInAnswer(told.single(), ReleasedModel.of(fields.part("released")))
         }
     }
 }
@@ -61,7 +61,7 @@ data class CheckInAnswer(val told: Told, val released: ReleasedModel) {
 /** The report on [round] is durable and counts: `accepted` now, or `repeated`: it was before. */
 data class ReportAnswer(val code: String, val round: Long) {
     companion object {
-        fun of(fields: JsonFields): ReportAnswer =
+        fun of(fields: CheckedJson): ReportAnswer =
             ReportAnswer(fields.oneOf("code", "accepted", "repeated"), fields.whole("round"))
     }
 }
@@ -69,7 +69,7 @@ data class ReportAnswer(val code: String, val round: Long) {
 /** The evaluation is durable and counts: `counted` now, or `repeated`: it was before. */
 data class EvaluationAnswer(val code: String) {
     companion object {
-        fun of(fields: JsonFields): EvaluationAnswer = EvaluationAnswer(fields.oneOf("code", "counted", "repeated"))
+        fun of(fields: CheckedJson): EvaluationAnswer = EvaluationAnswer(fields.oneOf("code", "counted", "repeated"))
     }
 }
 
@@ -85,7 +85,7 @@ data class Status(
     val released: ReleasedModel,
 ) {
     companion object {
-        fun of(fields: JsonFields): Status = Status(
+        fun of(fields: CheckedJson): Status = Status(
             deviceId = fields.text("device_id"),
             population = fields.text("population"),
             round = fields.whole("round"),
@@ -93,7 +93,7 @@ data class Status(
             paused = fields.flag("paused"),
             reportsAccepted = fields.whole("reports_accepted"),
             openAssignments = fields.wholes("open_assignments"),
-            released = ReleasedModel.of(fields.fields("released")),
+            released = ReleasedModel.of(fields.part("released")),
         )
     }
 }
@@ -101,8 +101,8 @@ data class Status(
 /** Why a request was refused: [code] is for programs, [message] for people. */
 data class ErrorAnswer(val code: String, val message: String) {
     companion object {
-        fun of(fields: JsonFields): ErrorAnswer {
-            val error = fields.fields("error")
+        fun of(fields: CheckedJson): ErrorAnswer {
+            val error = fields.part("error")
             return ErrorAnswer(error.text("code"), error.text("message"))
         }
     }

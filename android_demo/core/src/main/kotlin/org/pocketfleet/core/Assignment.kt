@@ -54,7 +54,7 @@ data class Assignment(
     companion object {
         private const val WORK = "train"
 
-        fun of(fields: JsonFields): Assignment {
+        fun of(fields: CheckedJson): Assignment {
             fields.oneOf("work", WORK)
             return Assignment(
                 assignmentId = fields.whole("assignment_id"),
@@ -62,12 +62,12 @@ data class Assignment(
                 modelVersion = fields.whole("model_version"),
                 deadlineInS = fields.seconds("deadline_in_s"),
                 program = fields.text("program"),
-                bundle = fields.fields("bundle").each { file(it) },
+                bundle = fields.files("bundle"),
                 weights = fields.file("weights"),
-                broadcast = fields.optionalFields("broadcast")?.let { fields.file("broadcast") },
+                broadcast = fields.optionalPart("broadcast")?.let { FileEntry.of(it) },
                 algorithm = fields.text("algorithm"),
-                algorithmOptions = fields.optionalFields("algorithm_options")?.each { source().get(it) }.orEmpty(),
-                hyper = fields.fields("hyper").each { number(it) },
+                algorithmOptions = fields.optionalPart("algorithm_options")?.let { options -> options.names.associateWith(options::any) }.orEmpty(),
+                hyper = fields.part("hyper").let { hyper -> hyper.names.associateWith(hyper::number) },
                 epochs = fields.whole("epochs"),
                 steps = fields.whole("steps"),
                 batchSize = fields.small("batch_size"),
@@ -98,16 +98,16 @@ data class EvaluationWork(
     val rule: Rule,
 ) {
     companion object {
-        fun of(fields: JsonFields): EvaluationWork {
+        fun of(fields: CheckedJson): EvaluationWork {
             fields.oneOf("work", "evaluate")
             return EvaluationWork(
                 evaluationId = fields.whole("evaluation_id"),
                 stage = fields.oneOf("stage", "candidate", "canary"),
                 deadlineInS = fields.seconds("deadline_in_s"),
                 program = fields.text("program"),
-                bundle = fields.fields("bundle").each { file(it) },
-                tried = ReleasedModel.of(fields.fields("tried")),
-                released = ReleasedModel.of(fields.fields("released")),
+                bundle = fields.files("bundle"),
+                tried = ReleasedModel.of(fields.part("tried")),
+                released = ReleasedModel.of(fields.part("released")),
                 metric = fields.text("metric"),
                 batchSize = fields.small("batch_size"),
                 rule = fields.rule("rule"),
@@ -115,35 +115,3 @@ data class EvaluationWork(
         }
     }
 }
-
-/** A file to get. */
-internal fun JsonFields.file(name: String): FileEntry =
-    fields(name).let { FileEntry(sha256 = it.sha256("sha256"), bytes = it.whole("bytes")) }
-
-/** When a device may train. */
-internal fun JsonFields.rule(name: String): Rule {
-    val found = fields(name)
-    try {
-        return Rule(
-            idle = found.flag("idle"),
-            charging = found.flag("charging"),
-            unmetered = found.flag("unmetered"),
-            minBatteryRatio = found.number("min_battery_ratio"),
-            minExamples = found.whole("min_examples"),
-        )
-    } catch (exc: IllegalArgumentException) {
-        throw FormatException("${path(name)}: ${exc.message}", exc)
-    }
-}
-
-internal fun FileEntry.toJson(): JSONObject = jsonOf("sha256" to sha256, "bytes" to bytes)
-
-internal fun Map<String, FileEntry>.toJson(): JSONObject = JSONObject(mapValues { it.value.toJson() })
-
-internal fun Rule.toJson(): JSONObject = jsonOf(
-    "idle" to idle,
-    "charging" to charging,
-    "unmetered" to unmetered,
-    "min_battery_ratio" to minBatteryRatio,
-    "min_examples" to minExamples,
-)

@@ -62,7 +62,7 @@ internal class Attempt(private val parts: RoundParts) {
 
     private fun finish(work: WorkUnderWay, plan: TrainingPlan, trained: Trained, before: Double?, after: Double?): FinishedReport {
         val update = updateOf(plan.downloaded, trained.weights)
-        if (!trained.trainLoss.isFinite() || !update.isFinite) throw GivenUp("not_finite")
+        if (!trained.trainLoss.isFinite() || !update.values.all(HostTensor::isFinite)) throw GivenUp("not_finite")
         val assignment = work.assignment
         val report = FinishedReport(
             assignmentId = assignment.assignmentId,
@@ -101,8 +101,8 @@ internal class Attempt(private val parts: RoundParts) {
     suspend fun send(report: FinishedReport): RoundOutcome {
         if (store.rule().unmetered && !parts.sensors.read().unmetered) return RoundOutcome.NotEligible(Ineligible.METERED)
         val update = store.update()
-        val sha256 = sha256Of(update)
-        if (sha256.toHex() != report.updateSha256) {
+        val sha256 = onStorage("cannot read the update") { FileHash.of(update) }
+        if (sha256 != report.updateSha256) {
             // Never sent as if it were what was trained.
             store.giveUp(report.record.copy(outcome = "damaged_report"))
             return RoundOutcome.Dropped("damaged_report")
@@ -118,6 +118,12 @@ internal class Attempt(private val parts: RoundParts) {
             return RoundOutcome.Dropped(exc.code)
         }
         store.acknowledge()
+        try {
+            store.settle()
+        } catch (exc: StorageException) {
+            // It counts all the same; the next visit goes on with it.
+            if (!exc.isFull) throw exc
+        }
         return RoundOutcome.Reported(
             round = report.record.round,
             modelVersion = report.record.modelVersion,
@@ -167,11 +173,11 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =
-        Gate(parts.sensors, parts.clock, rule, split.count, bundle.manifest.trainingMemoryBytes, deadlineS)
+        Gate(parts.sensors, parts.clock, rule, split.count, bundle.manifest.memory.trainingBytes, deadlineS)
 
     /** The rule that came with the work, and the memory that its program needs, which nobody knew before. */
     private fun checkStart(plan: TrainingPlan, split: ExampleSplit) {
-        val needed = plan.bundle.manifest.trainingMemoryBytes
+        val needed = plan.bundle.manifest.memory.trainingBytes
         Eligibility.judge(plan.assignment.rule, parts.sensors.read(), split.count.toLong(), needed)?.let { throw GivenUp(it.word) }
     }
 

@@ -31,6 +31,9 @@ class CheckedJson private constructor(private val json: JSONObject, private val 
     fun number(name: String): Double =
         (json.opt(name) as? Number)?.toDouble()?.takeIf { it.isFinite() } ?: wrong(name, "a finite number")
 
+    /** Whatever is there, as `org.json` holds it. */
+    fun any(name: String): Any = field<Any>(name, "a value")
+
     fun part(name: String): CheckedJson = CheckedJson(field<JSONObject>(name, "an object"), inside(name))
 
     /** The objects in an array. */

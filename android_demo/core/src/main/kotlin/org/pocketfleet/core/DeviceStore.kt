@@ -49,7 +49,7 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
     }
 
     fun credential(): Credential? =
-        read("credential.json")?.let { Credential(it.text("url"), it.text("device_id"), it.text("credential")) }
+        read("credential.json") { Credential(it.text("url"), it.text("device_id"), it.text("credential")) }
 
     /** Before anything else that a token was given for. */
     fun keep(credential: Credential) = write(
@@ -57,27 +57,27 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         jsonOf("url" to credential.url, "device_id" to credential.deviceId, "credential" to credential.secret),
     )
 
-    fun rule(): Rule = read("rule.json")?.rule("rule") ?: Rule()
+    fun rule(): Rule = read("rule.json") { it.rule("rule") } ?: Rule()
 
     fun keep(rule: Rule) {
         if (rule() != rule || !file("rule.json").exists()) write("rule.json", jsonOf("rule" to rule.toJson()))
     }
 
-    fun released(): ReleasedModel? = read("released.json")?.let { ReleasedModel.of(it) }
+    fun released(): ReleasedModel? = read("released.json", ReleasedModel::of)
 
     fun keep(released: ReleasedModel) {
         if (released() != released) write("released.json", released.toJson())
     }
 
     /** The bundle of the last work, whose [Manifest.FILE] this is; null: there was none yet. */
-    fun bundle(): FileEntry? = read("bundle.json")?.file("manifest")
+    fun bundle(): FileEntry? = read("bundle.json") { it.file("manifest") }
 
     fun keepBundle(manifest: FileEntry) {
         if (bundle() != manifest) write("bundle.json", jsonOf("manifest" to manifest.toJson()))
     }
 
-    fun work(): WorkUnderWay? = read("assignment.json")?.let {
-        WorkUnderWay(Assignment.of(it.fields("assignment")), it.number("deadline_wall_s"))
+    fun work(): WorkUnderWay? = read("assignment.json") {
+        WorkUnderWay(Assignment.of(it.part("assignment")), it.number("deadline_wall_s"))
     }
 
     /** An assignment is taken on. */
@@ -104,27 +104,24 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         onStorage("cannot make the report's folder") { disk.makeFolder(partial) }
         disk.writeWhole(File(partial, UPDATE)) { SafeTensors.write(update, it) }
         disk.writeWhole(File(partial, MODEL)) { SafeTensors.write(model, it) }
-        val said = report.copy(updateSha256 = sha256Of(File(partial, UPDATE)).toHex())
+        val said = report.copy(updateSha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) })
         disk.writeWhole(File(partial, FACTS)) { it.write(said.toJson().toString().toByteArray()) }
         rename(partial, file(REPORT))
     }
 
     /** Finished work that is not known to count. */
-    fun report(): FinishedReport? = read("$REPORT/$FACTS")?.let { finishedReport(it) }
+    fun report(): FinishedReport? = read("$REPORT/$FACTS", ::finishedReport)
 
     /** The finished work's update. */
     fun update(): File = file("$REPORT/$UPDATE")
 
-    /** The report counts: what follows from that follows, now or at the next start. */
-    fun acknowledge() {
-        rename(file(REPORT), file(REPORTED))
-        settle()
-    }
+    /** The report counts: what follows from that is up to [settle], now or at the next start. */
+    fun acknowledge() = rename(file(REPORT), file(REPORTED))
 
     /** Do what is left to do of a report that counts; nothing is fine. */
     fun settle() {
         val reported = file(REPORTED)
-        val said = read("$REPORTED/$FACTS")?.let { finishedReport(it) } ?: return disk.deleteAll(reported)
+        val said = read("$REPORTED/$FACTS", ::finishedReport) ?: return disk.deleteAll(reported)
         // First what gives room back.
         disk.deleteAll(File(reported, UPDATE))
         if (File(reported, MODEL).isFile) rename(File(reported, MODEL), file(MODEL))
@@ -155,10 +152,10 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
 
     private fun file(name: String) = File(folder, name)
 
-    private fun read(name: String): JsonFields? {
+    private fun <T> read(name: String, of: (CheckedJson) -> T): T? {
         val file = file(name)
         if (!file.isFile) return null
-        return JsonFields.of(onStorage("cannot read $name") { file.readText() }, name)
+        return message(onStorage("cannot read $name") { file.readText() }, name, of)
     }
 
     private fun write(name: String, json: JSONObject) = disk.writeWhole(file(name)) { it.write(json.toString().toByteArray()) }
@@ -176,12 +173,12 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         "record" to record.toJson(),
     )
 
-    private fun finishedReport(fields: JsonFields) = FinishedReport(
+    private fun finishedReport(fields: CheckedJson) = FinishedReport(
         assignmentId = fields.whole("assignment_id"),
-        updateSha256 = fields.sha256("update_sha256"),
+        updateSha256 = fields.text("update_sha256"),
         deadlineWallS = fields.number("deadline_wall_s"),
-        facts = ReportFacts.of(fields.fields("facts")),
-        record = RoundRecord.of(fields.fields("record")),
+        facts = ReportFacts.of(fields.part("facts")),
+        record = RoundRecord.of(fields.part("record")),
     )
 
     private companion object {

@@ -1,7 +1,6 @@
 package org.pocketfleet.core
 
 import java.io.File
-import java.security.MessageDigest
 
 /**
  * Downloaded files by the SHA-256 of their bytes, and the folders of bundles that are made of them.
@@ -14,7 +13,7 @@ class Downloads(private val folder: File, private val bundles: File, private val
     fun held(entry: FileEntry): File? {
         val file = File(folder, entry.sha256)
         if (!file.isFile) return null
-        if (file.length() == entry.bytes && sha256Of(file).toHex() == entry.sha256) return file
+        if (file.length() == entry.bytes && onStorage("cannot read a download") { FileHash.of(file) } == entry.sha256) return file
         disk.deleteAll(file)
         return null
     }
@@ -69,30 +68,11 @@ class PartialFile(val entry: FileEntry, private val file: File, private val targ
 
     /** The file under its own name; null: its hash was wrong, and it is there no more. */
     fun finished(): File? {
-        if (sha256Of(file).toHex() != entry.sha256) {
+        if (onStorage("cannot read a download") { FileHash.of(file) } != entry.sha256) {
             clear()
             return null
         }
         onStorage("cannot keep a download") { disk.move(file, target) }
         return target
     }
-}
-
-/** SHA-256 of a file's bytes. */
-internal fun sha256Of(file: File): ByteArray = onStorage("cannot read ${file.name}") {
-    val digest = MessageDigest.getInstance("SHA-256")
-    file.inputStream().use { input ->
-        val piece = ByteArray(64 * 1024)
-        while (true) {
-            val count = input.read(piece)
-            if (count < 0) break
-            digest.update(piece, 0, count)
-        }
-    }
-    digest.digest()
-}
-
-internal fun ByteArray.toHex(): String = joinToString("") { byte ->
-    val value = byte.toInt() and 0xff
-    "${Character.forDigit(value shr 4, 16)}${Character.forDigit(value and 0xf, 16)}"
 }

@@ -115,7 +115,7 @@ data class ReportFacts(
     }
 
     companion object {
-        fun of(fields: JsonFields): ReportFacts = ReportFacts(
+        fun of(fields: CheckedJson): ReportFacts = ReportFacts(
             numExamples = fields.whole("num_examples"),
             steps = fields.whole("steps"),
             examplesHeld = fields.whole("examples_held"),

@@ -35,13 +35,13 @@ data class RoundRecord(
     )
 
     companion object {
-        fun of(fields: JsonFields): RoundRecord = RoundRecord(
+        fun of(fields: CheckedJson): RoundRecord = RoundRecord(
             assignmentId = fields.whole("assignment_id"),
             round = fields.whole("round"),
             modelVersion = fields.whole("model_version"),
             outcome = fields.text("outcome"),
             wallS = fields.number("wall_s"),
-            steps = fields.optionalNumber("steps")?.toLong(),
+            steps = if (fields.has("steps")) fields.whole("steps") else null,
             trainLoss = fields.optionalNumber("train_loss"),
             metric = fields.optionalText("metric"),
             metricGlobal = fields.optionalNumber("metric_global"),
@@ -57,7 +57,7 @@ class RoundHistory(private val file: File, private val disk: Disk) {
         if (!file.isFile) return emptyList()
         return onStorage("cannot read ${file.name}") { file.readLines() }.mapNotNull { line ->
             try {
-                RoundRecord.of(JsonFields.of(line, "a line"))
+                RoundRecord.of(CheckedJson.parse(line))
             } catch (_: FormatException) {
                 null
             }

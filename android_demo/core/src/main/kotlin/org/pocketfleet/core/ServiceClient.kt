@@ -37,28 +37,28 @@ class ServiceClient(
 
     /** Turn a token into a credential, which the caller keeps before anything else. */
     suspend fun enrol(enrolment: Enrolment, patience: Patience): Enrolled =
-        Enrolled.of(asked("POST", "enrol", body = enrolment.toJson(), patience = patience))
+        asked("POST", "enrol", enrolment.toJson(), patience, Enrolled::of)
 
     /** Ask for work. Whoever holds an assignment of the open round loses it by that. */
     suspend fun checkIn(checkIn: CheckIn, patience: Patience): CheckInAnswer =
-        CheckInAnswer.of(asked("POST", "check-in", body = checkIn.toJson(), patience = patience))
+        asked("POST", "check-in", checkIn.toJson(), patience, CheckInAnswer::of)
 
     /** What the service knows of this device. */
-    suspend fun status(patience: Patience): Status = Status.of(asked("GET", "status", patience = patience))
+    suspend fun status(patience: Patience): Status = asked("GET", "status", null, patience, Status::of)
 
     /** Send an update, whose bytes have the SHA-256 [sha256]; sent again, it is the same report. */
-    suspend fun report(assignmentId: Long, facts: ReportFacts, update: File, sha256: ByteArray, patience: Patience): ReportAnswer {
+    suspend fun report(assignmentId: Long, facts: ReportFacts, update: File, sha256: String, patience: Patience): ReportAnswer {
         // RFC 9530: the digest is a byte sequence of RFC 8941 (section 3.3.5), base64 between colons.
-        val digest = Base64.getEncoder().encodeToString(sha256)
+        val digest = Base64.getEncoder().encodeToString(bytesOf(sha256))
         val headers = mapOf("Content-Type" to BYTES, "Content-Digest" to "sha-256=:$digest:")
         val query = facts.toQuery().entries.joinToString("&") { (name, value) -> "$name=${URLEncoder.encode(value, "UTF-8")}" }
         val answer = request("PUT", "reports/$assignmentId?$query", headers, FileBody(update), patience)
-        return ReportAnswer.of(JsonFields.of(answer, "the answer to PUT reports/$assignmentId"))
+        return message(answer, "the answer to PUT reports/$assignmentId", ReportAnswer::of)
     }
 
     /** Send an evaluation; sent again, it is the same one. */
     suspend fun evaluation(evaluationId: Long, report: EvaluationReport, patience: Patience): EvaluationAnswer =
-        EvaluationAnswer.of(asked("PUT", "evaluations/$evaluationId", body = report.toJson(), patience = patience))
+        asked("PUT", "evaluations/$evaluationId", report.toJson(), patience, EvaluationAnswer::of)
 
     /** Tell what a step took here. */
     suspend fun benchmark(result: BenchmarkResult, patience: Patience) {
@@ -86,10 +86,16 @@ class ServiceClient(
             patience,
         )
 
-    private suspend fun asked(method: String, path: String, body: JSONObject? = null, patience: Patience): JsonFields {
+    private suspend fun <T> asked(
+        method: String,
+        path: String,
+        body: JSONObject?,
+        patience: Patience,
+        read: (CheckedJson) -> T,
+    ): T {
         val content = body?.let { BytesBody(it.toString().toByteArray()) }
         val answer = request(method, path, if (body == null) emptyMap() else JSON, content, patience)
-        return JsonFields.of(answer, "the answer to $method $path")
+        return message(answer, "the answer to $method $path", read)
     }
 
     private suspend fun request(
@@ -130,6 +136,9 @@ class ServiceClient(
 
     private suspend fun answered(answer: HttpAnswer): Tried =
         if (answer.status < HttpURLConnection.HTTP_MULT_CHOICE) Tried.Done(answer.text()) else Tried.Again(answer.waitOrRefuse())
+
+    private fun bytesOf(hexadecimal: String) =
+        ByteArray(hexadecimal.length / 2) { hexadecimal.substring(2 * it, 2 * it + 2).toInt(16).toByte() }
 
     private companion object {
         const val BYTES = "application/octet-stream"
@@ -179,7 +188,7 @@ internal suspend fun HttpAnswer.waitOrRefuse(): Double? {
     }
     if (status >= HttpURLConnection.HTTP_INTERNAL_ERROR) return null
     val error = try {
-        ErrorAnswer.of(JsonFields.of(text, "the refusal"))
+        message(text, "the refusal", ErrorAnswer::of)
     } catch (exc: FormatException) {
         // A proxy between, no pocketfleet service at all, or an answer that the platform keeps to itself.
         throw Refused(status, "unknown", "the service answers without saying why", exc)

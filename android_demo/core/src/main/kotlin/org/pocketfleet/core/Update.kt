@@ -1,7 +1,5 @@
 package org.pocketfleet.core
 
-import java.nio.ByteBuffer
-
 /**
  * What a device reports under the codec `lossless`, side by side under their names: how far its weights moved, and its
  * batch-norm statistics as they are.
@@ -25,19 +23,4 @@ private fun difference(device: HostTensor, server: HostTensor): HostTensor {
         else -> throw GivenUp("the model trains weights of type ${device.type.manifestName}, this app float32 and float64")
     }
     return delta
-}
-
-/** Whether every value is a finite number. */
-internal val Tensors.isFinite: Boolean
-    get() = values.all { tensor ->
-        when (tensor.type) {
-            ElementType.FLOAT32 -> tensor.values().all(Float.SIZE_BYTES) { getFloat().isFinite() }
-            ElementType.FLOAT64 -> tensor.values().all(Double.SIZE_BYTES) { getDouble().isFinite() }
-            else -> true
-        }
-    }
-
-private inline fun ByteBuffer.all(width: Int, test: ByteBuffer.() -> Boolean): Boolean {
-    while (remaining() >= width) if (!test()) return false
-    return true
 }

@@ -33,7 +33,7 @@ internal class WorkFiles(private val service: ServiceClient, private val downloa
     /**
      * One file.
      *
-     * @throws GivenUp the service has it no more.
+     * @throws GivenUp the service has it no more, or something alters it on the way.
      */
     suspend fun file(entry: FileEntry, patience: Patience): File =
         try {
@@ -42,6 +42,8 @@ internal class WorkFiles(private val service: ServiceClient, private val downloa
             // A version that is there no more; what else is refused concerns the whole device.
             if (exc.status != NOT_FOUND) throw exc
             throw GivenUp(exc.code, exc)
+        } catch (exc: FormatException) {
+            throw GivenUp("damaged_download", exc)
         }
 
     private companion object {
