@@ -47,6 +47,8 @@ def experiment() -> Experiment:
             "task": {"name": "boston"},
             "fleet": {"devices": DEVICES, "program": "executorch"},
             "training": {"batch_size": BATCH, "learning_rate": 0.001, "epochs": 2},
+            # To be looked at afterwards.
+            "service": {"keep_updates": True},
             "rounds": {
                 "count": ROUNDS,
                 "cohort": DEVICES,
