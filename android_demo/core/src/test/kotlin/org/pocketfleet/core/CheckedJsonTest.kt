@@ -59,7 +59,7 @@ class CheckedJsonTest {
             "{\"a\": 1.}" to "it is no JSON: it needs a value at character 8",
             "{\"a\": trouble}" to "it is no JSON: it needs a value at character 6",
             "{\"a\": \"\\x\"}" to "it is no JSON: it has an unknown escape at character 9",
-            "{\"a\": \"\\u12g4\"}" to "it is no JSON: it has a broken \\u escape at character 10",
+            "{\"a\": \"\\u12g4\"}" to "it is no JSON: it has a broken \\u escape at character 11",
             "{\"a\": \"\n\"}" to "it is no JSON: it has a control character in a string at character 8",
             "{\"a\": \"b" to "it is no JSON: it ends within a string at its end",
             "{} {}" to "it is no JSON: it goes on behind its value at character 3",

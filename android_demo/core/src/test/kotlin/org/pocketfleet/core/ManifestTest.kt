@@ -49,12 +49,14 @@ class ManifestTest {
     fun everyLieIsRefusedByWhatIsWrong() {
         val lies = file.getJSONArray("lies").objects()
         assertTrue(lies.size >= 35)
-        for (lie in lies) {
-            val refused = assertFailsWith<FormatException>(lie.getString("name")) { Manifest.parse(told(lie)) }
-            val message = refused.message.orEmpty()
-            assertTrue(lie.getString("app") in message, "${lie.getString("name")}: says <$message>")
-            assertTrue(message.length < 1_000, "${lie.getString("name")}: says ${message.length} characters")
+        val wrong = lies.mapNotNull { lie ->
+            val refused = runCatching { Manifest.parse(told(lie)) }.exceptionOrNull()
+            val message = (refused as? FormatException)?.message.orEmpty()
+            val wanted = lie.getString("app")
+            val name = lie.getString("name")
+            if (wanted in message && message.length < 1_000) null else "$name: must say <$wanted>, is $refused"
         }
+        assertEquals(emptyList(), wrong)
     }
 
     @Test
