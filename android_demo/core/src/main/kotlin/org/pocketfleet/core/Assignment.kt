@@ -2,6 +2,15 @@ package org.pocketfleet.core
 
 import org.json.JSONObject
 
+/** What becomes of the steps that a device made before it had to stop: its user came, it is hot, or unplugged. */
+enum class PartialWork(val word: String) {
+    /** They are reported: fewer examples count for less. */
+    REPORT("report"),
+
+    /** Nothing of them counts. */
+    DISCARD("discard"),
+}
+
 /**
  * Work: train from [weights] and report.
  *
@@ -27,6 +36,7 @@ data class Assignment(
     val batchSeed: Long,
     val codec: String,
     val updateBytes: Long,
+    val partialWork: PartialWork,
     val rule: Rule,
 ) {
     fun toJson(): JSONObject = jsonOf(
@@ -48,11 +58,15 @@ data class Assignment(
         "batch_seed" to batchSeed,
         "codec" to codec,
         "update_bytes" to updateBytes,
+        "partial_work" to partialWork.word,
         "rule" to rule.toJson(),
     )
 
     companion object {
         private const val WORK = "train"
+        private val WORDS = PartialWork.entries.map { it.word }.toTypedArray()
+
+        private fun partialWork(word: String) = PartialWork.entries.first { it.word == word }
 
         fun of(fields: CheckedJson): Assignment {
             fields.oneOf("work", WORK)
@@ -66,7 +80,8 @@ data class Assignment(
                 weights = fields.file("weights"),
                 broadcast = fields.optionalPart("broadcast")?.let { FileEntry.of(it) },
                 algorithm = fields.text("algorithm"),
-                algorithmOptions = fields.optionalPart("algorithm_options")?.let { options -> options.names.associateWith(options::any) }.orEmpty(),
+                algorithmOptions = fields.optionalPart("algorithm_options")
+                    ?.let { options -> options.names.associateWith(options::any) }.orEmpty(),
                 hyper = fields.part("hyper").let { hyper -> hyper.names.associateWith(hyper::number) },
                 epochs = fields.whole("epochs"),
                 steps = fields.whole("steps"),
@@ -74,6 +89,7 @@ data class Assignment(
                 batchSeed = fields.whole("batch_seed"),
                 codec = fields.text("codec"),
                 updateBytes = fields.whole("update_bytes"),
+                partialWork = partialWork(fields.oneOf("partial_work", *WORDS)),
                 rule = fields.rule("rule"),
             )
         }

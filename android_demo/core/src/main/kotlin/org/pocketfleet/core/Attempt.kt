@@ -26,7 +26,8 @@ internal class Attempt(private val parts: RoundParts) {
         } catch (exc: Unreachable) {
             throw GivenUp("deadline", exc)
         } catch (exc: BundleException) {
-            throw GivenUp("the weights of version ${assignment.modelVersion} are not this bundle's: ${exc.message}", exc)
+            val version = assignment.modelVersion
+            throw GivenUp("the weights of version $version are not this bundle's: ${exc.message}", exc)
         }
         store.keepBundle(assignment.bundle.getValue(Manifest.FILE))
         store.downloads.keepOnly(listOf(assignment.weights), assignment.bundle.getValue(Manifest.FILE).sha256)
@@ -35,7 +36,8 @@ internal class Attempt(private val parts: RoundParts) {
         checkRoom(plan)
         checkStart(plan, split)
         return withContext(parts.compute) {
-            parts.trainers.open(bundle).use { trainer -> computed(work, plan, trainer, gate(bundle, assignment.rule, split, deadlineS)) }
+            val gate = gate(bundle, assignment.rule, split, deadlineS)
+            parts.trainers.open(bundle).use { trainer -> computed(work, plan, trainer, gate) }
         }
     }
 
@@ -47,7 +49,7 @@ internal class Attempt(private val parts: RoundParts) {
             throw GivenUp(exc.why.word, exc)
         }
         val trained = TrainingRun(trainer, plan, parts.examples, gate, parts.listener).run()
-        if (trained.stoppedBy != null && (trained.steps == 0L || parts.interruption == Interruption.DISCARD)) {
+        if (trained.stoppedBy != null && (trained.steps == 0L || plan.assignment.partialWork == PartialWork.DISCARD)) {
             throw GivenUp(trained.stoppedBy.word)
         }
         // A phone that must stop computes nothing more: its report goes without metrics.
@@ -60,7 +62,13 @@ internal class Attempt(private val parts: RoundParts) {
         return finish(work, plan, trained, metrics?.first, metrics?.second)
     }
 
-    private fun finish(work: WorkUnderWay, plan: TrainingPlan, trained: Trained, before: Double?, after: Double?): FinishedReport {
+    private fun finish(
+        work: WorkUnderWay,
+        plan: TrainingPlan,
+        trained: Trained,
+        before: Double?,
+        after: Double?,
+    ): FinishedReport {
         val update = updateOf(plan.downloaded, trained.weights)
         if (!trained.trainLoss.isFinite() || !update.values.all(HostTensor::isFinite)) throw GivenUp("not_finite")
         val assignment = work.assignment
@@ -99,7 +107,8 @@ internal class Attempt(private val parts: RoundParts) {
      * @throws Unreachable not in time; it is sent again at the next visit.
      */
     suspend fun send(report: FinishedReport): RoundOutcome {
-        if (store.rule().unmetered && !parts.sensors.read().unmetered) return RoundOutcome.NotEligible(Ineligible.METERED)
+        val isMetered = !parts.sensors.read().unmetered
+        if (store.rule().unmetered && isMetered) return RoundOutcome.NotEligible(Ineligible.METERED)
         val update = store.update()
         val sha256 = onStorage("cannot read the update") { FileHash.of(update) }
         if (sha256 != report.updateSha256) {
@@ -178,7 +187,8 @@ internal class Attempt(private val parts: RoundParts) {
     /** The rule that came with the work, and the memory that its program needs, which nobody knew before. */
     private fun checkStart(plan: TrainingPlan, split: ExampleSplit) {
         val needed = plan.bundle.manifest.memory.trainingBytes
-        Eligibility.judge(plan.assignment.rule, parts.sensors.read(), split.count.toLong(), needed)?.let { throw GivenUp(it.word) }
+        val found = Eligibility.judge(plan.assignment.rule, parts.sensors.read(), split.count.toLong(), needed)
+        if (found != null) throw GivenUp(found.word)
     }
 
     /** No training whose report would find no room. */
@@ -188,7 +198,8 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     /** A time of the wall by the elapsed clock, which does not jump while this goes on. */
-    private fun deadlineS(deadlineWallS: Double): Double = parts.clock.elapsedS() + (deadlineWallS - parts.clock.wallS())
+    private fun deadlineS(deadlineWallS: Double): Double =
+        parts.clock.elapsedS() + (deadlineWallS - parts.clock.wallS())
 
     private fun metric(means: Map<String, Double>, plan: TrainingPlan): Double? = finite(plan.metric?.let { means[it] })
 

@@ -104,7 +104,8 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         onStorage("cannot make the report's folder") { disk.makeFolder(partial) }
         disk.writeWhole(File(partial, UPDATE)) { SafeTensors.write(update, it) }
         disk.writeWhole(File(partial, MODEL)) { SafeTensors.write(model, it) }
-        val said = report.copy(updateSha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) })
+        val sha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) }
+        val said = report.copy(updateSha256 = sha256)
         disk.writeWhole(File(partial, FACTS)) { it.write(said.toJson().toString().toByteArray()) }
         rename(partial, file(REPORT))
     }
@@ -141,8 +142,10 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         history.note(record)
     }
 
-    /** The service knows the credential no more. */
-    fun dropCredential() = disk.deleteAll(file("credential.json"))
+    /** The service knows the credential no more, and so nothing that was done under it. */
+    fun dropCredential() {
+        for (name in listOf(REPORT, "assignment.json", "credential.json")) disk.deleteAll(file(name))
+    }
 
     /** Delete everything, the credential last: until then the service can be told again. */
     fun forget() {
@@ -158,7 +161,8 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         return message(onStorage("cannot read $name") { file.readText() }, name, of)
     }
 
-    private fun write(name: String, json: JSONObject) = disk.writeWhole(file(name)) { it.write(json.toString().toByteArray()) }
+    private fun write(name: String, json: JSONObject) =
+        disk.writeWhole(file(name)) { it.write(json.toString().toByteArray()) }
 
     private fun rename(from: File, to: File) = onStorage("cannot rename ${from.name}") {
         disk.move(from, to)

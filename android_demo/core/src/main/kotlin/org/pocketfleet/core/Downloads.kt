@@ -13,7 +13,8 @@ class Downloads(private val folder: File, private val bundles: File, private val
     fun held(entry: FileEntry): File? {
         val file = File(folder, entry.sha256)
         if (!file.isFile) return null
-        if (file.length() == entry.bytes && onStorage("cannot read a download") { FileHash.of(file) } == entry.sha256) return file
+        val sha256 = onStorage("cannot read a download") { FileHash.of(file) }
+        if (sha256 == entry.sha256 && file.length() == entry.bytes) return file
         disk.deleteAll(file)
         return null
     }
@@ -46,7 +47,8 @@ class Downloads(private val folder: File, private val bundles: File, private val
     fun dropBundle(manifestSha256: String) {
         val gone = File(bundles, ".gone")
         disk.deleteAll(gone)
-        onStorage("cannot drop a bundle") { if (bundle(manifestSha256).exists()) disk.move(bundle(manifestSha256), gone) }
+        val bundle = bundle(manifestSha256)
+        onStorage("cannot drop a bundle") { if (bundle.exists()) disk.move(bundle, gone) }
         disk.deleteAll(gone)
     }
 

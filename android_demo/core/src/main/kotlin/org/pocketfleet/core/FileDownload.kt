@@ -82,7 +82,8 @@ internal class FileDownload(
             while (true) {
                 val count = answer.read(piece)
                 if (count < 0) break
-                onStorage("cannot write a download") { file.write(piece, 0, min(count.toLong(), entry.bytes - held).toInt()) }
+                val wanted = min(count.toLong(), entry.bytes - held).toInt()
+                onStorage("cannot write a download") { file.write(piece, 0, wanted) }
                 held += count
                 // More than the file has: its hash will tell.
                 if (held > entry.bytes) break
@@ -95,7 +96,7 @@ internal class FileDownload(
     private fun checkRange(answer: HttpAnswer, held: Long) {
         val range = answer.header("Content-Range")
         if (range == null || !range.startsWith("bytes $held-")) {
-            throw FormatException("the service was asked for bytes from $held on of ${entry.sha256} and answered $range")
+            throw FormatException("asked for the bytes from $held on of ${entry.sha256}, the service answered $range")
         }
     }
 

@@ -10,7 +10,11 @@ const val PROTOCOL_VERSION = 1
 const val LOSSLESS = "lossless"
 
 /** `POST enrol`: a one-time token becomes a device's own credential. */
-data class Enrolment(val token: String, val phone: PhoneIdentity? = null, val appVersion: String = phone?.appVersion.orEmpty()) {
+data class Enrolment(
+    val token: String,
+    val phone: PhoneIdentity? = null,
+    val appVersion: String = phone?.appVersion.orEmpty(),
+) {
     fun toJson(): JSONObject = jsonOf(
         "token" to token,
         "phone" to phone?.let {

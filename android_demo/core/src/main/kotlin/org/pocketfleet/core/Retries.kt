@@ -3,7 +3,7 @@ package org.pocketfleet.core
 import kotlin.math.min
 import kotlin.math.pow
 
-/** How long somebody goes on asking: until [untilS] of the elapsed clock, or [tries] times in all; 0 tries: no matter. */
+/** How long somebody goes on asking: until [untilS] of the elapsed clock, or [tries] times in all; 0: any number. */
 data class Patience(val untilS: Double = Double.POSITIVE_INFINITY, val tries: Int = 0)
 
 /**

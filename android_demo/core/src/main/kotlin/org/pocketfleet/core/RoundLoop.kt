@@ -2,15 +2,6 @@ package org.pocketfleet.core
 
 import kotlinx.coroutines.CoroutineDispatcher
 
-/** What becomes of work that the phone must stop because it is needed, hot, unplugged or short of memory. */
-enum class Interruption {
-    /** What was trained until then is reported: fewer steps count for less. */
-    REPORT,
-
-    /** Nothing of it counts. */
-    DISCARD,
-}
-
 /** What the app can do: [programs] are the runtimes that it has by the service's names, with their versions. */
 data class AppAbilities(val programs: Map<String, String>, val appVersion: String)
 
@@ -24,15 +15,14 @@ class RoundParts(
     val trainers: TrainerFactory,
     val abilities: AppAbilities,
     val compute: CoroutineDispatcher,
-    val interruption: Interruption = Interruption.REPORT,
     val listener: StepListener = StepListener { _, _, _, _ -> },
 )
 
 /**
  * One device's part in its population, a [visit] at a time.
  *
- * 1. What a crash left comes first. Finished work is sent, the same bytes. Unfinished work begins anew while the service
- *    still waits for it.
+ * 1. What a crash left comes first. Finished work is sent, the same bytes. Unfinished work begins anew while the
+ *    service still waits for it.
  * 2. The device judges by itself whether it may train, by the rule of its last assignment; only one that may asks.
  * 3. Nothing is trained but by programs whose hashes were found right, from weights whose hash was.
  * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step.
@@ -97,7 +87,6 @@ class RoundLoop(private val parts: RoundParts) {
             is Told.Train -> {
                 val work = WorkUnderWay(told.assignment, parts.clock.wallS() + told.assignment.deadlineInS)
                 store.begin(work)
-                store.keep(work.assignment.rule)
                 train(work)
             }
         }
@@ -105,6 +94,7 @@ class RoundLoop(private val parts: RoundParts) {
 
     private suspend fun train(work: WorkUnderWay): RoundOutcome =
         try {
+            store.keep(work.assignment.rule)
             attempt.send(attempt.trained(work))
         } catch (exc: GivenUp) {
             giveUp(work.assignment, exc.reason)

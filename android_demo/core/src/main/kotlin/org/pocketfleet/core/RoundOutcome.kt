@@ -9,7 +9,14 @@ sealed interface RoundOutcome {
     data class TurnedAway(val reason: String, val message: String, val retryAfterS: Double?) : RoundOutcome
 
     /** The report is durable on the service and counts. */
-    data class Reported(val round: Long, val modelVersion: Long, val steps: Int, val trainLoss: Double, val metricGlobal: Double?, val metricPersonalised: Double?) : RoundOutcome
+    data class Reported(
+        val round: Long,
+        val modelVersion: Long,
+        val steps: Int,
+        val trainLoss: Double,
+        val metricGlobal: Double?,
+        val metricPersonalised: Double?,
+    ) : RoundOutcome
 
     /** Two versions were measured on what this device holds out, and the service counted it. */
     data class Evaluated(val version: Long) : RoundOutcome

@@ -20,8 +20,8 @@ class Unreachable(message: String, cause: Throwable?) : PocketfleetException(mes
  * One device's side of a population's service: protocol version 1 over HTTP, and how often it is said.
  *
  * A connection that fails and an answer of 500 and above are tried again, as [Retries] says; 429 and 503 after the
- * seconds that they ask for. Trying ends with a [Patience]: [Unreachable]. A refusal is final: [Refused]. An answer that
- * is none of the protocol is a [FormatException].
+ * seconds that they ask for. Trying ends with a [Patience]: [Unreachable]. A refusal is final: [Refused]. An answer
+ * that is none of the protocol is a [FormatException].
  *
  * @param url of the population, as the service prints it; https, or the credential is for all to read.
  * @param credential of the device, once it is enrolled.
@@ -47,11 +47,17 @@ class ServiceClient(
     suspend fun status(patience: Patience): Status = asked("GET", "status", null, patience, Status::of)
 
     /** Send an update, whose bytes have the SHA-256 [sha256]; sent again, it is the same report. */
-    suspend fun report(assignmentId: Long, facts: ReportFacts, update: File, sha256: String, patience: Patience): ReportAnswer {
+    suspend fun report(
+        assignmentId: Long,
+        facts: ReportFacts,
+        update: File,
+        sha256: String,
+        patience: Patience,
+    ): ReportAnswer {
         // RFC 9530: the digest is a byte sequence of RFC 8941 (section 3.3.5), base64 between colons.
         val digest = Base64.getEncoder().encodeToString(bytesOf(sha256))
         val headers = mapOf("Content-Type" to BYTES, "Content-Digest" to "sha-256=:$digest:")
-        val query = facts.toQuery().entries.joinToString("&") { (name, value) -> "$name=${URLEncoder.encode(value, "UTF-8")}" }
+        val query = facts.toQuery().entries.joinToString("&") { "${it.key}=${URLEncoder.encode(it.value, "UTF-8")}" }
         val answer = request("PUT", "reports/$assignmentId?$query", headers, FileBody(update), patience)
         return message(answer, "the answer to PUT reports/$assignmentId", ReportAnswer::of)
     }
@@ -134,8 +140,10 @@ class ServiceClient(
         class Again(val waitS: Double?) : Tried
     }
 
-    private suspend fun answered(answer: HttpAnswer): Tried =
-        if (answer.status < HttpURLConnection.HTTP_MULT_CHOICE) Tried.Done(answer.text()) else Tried.Again(answer.waitOrRefuse())
+    private suspend fun answered(answer: HttpAnswer): Tried {
+        val isSuccess = answer.status < HttpURLConnection.HTTP_MULT_CHOICE
+        return if (isSuccess) Tried.Done(answer.text()) else Tried.Again(answer.waitOrRefuse())
+    }
 
     private fun bytesOf(hexadecimal: String) =
         ByteArray(hexadecimal.length / 2) { hexadecimal.substring(2 * it, 2 * it + 2).toInt(16).toByte() }
@@ -172,7 +180,9 @@ internal suspend fun HttpAnswer.text(): String {
         val count = read(piece)
         if (count < 0) return found.toString("UTF-8")
         found.write(piece, 0, count)
-        if (found.size() > MOST_TEXT_BYTES) throw FormatException("an answer of more than $MOST_TEXT_BYTES bytes is none of the protocol")
+        if (found.size() > MOST_TEXT_BYTES) {
+            throw FormatException("an answer of more than $MOST_TEXT_BYTES bytes is none of the protocol")
+        }
     }
 }
 

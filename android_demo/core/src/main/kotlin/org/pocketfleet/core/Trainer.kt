@@ -11,8 +11,9 @@ class Weights(val trainable: Tensors, val buffers: Tensors, val frozen: Tensors)
 /**
  * All that a training step moves on or reads.
  *
- * [slots] are the optimizer's, zeros at first; [anchor] is what a proximal term pulls to; [correction] is added to the
- * gradients, zeros where the algorithm has none. Each has the names that the step's signature gives it.
+ * [slots] are the optimizer's, zeros at first but for Adam's powers, which are ones; [anchor] is what a proximal term
+ * pulls to; [correction] is added to the gradients, zeros where the algorithm has none. Each has the names that the
+ * step's signature gives it.
  */
 class TrainState(
     val weights: Weights,
@@ -27,8 +28,8 @@ class StepResult(val loss: Float, val state: TrainState)
 /**
  * Runs the three methods of one bundle; holds no weights.
  *
- * Batches are of 1 to the bundle's `max_batch` examples. Inputs are not changed, results are the caller's own. Not to be
- * called from two threads at once.
+ * Batches are of 1 to the bundle's `max_batch` examples. Inputs are not changed, results are the caller's own. Not to
+ * be called from two threads at once.
  */
 interface Trainer : Closeable {
     /** One step; [dropoutSeed] draws the masks of a model that drops. */

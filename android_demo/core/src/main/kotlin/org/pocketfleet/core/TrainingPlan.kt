@@ -3,8 +3,8 @@ package org.pocketfleet.core
 /**
  * An assignment that its bundle can do: how many steps from which state, with which hyper-parameters.
  *
- * FedAvg adds nothing to a step, FedProx (Li et al. 2020, arXiv:1812.06127, equation 2) a pull to the downloaded weights
- * of the strength `proximal_mu`. The other algorithms keep or send more than this app does, and are refused.
+ * FedAvg adds nothing to a step, FedProx (Li et al. 2020, arXiv:1812.06127, equation 2) a pull to the downloaded
+ * weights of the strength `proximal_mu`. The other algorithms keep or send more than this app does, and are refused.
  */
 internal class TrainingPlan private constructor(
     val assignment: Assignment,
@@ -91,6 +91,7 @@ internal class TrainingPlan private constructor(
             }
         }
 
-        private fun refuse(asked: String, has: String): Nothing = throw GivenUp("the service asks for $asked, this app $has")
+        private fun refuse(asked: String, has: String): Nothing =
+            throw GivenUp("the service asks for $asked, this app $has")
     }
 }

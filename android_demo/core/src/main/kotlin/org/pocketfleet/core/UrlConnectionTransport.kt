@@ -55,7 +55,8 @@ class UrlConnectionTransport(
             return UrlConnectionAnswer(connection, executor, exc.responseCode(), null)
         }
         if (status < 0) throw IOException("${request.url} does not answer in HTTP")
-        val stream = if (status >= HttpURLConnection.HTTP_BAD_REQUEST) connection.errorStream else connection.inputStream
+        val isError = status >= HttpURLConnection.HTTP_BAD_REQUEST
+        val stream = if (isError) connection.errorStream else connection.inputStream
         return UrlConnectionAnswer(connection, executor, status, stream)
     }
 

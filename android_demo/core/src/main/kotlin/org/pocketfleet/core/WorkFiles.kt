@@ -15,7 +15,9 @@ internal class WorkFiles(private val service: ServiceClient, private val downloa
      */
     suspend fun bundle(entries: Map<String, FileEntry>, patience: Patience): VerifiedBundle {
         val missing = setOf(Manifest.FILE, Manifest.PTE_FILE) - entries.keys
-        if (missing.isNotEmpty()) throw GivenUp("the service's bundle lacks ${missing.joinToString()}: export it anew there")
+        if (missing.isNotEmpty()) {
+            throw GivenUp("the service's bundle lacks ${missing.joinToString()}: export it anew there")
+        }
         val manifest = entries.getValue(Manifest.FILE)
         val folder = downloads.bundle(manifest.sha256)
         if (!folder.isDirectory) {

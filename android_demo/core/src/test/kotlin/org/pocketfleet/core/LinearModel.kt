@@ -67,7 +67,8 @@ class LinearModel(proximal: Boolean = false, private val program: String = "thre
             "seen" to HostTensor.of(longArrayOf(seen)),
         )
 
-        fun bytes(tensors: Tensors): ByteArray = ByteArrayOutputStream().also { SafeTensors.write(tensors, it) }.toByteArray()
+        fun bytes(tensors: Tensors): ByteArray =
+            ByteArrayOutputStream().also { SafeTensors.write(tensors, it) }.toByteArray()
 
         fun entry(data: ByteArray) = FileEntry(FileHash.of(data), data.size.toLong())
 
@@ -115,7 +116,8 @@ class LinearTrainer(private val beforeStep: (Int) -> Unit = {}) : Trainer {
         evaluations += 1
         val (found, wanted) = predict(weights, batch.x).floats() to batch.y.floats()
         val errors = found.indices.map { Math.abs(found[it] - wanted[it]) }
-        return mapOf("loss" to errors.map { it * it / 2 }.average().toFloat(), "absolute_error" to errors.average().toFloat())
+        val loss = errors.map { it * it / 2 }.average().toFloat()
+        return mapOf("loss" to loss, "absolute_error" to errors.average().toFloat())
     }
 
     override fun close() {

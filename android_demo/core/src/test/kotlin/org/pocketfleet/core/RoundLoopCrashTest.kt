@@ -53,7 +53,8 @@ class RoundLoopCrashTest {
         assertContentEquals(expected, service.counted.values.single(), told)
         assertNull(store.report(), told)
         assertNull(store.work(), told)
-        assertEquals(6, SafeTensors.read(assertNotNull(store.ownModel(), told), 1 shl 16).getValue("seen").values().getLong(0))
+        val own = SafeTensors.read(assertNotNull(store.ownModel(), told), 1 shl 16)
+        assertEquals(6, own.getValue("seen").values().getLong(0), told)
         assertEquals(1, store.rounds().count { it.outcome == "accepted" }, "$told: ${store.rounds()}")
         assertEquals(emptyList(), place.walk().filter { ".partial" in it.name || ".gone" in it.name }.toList(), told)
     }

@@ -19,7 +19,8 @@ import org.junit.rules.TemporaryFolder
 class RoundLoopGateTest {
     @get:JUnitRule
     val folder = TemporaryFolder()
-    private val service = TinyService()
+    private val service = TinyService { it.put("partial_work", partialWork) }
+    private var partialWork = "report"
     private val able = FakeSensors.ABLE
 
     @Before
@@ -82,6 +83,7 @@ class RoundLoopGateTest {
 
     @Test
     fun `by the other policy nothing of it counts`() {
+        partialWork = "discard"
         for ((reason, conditions) in unable) {
             fresh()
             val sensors = FakeSensors()
@@ -89,7 +91,6 @@ class RoundLoopGateTest {
                 service,
                 folder.root,
                 sensors = sensors,
-                interruption = Interruption.DISCARD,
                 beforeStep = { if (it == 3) sensors.conditions = conditions },
             )
             assertEquals(RoundOutcome.Dropped(reason.word), device.visit())

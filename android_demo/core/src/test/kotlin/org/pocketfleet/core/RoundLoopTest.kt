@@ -119,7 +119,8 @@ class RoundLoopTest {
 
     @Test
     fun `fedprox needs a program with its term`() {
-        serve(TinyService { it.put("algorithm", "fedprox").put("algorithm_options", JSONObject().put("proximal_mu", 1)) })
+        val options = JSONObject().put("proximal_mu", 1)
+        serve(TinyService { it.put("algorithm", "fedprox").put("algorithm_options", options) })
         val outcome = assertIs<RoundOutcome.Dropped>(device().visit())
         assertTrue("without the proximal term" in outcome.reason, outcome.reason)
     }
@@ -138,8 +139,10 @@ class RoundLoopTest {
         assertEquals(RoundOutcome.Evaluated(0), device.visit())
         val said = service.evaluations.single()
         val held = PlaneExamples(12).take(intArrayOf(4, 9))
-        fun mean(weights: Tensors) =
-            LinearTrainer().evaluate(Weights(weights - "seen", weights - "w", emptyMap()), held).getValue("absolute_error")
+        fun mean(tensors: Tensors): Float {
+            val weights = Weights(tensors - "seen", tensors - "w", emptyMap())
+            return LinearTrainer().evaluate(weights, held).getValue("absolute_error")
+        }
         assertEquals(2, said.getInt("num_held_out"))
         assertEquals(mean(LinearModel.weights(0.5f, -0.5f)).toDouble(), said.getDouble("tried"))
         assertEquals(mean(LinearModel.weights(0f, 0f)).toDouble(), said.getDouble("released"))
@@ -155,9 +158,10 @@ class RoundLoopTest {
 
     @Test
     fun `a device that was turned away is told why and when to come`() {
-        service.turnedAway = JSONObject().put("reason", "upgrade").put("message", "m").put("retry_after_s", JSONObject.NULL)
-        assertEquals(RoundOutcome.TurnedAway("upgrade", "m", null), device().visit())
-        service.turnedAway = JSONObject().put("reason", "paused").put("message", "m").put("retry_after_s", 2.5)
-        assertEquals(RoundOutcome.TurnedAway("paused", "m", 2.5), device().visit())
+        for ((reason, afterS) in listOf("upgrade" to null, "paused" to 2.5)) {
+            val away = JSONObject().put("reason", reason).put("message", "m")
+            service.turnedAway = away.put("retry_after_s", afterS ?: JSONObject.NULL)
+            assertEquals(RoundOutcome.TurnedAway(reason, "m", afterS), device().visit())
+        }
     }
 }

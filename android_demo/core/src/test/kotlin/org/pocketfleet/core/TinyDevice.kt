@@ -10,7 +10,6 @@ class TinyDevice(
     folder: File,
     disk: Disk = FaultyDisk(),
     val sensors: FakeSensors = FakeSensors(),
-    interruption: Interruption = Interruption.REPORT,
     beforeStep: (Int) -> Unit = {},
     numExamples: Int = 12,
     val clock: FakeClock = FakeClock(),
@@ -38,7 +37,6 @@ class TinyDevice(
         },
         abilities = AppAbilities(mapOf("executorch" to "1.5.1"), "test"),
         compute = Dispatchers.Default,
-        interruption = interruption,
     )
     val loop = RoundLoop(parts)
 
