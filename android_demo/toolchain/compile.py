@@ -25,8 +25,9 @@ from typing import Final
 from libraries import TEST_LIBRARIES, kotlin_compiler, library
 from modules import BUILD, MODULES, Module, with_dependencies
 from packages import BuildError
+from resources import linked
 
-__all__ = ["class_path", "compiled", "compiled_tests", "locked", "run"]
+__all__ = ["class_path", "compiled", "compiled_tests", "locked", "program", "run"]
 
 _JAVA_RELEASE: Final = "11"
 # kotlinc's heap; enough for any module here, and small beside a test's.
@@ -78,6 +79,8 @@ def compiled(name: str) -> Path:
         BuildError: it has no sources, or does not compile.
     """
     module = MODULES[name]
+    if name == "resources":
+        linked()
     return _jar(module.name, module.sources, class_path(module), friend=None)
 
 
@@ -147,6 +150,10 @@ def _digest(folder: Path, sources: Sequence[Path], command: Sequence[str], again
     return digest.hexdigest()
 
 
+def _has_sources(name: str) -> bool:
+    return all(one.generated or one.sources.is_dir() for one in with_dependencies(name))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build modules."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -154,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments).modules
     if unknown := sorted(set(chosen) - set(MODULES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODULES)}")
-    names = chosen or [name for name in MODULES if all(one.sources.is_dir() for one in with_dependencies(name))]
+    names = chosen or [name for name, module in MODULES.items() if not module.generated and _has_sources(name)]
     try:
         with locked():
             for name in names:

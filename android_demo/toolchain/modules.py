@@ -35,6 +35,7 @@ class Module:
         tests: the folder of its JUnit tests; none where it has no tests of its own.
         depends: on other modules, all of them, by name.
         libraries: of ``libraries.py``, by name.
+        generated: whether the sources are made by the build itself.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Module:
     tests: Path | None = None
     depends: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    generated: bool = False
 
 
 _KOTLIN: Final = ("kotlin-stdlib", "annotations", "coroutines", "json")
@@ -65,7 +67,7 @@ _ALL: Final = (
     _kotlin("core", ()),
     _kotlin("trainer", ("core", "loader"), _EXECUTORCH),
     _kotlin("host", ("core", "trainer", "loader"), _EXECUTORCH, tested=False),
-    Module(name="resources", sources=BUILD / "resources" / "java"),
+    Module(name="resources", sources=BUILD / "resources" / "java", generated=True),
     _kotlin("app", ("core", "trainer", "loader", "platform", "resources"), _EXECUTORCH),
 )
 # By name; a module comes after those that it depends on.

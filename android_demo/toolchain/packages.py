@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PACKAGES", "Archive", "BuildError", "Package", "cache_folder", "ready"]
+__all__ = ["ABIS", "PACKAGES", "Archive", "BuildError", "Package", "cache_folder", "ready"]
 
 # The jars that compile, test and package the app; sources and other platforms' libraries stay packed.
 _KOTLIN_JARS: Final = (

@@ -28,7 +28,9 @@ __all__ = ["ModuleTests", "counted", "marked_classes", "run_tests"]
 
 _TESTED: Final = tuple(name for name, module in MODULES.items() if module.tests is not None)
 # Whose tests load ExecuTorch's classes, and their native halves with them.
-_ON_THE_RUNTIME: Final = frozenset({"trainer"})
+_ON_THE_RUNTIME: Final = frozenset({"trainer", "app"})
+# The bridge's use of JNI is watched. The heap is all there from the start: resident memory that grows is native.
+_JVM: Final = ("-Xcheck:jni", "-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 # How a class file names the annotation of a test method; kotlin.test's is the same one.
 _TEST_ANNOTATION: Final = b"Lorg/junit/Test;"
 # JUnit's last line, of a run without and with failures.
@@ -74,7 +76,7 @@ def run_tests(name: str) -> ModuleTests:
     classes = marked_classes(tests)
     if not classes:
         return ModuleTests(module=name, classes=0, tests=0, failures=0, exit_status=0)
-    command = [program("java"), "-Xmx1g", "-Xcheck:jni", *(f"-D{key}={value}" for key, value in properties.items())]
+    command = [program("java"), *_JVM, *(f"-D{key}={value}" for key, value in properties.items())]
     command += ["-cp", ":".join(map(str, jars)), "org.junit.runner.JUnitCore", *classes]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, flush=True)

@@ -2,6 +2,8 @@ package android.app;
 
 /** Declared as the phone has it, for the compiler: no code is run from here. */
 public class NotificationManager {
+    NotificationManager() {}
+
     public static final int IMPORTANCE_LOW = Integer.parseInt("0");
 
     public void createNotificationChannel(NotificationChannel channel) {

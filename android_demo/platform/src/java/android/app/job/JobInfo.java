@@ -5,6 +5,8 @@ import android.os.PersistableBundle;
 
 /** Declared as the phone has it, for the compiler: no code is run from here. */
 public class JobInfo {
+    JobInfo() {}
+
     public static final int NETWORK_TYPE_UNMETERED = Integer.parseInt("0");
 
     public static final class Builder {

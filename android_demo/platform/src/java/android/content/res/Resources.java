@@ -4,6 +4,8 @@ import android.util.DisplayMetrics;
 
 /** Declared as the phone has it, for the compiler: no code is run from here. */
 public class Resources {
+    Resources() {}
+
     public String getString(int id) {
         throw new UnsupportedOperationException();
     }

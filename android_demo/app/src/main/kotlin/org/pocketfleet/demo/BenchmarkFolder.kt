@@ -2,15 +2,13 @@ package org.pocketfleet.demo
 
 import org.pocketfleet.core.BundleException
 import org.pocketfleet.core.FileEntry
+import org.pocketfleet.core.FileHash
 import org.pocketfleet.core.Manifest
 import org.pocketfleet.core.VerifiedBundle
 import java.io.File
-import java.security.MessageDigest
 
 /** The bundle that `adb push` brought: a folder in the app's own external files. */
 object BenchmarkFolder {
-    private const val HEX = "0123456789abcdef"
-
     /**
      * The bundle of that name, its files checked against its manifest; that one is trusted, since it came over the
      * cable.
@@ -25,8 +23,6 @@ object BenchmarkFolder {
         }
         val manifest = File(folder, Manifest.FILE)
         if (!manifest.isFile) throw BundleException("$folder is no bundle: it holds no ${Manifest.FILE}")
-        val digest = MessageDigest.getInstance("SHA-256").digest(manifest.readBytes())
-        val sha256 = digest.joinToString("") { "${HEX[it.toInt() shr 4 and 15]}${HEX[it.toInt() and 15]}" }
-        return VerifiedBundle.verify(folder, FileEntry(sha256, manifest.length()))
+        return VerifiedBundle.verify(folder, FileEntry(FileHash.of(manifest), manifest.length()))
     }
 }

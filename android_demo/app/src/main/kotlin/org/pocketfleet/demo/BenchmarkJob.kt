@@ -47,7 +47,7 @@ class BenchmarkJob : JobService() {
         val rules = BenchmarkRules()
         val facts = BundleFacts(BenchmarkFolder.bundle(root, name))
         val before = sensors.moment()
-        val run = StepBenchmark(rules, THREADS, System::nanoTime, ExecutorchTrainer::open).run(facts) { goOn }
+        val run = StepBenchmark(rules, THREADS, System::nanoTime) { ExecutorchTrainer.open(it, THREADS) }.run(facts) { goOn }
             ?: throw BenchmarkException("Android stopped the measurement: keep the app open while it runs")
         val host = BenchmarkHost(
             model = Build.MODEL,
@@ -56,7 +56,7 @@ class BenchmarkJob : JobService() {
             system = "Android ${Build.VERSION.RELEASE}",
             cores = Runtime.getRuntime().availableProcessors(),
             memoryBytes = sensors.memoryBytes(),
-            versions = mapOf("pocketfleet-demo" to DemoApplication.VERSION),
+            versions = mapOf("app" to DemoApplication.VERSION, BundleFacts.RUNTIME to DemoApplication.EXECUTORCH),
             before = before,
             after = sensors.moment(),
         )

@@ -93,7 +93,7 @@ object BenchmarkReport {
     private fun measured(facts: BundleFacts, run: ProcessRun): JSONObject = JSONObject()
         .put("runtime", BundleFacts.RUNTIME)
         .put("download_bytes", facts.downloadBytes)
-        .put("planned_memory_bytes", facts.bundle.manifest.trainingMemoryBytes)
+        .put("planned_memory_bytes", facts.bundle.manifest.memory.trainingBytes)
         .put("processes", JSONArray().put(process(run)))
         .put("profile", JSONObject.NULL)
         .put("sustained", JSONArray())

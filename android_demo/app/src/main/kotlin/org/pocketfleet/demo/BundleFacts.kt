@@ -3,10 +3,10 @@ package org.pocketfleet.demo
 import org.json.JSONArray
 import org.json.JSONObject
 import org.pocketfleet.core.BundleException
+import org.pocketfleet.core.FileHash
 import org.pocketfleet.core.Manifest
 import org.pocketfleet.core.VerifiedBundle
 import java.io.File
-import java.security.MessageDigest
 
 /**
  * What a benchmark tells of a bundle, from its manifest: which it is, and what a step needs.
@@ -45,7 +45,7 @@ class BundleFacts(val bundle: VerifiedBundle) {
     /** What a phone downloads once: the program, the manifest, the frozen weights. */
     val downloadBytes: Long
         get() {
-            val names = footprint.getJSONObject("file_bytes").keys().asSequence().toSet() + Manifest.FROZEN_FILE
+            val names = names(footprint.getJSONObject("file_bytes")) + Manifest.FROZEN_FILE
             return manifestFile.length() + bundle.manifest.files.filterKeys(names::contains).values.sumOf { it.bytes }
         }
 
@@ -64,22 +64,20 @@ class BundleFacts(val bundle: VerifiedBundle) {
         /** As results call it. */
         const val RUNTIME = "executorch"
 
-        private const val HEX = "0123456789abcdef"
-
-        private fun sha256(value: JSONObject): String {
-            val digest = MessageDigest.getInstance("SHA-256").digest(sortedText(value).toByteArray())
-            return digest.joinToString("") { "${HEX[it.toInt() shr 4 and 15]}${HEX[it.toInt() and 15]}" }
-        }
+        private fun sha256(value: JSONObject): String = FileHash.of(sortedText(value).toByteArray())
 
         /** As Python's `json.dumps(value, sort_keys=True)` writes it; of numbers only whole ones. */
         internal fun sortedText(value: Any): String = when (value) {
-            is JSONObject -> value.keys().asSequence().sorted()
+            is JSONObject -> names(value).sorted()
                 .joinToString(", ", "{", "}") { "${quoted(it)}: ${sortedText(value.get(it))}" }
             is JSONArray -> (0 until value.length()).joinToString(", ", "[", "]") { sortedText(value.get(it)) }
             is String -> quoted(value)
             is Boolean, is Int, is Long -> value.toString()
             else -> throw BundleException("a manifest's settings and signature hold no $value")
         }
+
+        // A desktop's org.json does not say of what type keys are.
+        private fun names(json: JSONObject): List<String> = json.keys().asSequence().map { "$it" }.toList()
 
         /** Everything outside of ASCII is escaped, by UTF-16 units. */
         private fun quoted(text: String): String = text.map { letter ->

@@ -7,15 +7,19 @@ import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asStateFlow
 import kotlinx.coroutines.launch
+import kotlinx.coroutines.sync.Mutex
+import kotlinx.coroutines.sync.withLock
 import kotlinx.coroutines.withContext
+import org.pocketfleet.core.DeviceStore
 import org.pocketfleet.core.ExampleSplit
 import org.pocketfleet.core.PocketfleetException
+import org.pocketfleet.core.StorageException
 import java.io.File
 import java.io.IOException
 import kotlin.math.exp
 
 /** What the phone keeps on its disk, one file a noun. */
-class Keepsakes(val settings: DemoSettings, private val folder: File, val history: RoundHistory, val models: ModelStore) {
+class Keepsakes(val settings: DemoSettings, private val folder: File, val device: DeviceStore) {
     private val examples = DemoTask.entries.associateWith { OwnExamples(File(folder, "examples-${it.word}.bin"), it) }
 
     /** The user's examples of one task. */
@@ -24,8 +28,7 @@ class Keepsakes(val settings: DemoSettings, private val folder: File, val histor
     /** Delete everything that was learnt from the user, and the choice to take part. */
     fun forget() {
         examples.values.forEach(OwnExamples::clear)
-        history.clear()
-        models.clear()
+        device.forget()
         settings.change(consents = false, paused = false)
     }
 }
@@ -36,6 +39,7 @@ class Keepsakes(val settings: DemoSettings, private val folder: File, val histor
  * @param scope of the screen's thread: every change of [state] happens there.
  * @param io where files, the service and the model are waited for.
  * @param stage what training does, told by the jobs.
+ * @param visiting held by whoever visits the service.
  */
 class DemoModel(
     private val scope: CoroutineScope,
@@ -46,6 +50,7 @@ class DemoModel(
     private val predictor: Predictor,
     private val form: HouseForm,
     private val stage: StateFlow<Stage>,
+    private val visiting: Mutex,
 ) {
     private val shown = MutableStateFlow<UiState>(UiState.Opening)
     private var predicting: Job? = null
@@ -54,7 +59,13 @@ class DemoModel(
     val state: StateFlow<UiState> = shown.asStateFlow()
 
     init {
-        scope.launch { stage.collect { refresh() } }
+        scope.launch {
+            withContext(io) {
+                val settings = keepsakes.settings
+                if (membership.joined && settings.consents && !settings.paused) calendar.ensure()
+            }
+            stage.collect { refresh() }
+        }
     }
 
     /** What the phone collects from now on. */
@@ -97,7 +108,7 @@ class DemoModel(
     fun leave() = tap {
         keepsakes.settings.change(consents = false)
         calendar.cancel()
-        membership.leave()
+        visiting.withLock { membership.leave() }
         keepsakes.settings.change(paused = false)
     }
 
@@ -105,8 +116,11 @@ class DemoModel(
     fun forget() = tap {
         keepsakes.settings.change(consents = false)
         calendar.cancel()
-        membership.forget()
-        keepsakes.forget()
+        // The step under way ends first: nothing of it may be written behind this.
+        visiting.withLock {
+            membership.forget()
+            keepsakes.forget()
+        }
     }
 
     /** Keep a house with its price. */
@@ -171,6 +185,8 @@ class DemoModel(
                 null
             } catch (exception: MembershipException) {
                 exception.problem
+            } catch (exception: StorageException) {
+                Problem(Problem.Kind.STORAGE, exception.message.orEmpty())
             } catch (exception: IOException) {
                 Problem(Problem.Kind.STORAGE, exception.message.orEmpty())
             }
@@ -201,7 +217,7 @@ class DemoModel(
             consents = settings.consents,
             paused = settings.paused,
             stage = stage.value,
-            rounds = keepsakes.history.points(),
+            rounds = keepsakes.device.rounds().mapNotNull(RoundPoint::of),
             examples = split.count,
             heldOut = split.heldOut.size,
         )

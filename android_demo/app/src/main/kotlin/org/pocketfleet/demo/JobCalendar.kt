@@ -20,6 +20,10 @@ class JobCalendar(private val context: Context) : Calendar {
     /** Plan the visit after the job [running]: of the other number, since a job planned anew is stopped at once. */
     fun comeAgain(afterS: Double, running: Int) = plan(if (running == FIRST) SECOND else FIRST, afterS)
 
+    override fun ensure() {
+        if (scheduler.getPendingJob(FIRST) == null && scheduler.getPendingJob(SECOND) == null) come(0.0)
+    }
+
     override fun cancel() {
         scheduler.cancel(FIRST)
         scheduler.cancel(SECOND)

@@ -29,6 +29,9 @@ interface Calendar {
     /** Visit the service when the phone has its moment, but not before [afterS] seconds. */
     fun come(afterS: Double)
 
+    /** Likewise now, unless it is planned: a phone that was restarted has forgotten. */
+    fun ensure()
+
     /** Come no more; a visit under way stops within a step. */
     fun cancel()
 }
@@ -37,10 +40,4 @@ interface Calendar {
 fun interface Predictor {
     /** The output for one example; null: there is no model yet. */
     suspend fun predict(x: FloatArray): FloatArray?
-}
-
-/** What the phone keeps that is neither example nor round: models and programs. */
-fun interface ModelStore {
-    /** Delete them all. */
-    fun clear()
 }

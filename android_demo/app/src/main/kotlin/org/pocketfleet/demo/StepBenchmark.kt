@@ -40,8 +40,9 @@ class StepBenchmark(
      * @return null: it was ended.
      * @throws BenchmarkException the loss is not finite, or a step did not repeat itself.
      */
-    fun run(facts: BundleFacts, start: TrainState, goOn: () -> Boolean): ProcessRun? {
+    fun run(facts: BundleFacts, goOn: () -> Boolean): ProcessRun? {
         val bundle = facts.bundle
+        val start = TrainState.first(bundle.manifest.signature.trainStep, bundle.firstWeights())
         val most = bundle.manifest.maxBatch
         val sizes = listOf(most) + generateSequence(1) { it * 2 }.takeWhile { it < most }
         val idleBytes = ProcessMemory.residentBytes()

@@ -1,5 +1,7 @@
 package org.pocketfleet.demo
 
+import org.pocketfleet.core.RoundRecord
+
 /** All that the screen shows at one moment. */
 sealed interface UiState {
     /** Nothing was read from the disk yet. */
@@ -43,7 +45,15 @@ sealed interface Stage {
 enum class Ending { NOT_ELIGIBLE, NO_WORK, NEVER_AGAIN, REPORTED, EVALUATED, DROPPED, STOPPED, FAILED, REVOKED }
 
 /** One round that this phone reported in. Errors are means over its held-out examples; null: it holds none out. */
-data class RoundPoint(val round: Long, val trainLoss: Double, val errorGlobal: Double?, val errorPersonal: Double?)
+data class RoundPoint(val round: Long, val trainLoss: Double, val errorGlobal: Double?, val errorPersonal: Double?) {
+    companion object {
+        /** Of an attempt that is over; null: nothing of it counts. */
+        fun of(record: RoundRecord): RoundPoint? {
+            val loss = record.trainLoss?.takeIf { record.outcome == "accepted" } ?: return null
+            return RoundPoint(record.round, loss, record.metricGlobal, record.metricPersonalised)
+        }
+    }
+}
 
 /** What the phone's own model says of the input on the screen. */
 sealed interface Prediction {

@@ -3,21 +3,19 @@ package org.pocketfleet.demo
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.flow.MutableStateFlow
 import org.pocketfleet.core.Clock
+import org.pocketfleet.core.PocketfleetException
 import org.pocketfleet.core.RoundOutcome
-import java.io.IOException
 
 /**
  * One job's worth of visits to the service: one after the other while there is work, and what the screen sees of it.
  *
  * @param visit one visit of the round loop.
- * @param revoked the service knows this phone no more: forget the credential.
+ * @param stage what the screen shows of it.
  */
 class VisitLoop(
     private val visit: suspend () -> RoundOutcome,
     private val clock: Clock,
-    private val history: RoundHistory,
     private val stage: MutableStateFlow<Stage>,
-    private val revoked: () -> Unit,
 ) {
     /**
      * Visit until there is nothing to do for a while.
@@ -33,7 +31,7 @@ class VisitLoop(
             } catch (exception: CancellationException) {
                 stage.value = Stage.Ended(Ending.STOPPED)
                 throw exception
-            } catch (exception: IOException) {
+            } catch (exception: PocketfleetException) {
                 stage.value = Stage.Ended(Ending.FAILED, exception.message.orEmpty())
                 return AGAIN_S
             }
@@ -45,27 +43,20 @@ class VisitLoop(
     }
 
     private fun note(outcome: RoundOutcome): Stage = when (outcome) {
-        is RoundOutcome.Reported -> {
-            history.add(
-                RoundPoint(outcome.round, outcome.trainLoss, outcome.metricGlobal, outcome.metricPersonalised),
-            )
-            Stage.Ended(Ending.REPORTED)
-        }
+        is RoundOutcome.Reported -> Stage.Ended(Ending.REPORTED)
         is RoundOutcome.Evaluated -> Stage.Ended(Ending.EVALUATED)
         is RoundOutcome.NotEligible -> Stage.Ended(Ending.NOT_ELIGIBLE, outcome.reason.word)
         is RoundOutcome.Dropped -> Stage.Ended(Ending.DROPPED, outcome.reason)
         is RoundOutcome.TurnedAway ->
             Stage.Ended(if (outcome.retryAfterS == null) Ending.NEVER_AGAIN else Ending.NO_WORK, outcome.message)
-        RoundOutcome.Revoked -> {
-            revoked()
-            Stage.Ended(Ending.REVOKED)
-        }
+        is RoundOutcome.NotReached -> Stage.Ended(Ending.FAILED, outcome.message)
+        RoundOutcome.Revoked -> Stage.Ended(Ending.REVOKED)
     }
 
     private fun again(outcome: RoundOutcome): Double? = when (outcome) {
         is RoundOutcome.Reported, is RoundOutcome.Evaluated -> LEAST_WAIT_S
         is RoundOutcome.TurnedAway -> outcome.retryAfterS?.coerceAtLeast(LEAST_WAIT_S)
-        is RoundOutcome.NotEligible, is RoundOutcome.Dropped -> AGAIN_S
+        is RoundOutcome.NotEligible, is RoundOutcome.Dropped, is RoundOutcome.NotReached -> AGAIN_S
         RoundOutcome.Revoked -> null
     }
 

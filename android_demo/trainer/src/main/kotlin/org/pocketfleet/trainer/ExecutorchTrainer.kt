@@ -140,7 +140,9 @@ class ExecutorchTrainer private constructor(
 
     companion object {
         private val METHODS = listOf("train_step", "predict", "evaluate")
-        private const val LOG_LINES = 5
+
+        // The last lines say why; those before may be of other calls.
+        private const val LOG_LINES = 3
 
         /**
          * Load the programs of [bundle].

@@ -27,7 +27,7 @@ class OfficialTrainerTest {
                 val steps = case.batches(seed).map(trainer::step).count()
                 assertEquals(case.steps, steps.toLong())
                 val end = Weights(trainer.weights(), emptyMap(), emptyMap())
-                relativeError(update(start, end), case.tensors(seed, "update"))
+                relativeError(delta(start, end), case.tensors(seed, "update"))
             }
         }
         println("official: relative errors of updates ${errors.sorted()}")

@@ -99,13 +99,10 @@ internal fun trained(trainer: ExecutorchTrainer, case: ReferenceCase, seed: Long
     return state.weights
 }
 
-/** Of an update by name: how far the trained weights moved, and the buffers as they are. */
-internal fun update(start: Tensors, end: Weights): Tensors =
-    end.trainable.mapValues { (name, value) -> difference(value, start.getValue(name)) } + end.buffers
-
-internal fun difference(end: HostTensor, start: HostTensor): HostTensor {
-    val (left, right) = end.floats() to start.floats()
-    return HostTensor.of(FloatArray(left.size) { left[it] - right[it] }, *end.shape)
+/** How far the trained weights moved. */
+internal fun delta(start: Tensors, end: Weights): Tensors = end.trainable.mapValues { (name, value) ->
+    val (to, from) = value.floats() to start.getValue(name).floats()
+    HostTensor.of(FloatArray(to.size) { to[it] - from[it] }, *value.shape)
 }
 
 /** The values of a tensor; counts of batches are whole numbers. */

@@ -2,6 +2,7 @@ package org.pocketfleet.trainer
 
 import org.junit.Test
 import org.pocketfleet.core.Batch
+import org.pocketfleet.core.ElementType
 import org.pocketfleet.core.SafeTensors
 import org.pocketfleet.core.Tensors
 import org.pocketfleet.core.Weights
@@ -43,12 +44,24 @@ class SameNumbersTest {
             val runs = case.seeds.map { seed -> seed to trained(trainer, case, seed) }
             val start = case.bundle.firstWeights().trainable
             checkErrors("$name: updates", runs.map { (seed, end) ->
-                relativeError(update(start, end), case.tensors(seed, "update"))
+                relativeError(delta(start, end), case.tensors(seed, "update").filterKeys(start::containsKey))
             })
+            for ((seed, end) in runs) checkBuffers(case, seed, end.buffers, start.keys)
             checkErrors("$name: predictions of what was trained here", runs.map { (seed, end) ->
                 relativeError(predicted(trainer, case, seed, end), outputs(case, seed))
             })
             for (seed in case.seeds) checkForward(trainer, case, seed)
+        }
+    }
+
+    /** Statistics are as the update says, counts exactly. */
+    private fun checkBuffers(case: ReferenceCase, seed: Long, buffers: Tensors, trainable: Set<String>) {
+        val expected = case.tensors(seed, "update") - trainable
+        assertEquals(expected.keys, buffers.keys)
+        for ((name, value) in expected) {
+            val error = relativeError(mapOf(name to buffers.getValue(name)), mapOf(name to value))
+            val allowed = if (value.type == ElementType.FLOAT32) MEDIAN else 0.0
+            assertTrue(error <= allowed, "${case.name}, seed $seed: $name is off by $error, at most $allowed")
         }
     }
 
