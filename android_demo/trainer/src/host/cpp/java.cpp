@@ -5,7 +5,6 @@
 namespace pocketfleet {
 
 Java java{};
-JavaVM* java_vm = nullptr;
 
 namespace {
 

@@ -37,7 +37,6 @@ struct Java {
 };
 
 extern Java java;
-extern JavaVM* java_vm;
 
 // Looks everything up; throws JavaThrown where a class or a member is missing.
 void find_java(JNIEnv* env);

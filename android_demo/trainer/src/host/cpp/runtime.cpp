@@ -56,7 +56,6 @@ JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM* vm, void*) {
   if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_8) != JNI_OK) {
     return JNI_ERR;
   }
-  java_vm = vm;
   return guarded(env, JNI_ERR, [&] {
     find_java(env);
     executorch::runtime::register_pal(executorch::runtime::PalImpl::create(keep_log, __FILE__));
@@ -70,7 +69,6 @@ JNIEXPORT void JNICALL JNI_OnUnload(JavaVM* vm, void*) {
   if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_8) == JNI_OK) {
     release_java(env);
   }
-  java_vm = nullptr;
 }
 
 JNIEXPORT jobjectArray JNICALL Java_org_pytorch_executorch_ExecuTorchRuntime_getRegisteredOps(JNIEnv* env, jclass) {
