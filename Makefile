@@ -6,19 +6,25 @@ BIN := .venv/bin
 COMPAT := --config-settings editable_mode=compat
 # A process a core, by whole files: their fixtures are made once. Some 2 GB each, so at most four.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+ANDROID_TOOLS := junit4 libandroid-json-org-java zipalign apksigner aapt dexdump android-framework-res
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint chromium postgresql bench bench-peers clean
+.PHONY: demo test test-all test-android lint chromium postgresql android-tools bench bench-peers clean
 
 demo: .venv/.installed
 	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
 	$(BIN)/pocketfleet simulate mnist-fleet --out runs/mnist-fleet --force --plot
 
 test: lint chromium postgresql
-	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long and not android"
 
 test-all: lint chromium postgresql
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not android"
+
+# The app of android_demo: compiled, its JUnit tests on a JVM with the real ExecuTorch runtime, and what drives it.
+test-android: .venv/.installed-dev android-tools
+	$(BIN)/python android_demo/toolchain/unit_tests.py
+	$(BIN)/python -m pytest -m android tests/android_demo
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
@@ -35,6 +41,12 @@ chromium:
 postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
+
+# What Android's tools are to Debian; likewise. The JDK, g++ and Node.js are the machine's own.
+android-tools:
+	@dpkg-query --show $(ANDROID_TOOLS) >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    $(ANDROID_TOOLS); }
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py

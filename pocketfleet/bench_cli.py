@@ -104,14 +104,16 @@ def merge_bench(
 
     from pocketfleet.device_sim.bench_comparison import merge_reports
     from pocketfleet.device_sim.bench_report import read_report
-    from pocketfleet.device_sim.bench_tables import merged_table
+    from pocketfleet.device_sim.bench_tables import merged_table, phones_table
 
     _check_targets(json_file)
-    rows = merge_reports([(path, read_report(path)) for path in files])
+    reports = [(path, read_report(path)) for path in files]
+    rows = merge_reports(reports)
     if json_file is not None:
         json_file.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-    table = merged_table(rows)
-    print_table(list(table.rows), title=table.title)
+    for table in (merged_table(rows), phones_table([report for _, report in reports])):
+        if table.rows:
+            print_table(list(table.rows), title=table.title)
 
 
 def _runtimes(name: str | None) -> "tuple[Runtime, ...]":

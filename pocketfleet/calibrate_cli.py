@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pocketfleet.device_sim.bench_measurement import Machine
+    from pocketfleet.device_sim.bench_report import BenchReport
     from pocketfleet.device_sim.calibration import Prediction
     from pocketfleet.device_sim.efficiency import Efficiency, Profile
     from pocketfleet.device_sim.measurement import Measurement
@@ -30,7 +31,7 @@ def calibrate(
     bundle: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER", help="A bundle that bench ran; may be repeated.")
     ] = None,
-    phone: Annotated[str | None, typer.Option(help="The catalogue's phone that bench ran on.")] = None,
+    phone: Annotated[str | None, typer.Option(help="The catalogue's phone that bench ran on; a phone's own result says it.")] = None,
     peak_gflops: Annotated[
         float | None, typer.Option(min=0.0, help="Of another machine that bench ran on: one thread's peak.")
     ] = None,
@@ -53,6 +54,7 @@ def calibrate(
         files, bundle or [], machine=_machine(phone, peak_gflops=peak_gflops, memory_gb_per_s=memory_gb_per_s)
     )
     held_out = calibration.hold_out_halves(measurements) if halves else ()
+    packaged = calibration.predict_by_packaged(one for one in measurements if one.phone != calibration.HOST)
     fitted = calibration.calibrate(measurements)
     if rows_out is not None:
         write_measurements(measurements, rows_out, source=", ".join(path.name for path in files))
@@ -61,6 +63,9 @@ def calibrate(
         write_profile(fitted.profile, out, confidence="fitted", source=source)
     if quiet:
         return
+    if packaged:
+        print_table(_error_rows(packaged), title="measured, and predicted before any fit")
+        print_table(_summary_rows(packaged), title="how far the predictions before any fit were off")
     print_table(_error_rows(fitted.predictions), title="measured, and told by the fit")
     print_table(_summary_rows(fitted.predictions), title="errors of the rows that were fitted")
     if halves:
@@ -92,20 +97,28 @@ def _measurements(files: list[Path], folders: list[Path], *, machine: "Machine |
     from pocketfleet.device_sim.measurement import read_measurements
     from pocketfleet.export.bundle import Bundle
 
-    reports = [path for path in files if path.suffix == ".json"]
-    if reports and machine is None:
-        raise InputError(
-            f"{reports[0]} does not say what it ran on: name a phone with --phone, or its figures with --peak-gflops "
-            "and --memory-gb-per-s"
-        )
+    reports = {path: read_report(path) for path in files if path.suffix == ".json"}
+    machines = {path: machine or _measured_on(path, report) for path, report in reports.items()}
     bundles = [(folder, Bundle.load(folder)) for folder in folders]
     found: list[Measurement] = []
     for path in files:
-        if machine is not None and path in reports:
-            found += report_measurements(read_report(path), bundles, machine=machine)
+        if path in reports:
+            found += report_measurements(reports[path], bundles, machine=machines[path])
         else:
             found += read_measurements(path)
     return found
+
+
+def _measured_on(path: Path, report: "BenchReport") -> "Machine":
+    from pocketfleet.device_sim.bench_measurement import Machine, measuring_phone
+
+    phone = measuring_phone(report)
+    if phone is None:
+        raise InputError(
+            f"{path} does not say what it ran on: name a phone with --phone, or its figures with --peak-gflops "
+            "and --memory-gb-per-s"
+        )
+    return Machine.of(phone)
 
 
 def _error_rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ Rules:
 1. A row group is one whole step: the shortest of the benchmark's steps at one batch size and number of threads.
 2. What ran in it is the bundle's footprint. It must be the bundle that was measured: its programs' hashes say so.
 3. A benchmark times no predictions, so inference is given by its operations.
+4. A phone that measured says which it is, by its maker's words. The catalogue's phone is the one of that model's name,
+   or of maker and model together, upper and lower case alike.
 """
 
 import math
@@ -16,13 +18,13 @@ from pocketfleet.device_sim.bench_report import BenchReport, StepTimes, Workload
 from pocketfleet.device_sim.compute import shared_peak_flops
 from pocketfleet.device_sim.measurement import Measurement, Work
 from pocketfleet.device_sim.operator_class import operator_classes
-from pocketfleet.device_sim.phone import Phone
+from pocketfleet.device_sim.phone import Phone, find_phone, load_phones
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.footprint import Operator
 from pocketfleet.export.session import Runtime
 
-__all__ = ["Machine", "grouped_work", "report_measurements"]
+__all__ = ["Machine", "grouped_work", "measuring_phone", "report_measurements"]
 
 # Intensities that differ by less count as alike: a twentieth either way is less than any fit's error.
 _LIKE = 0.1
@@ -50,6 +52,25 @@ class Machine:
     def parallel_peak_flops(self, threads: int) -> float:
         """The peak of so many threads; of another machine, its cores taken to be equal, times one's."""
         return self.peak_flops * threads if self.phone is None else shared_peak_flops(self.phone, threads=threads)
+
+
+def measuring_phone(report: BenchReport) -> Phone | None:
+    """The catalogue's phone that a result was measured on; ``None``: it was no phone that measured.
+
+    Raises:
+        InputError: the catalogue has no phone of the name that the phone gives itself.
+    """
+    facts = report.host.phone
+    if facts is None:
+        return None
+    names = {facts.model.lower(), f"{facts.manufacturer} {facts.model}".lower()}
+    for phone in load_phones():
+        if phone.name.lower() in names:
+            return phone
+    try:
+        return find_phone(facts.model)
+    except InputError as exc:
+        raise InputError(f"the phone that measured calls itself {facts.model!r}: {exc}. Name it with --phone") from exc
 
 
 def report_measurements(

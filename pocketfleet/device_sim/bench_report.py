@@ -7,7 +7,8 @@ Rules:
 2. Base units throughout: seconds, bytes, joules, operations.
 3. ``workload_sha256`` is what is trained: task, terms of the step, largest batch, every shape and type. Two results
    compare where it is equal. ``programs_sha256`` is how: the programs' files. It may differ, as between two exporters.
-4. Unknown keys, missing keys and wrong types are refused.
+4. Unknown keys, missing keys and wrong types are refused. What a phone tells of itself, ``host.phone``, is there where
+   a phone measured.
 """
 
 import hashlib
@@ -30,6 +31,8 @@ __all__ = [
     "Host",
     "Latency",
     "OperatorRow",
+    "PhoneFacts",
+    "PhoneMoment",
     "PhonePrediction",
     "ProcessRun",
     "Profile",
@@ -64,8 +67,42 @@ class Rules(BaseModel):
     least_s: float = Field(ge=0.0, default=1.0)
 
 
+class PhoneMoment(BaseModel):
+    """A phone just before the first measurement or just after the last; ``None``: it does not tell.
+
+    ``battery_amperes`` is positive into the battery and negative out of it, as Android counts it; ``thermal_status`` is
+    Android's severity, 0 (none) to 6 (shutdown); ``free_memory_bytes`` what the system would still give to apps.
+    """
+
+    model_config = _STRICT
+
+    battery_ratio: float | None = Field(ge=0.0, le=1.0)
+    charging: bool
+    battery_amperes: float | None
+    battery_volts: float | None = Field(gt=0.0)
+    battery_celsius: float | None = Field(ge=-100.0, le=200.0)
+    thermal_status: int | None = Field(ge=0, le=6)
+    free_memory_bytes: int = Field(ge=0)
+
+
+class PhoneFacts(BaseModel):
+    """A phone that measured, in its maker's words, and how it was before and after."""
+
+    model_config = _STRICT
+
+    model: str
+    manufacturer: str
+    memory_bytes: int = Field(ge=0)
+    before: PhoneMoment
+    after: PhoneMoment
+
+
 class Host(BaseModel):
-    """The machine that measured; ``load_average`` is the runnable processes in the minute before it began."""
+    """The machine that measured.
+
+    ``load_average`` is the runnable processes in the minute before it began, ``None`` where the system keeps that from
+    programs, as Android does; ``phone`` is there where the machine is one.
+    """
 
     model_config = _STRICT
 
@@ -73,8 +110,9 @@ class Host(BaseModel):
     machine: str
     system: str
     cores: int = Field(ge=1)
-    load_average: float = Field(ge=0.0)
+    load_average: float | None = Field(ge=0.0)
     versions: dict[str, str]
+    phone: PhoneFacts | None = None
 
 
 class Latency(BaseModel):

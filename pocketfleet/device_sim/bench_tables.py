@@ -1,12 +1,13 @@
 """A benchmark's results as rows to print: titles, and cells by column name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pocketfleet.device_sim.bench_comparison import Comparison, MergedRow
 from pocketfleet.device_sim.bench_report import (
     BenchReport,
+    PhoneMoment,
     ProcessRun,
     Profile,
     RuntimeMeasurement,
@@ -14,7 +15,7 @@ from pocketfleet.device_sim.bench_report import (
     WorkloadResult,
 )
 
-__all__ = ["Table", "comparison_table", "duration", "merged_table", "report_tables"]
+__all__ = ["Table", "comparison_table", "duration", "merged_table", "phones_table", "report_tables"]
 
 # Operators of a profile that are printed by name; the rest is in the JSON.
 _PRINTED_OPERATORS = 8
@@ -229,3 +230,30 @@ def merged_table(rows: Sequence[MergedRow]) -> Table:
             for row in rows
         ),
     )
+
+
+def phones_table(reports: Sequence[BenchReport]) -> Table:
+    """How the phones among the machines were before and after they measured; no rows: there is none."""
+    return Table(
+        title="phones that measured, before > after",
+        rows=tuple(
+            {
+                "device": report.host.name,
+                "memory": f"{phone.memory_bytes / 1e9:.1f} GB",
+                "free": _before_after(phone.before, phone.after, lambda moment: moment.free_memory_bytes / 1e9, "GB"),
+                "battery": _before_after(phone.before, phone.after, lambda moment: moment.battery_celsius, "C"),
+                "into battery": _before_after(phone.before, phone.after, lambda moment: moment.battery_amperes, "A"),
+                "thermal status": _before_after(phone.before, phone.after, lambda moment: moment.thermal_status, ""),
+                "charging": "yes" if phone.before.charging and phone.after.charging else "no",
+            }
+            for report in reports
+            if (phone := report.host.phone) is not None
+        ),
+    )
+
+
+def _before_after(
+    before: PhoneMoment, after: PhoneMoment, figure: Callable[[PhoneMoment], float | None], unit: str
+) -> str:
+    told = ["?" if (value := figure(moment)) is None else f"{value:.3g}" for moment in (before, after)]
+    return f"{told[0]} > {told[1]} {unit}".rstrip()

@@ -9,7 +9,9 @@ Rules:
    positive. A whole step weighs 1, some operators of a step ``efficiency_fit.OPERATORS_WEIGHT``.
 3. Each parameter is drawn toward its start by ``efficiency_fit.PULL`` times its logarithm's distance: what the rows
    cannot tell stays where it was. The start is the packaged profile where it knows the runtime, else ``GENERAL``.
-4. Held out, a half of the models is predicted from the other: models in order of name, every other one. Then the start
+4. Before any fit, the packaged profile tells what a phone was predicted to take: how far that was off is how far the
+   simulator was.
+5. Held out, a half of the models is predicted from the other: models in order of name, every other one. Then the start
    is ``GENERAL``, for the packaged profile has seen every model. Rows of no model are in every fit.
 """
 
@@ -33,6 +35,7 @@ __all__ = [
     "Prediction",
     "calibrate",
     "hold_out_halves",
+    "predict_by_packaged",
     "predict_held_out",
     "predicted_seconds",
 ]
@@ -99,8 +102,25 @@ def calibrate(measurements: Sequence[Measurement], *, start: Efficiency | None =
     )
 
 
+def predict_by_packaged(measurements: Iterable[Measurement]) -> tuple[Prediction, ...]:
+    """What the packaged profile says of measurements that it was not fitted to; see rule 4.
+
+    Measurements of runtimes that it does not know are left out.
+    """
+    packaged = load_profile()
+    return tuple(
+        Prediction(measurement=one, predicted_s=predicted_seconds(one, packaged.efficiency(one.runtime)), fedscale_s=None)
+        for one in measurements
+        if (one.runtime, ANY_PHONE) in packaged.efficiencies and _classes_known(one, packaged.efficiency(one.runtime))
+    )
+
+
+def _classes_known(measurement: Measurement, efficiency: Efficiency) -> bool:
+    return all(work.operator_class in efficiency.classes for work in measurement.work)
+
+
 def hold_out_halves(measurements: Sequence[Measurement]) -> tuple[Prediction, ...]:
-    """Every whole step of a model, predicted from the half of the models that its own is not in; see rule 4.
+    """Every whole step of a model, predicted from the half of the models that its own is not in; see rule 5.
 
     Raises:
         InputError: a phone and runtime has fewer than two models.

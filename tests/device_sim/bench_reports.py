@@ -6,6 +6,8 @@ from pocketfleet.device_sim.bench_report import (
     Host,
     Latency,
     OperatorRow,
+    PhoneFacts,
+    PhoneMoment,
     PhonePrediction,
     ProcessRun,
     Profile,
@@ -89,3 +91,36 @@ def report(*results: WorkloadResult, host: str = "some core", suite: str | None 
         host=Host(name=host, machine="x86_64", system="Linux", cores=2, load_average=0.1, versions={"python": "3.11"}),
         results=results,
     )
+
+
+def moment(celsius: float | None, *, status: int | None = 0) -> PhoneMoment:
+    return PhoneMoment(
+        battery_ratio=0.8,
+        charging=True,
+        battery_amperes=-0.35,
+        battery_volts=4.1,
+        battery_celsius=celsius,
+        thermal_status=status,
+        free_memory_bytes=3_000_000_000,
+    )
+
+
+def phone_report(*results: WorkloadResult, model: str = "Pixel 8", manufacturer: str = "Google") -> BenchReport:
+    """What the app writes: a phone that got warmer, and tells no load average."""
+    facts = PhoneFacts(
+        model=model,
+        manufacturer=manufacturer,
+        memory_bytes=8_000_000_000,
+        before=moment(31.0),
+        after=moment(36.5, status=None),
+    )
+    host = Host(
+        name=model,
+        machine="arm64-v8a",
+        system="Android 14",
+        cores=9,
+        load_average=None,
+        versions={"app": "0.1.0"},
+        phone=facts,
+    )
+    return BenchReport(suite=None, rules=Rules(), host=host, results=results)

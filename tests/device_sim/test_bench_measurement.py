@@ -2,12 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_reports import measurement, report, result, run, step
+from bench_reports import measurement, phone_report, report, result, run, step
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketfleet import Bundle
-from pocketfleet.device_sim.bench_measurement import Machine, grouped_work, report_measurements
+from pocketfleet.device_sim.bench_measurement import Machine, grouped_work, measuring_phone, report_measurements
 from pocketfleet.device_sim.bench_report import BenchReport, bundle_facts
 from pocketfleet.device_sim.calibration import GENERAL, predicted_seconds
 from pocketfleet.device_sim.compute import shared_peak_flops, step_seconds
@@ -58,6 +58,24 @@ def test_another_bundle_is_refused(boston_bundle: Bundle) -> None:
         InputError, match=r"'boston' ran programs that are in none of the bundles given \(some/folder\)"
     ):
         report_measurements(foreign, [(Path("some/folder"), boston_bundle)], machine=HOST)
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "model", "name"),
+    [("Google", "Pixel 8", "Pixel 8"), ("google", "pixel 8", "Pixel 8"), ("Xiaomi", "14", "Xiaomi 14")],
+)
+def test_a_phone_is_found_by_what_it_calls_itself(manufacturer: str, model: str, name: str) -> None:
+    step_of = result(measurement("executorch", run(1, step(8, 1.0))))
+    found = measuring_phone(phone_report(step_of, model=model, manufacturer=manufacturer))
+    assert found is not None
+    assert found.name == name
+    assert measuring_phone(report(step_of)) is None
+
+
+def test_a_phone_that_the_catalogue_lacks_must_be_named() -> None:
+    unknown = phone_report(result(measurement("executorch", run(1, step(8, 1.0)))), model="Pixel 80")
+    with pytest.raises(InputError, match=r"calls itself 'Pixel 80': .*close names: .*Pixel 8.*Name it with --phone"):
+        measuring_phone(unknown)
 
 
 kinds: list[tuple[Kind, str]] = [("matmul", "MatMul"), ("other", "Mul"), ("other", "Transpose")]

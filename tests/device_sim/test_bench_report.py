@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bench_reports import measurement, prediction, report, result, run, step
+from bench_reports import measurement, phone_report, prediction, report, result, run, step
 
 from pocketfleet import Bundle
 from pocketfleet.device_sim.bench_report import BenchReport, bundle_facts, read_report
@@ -24,6 +24,33 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     a_report().write(tmp_path / "out.json")
     assert read_report(tmp_path / "out.json") == a_report()
     assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_a_phone_tells_of_itself(tmp_path: Path) -> None:
+    told = phone_report(result(measurement("executorch", run(1, step(8, 0.002)))))
+    told.write(tmp_path / "phone.json")
+    assert read_report(tmp_path / "phone.json") == told
+    assert told.host.phone is not None
+    assert told.host.phone.after.battery_celsius == 36.5
+
+
+def test_a_machine_that_is_no_phone_may_leave_it_out(tmp_path: Path) -> None:
+    raw = json.loads(a_report().model_dump_json())
+    del raw["host"]["phone"]
+    (tmp_path / "out.json").write_text(json.dumps(raw))
+    assert read_report(tmp_path / "out.json") == a_report()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("thermal_status", 7), ("battery_ratio", 1.5), ("battery_celsius", 310.0), ("charging", 1), ("surprise", 1)],
+)
+def test_what_no_phone_tells_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    raw = json.loads(phone_report(result(measurement("executorch", run(1, step(8, 0.002))))).model_dump_json())
+    raw["host"]["phone"]["after"][key] = value
+    (tmp_path / "edited.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=rf"host\.phone\.after\.{key}: "):
+        read_report(tmp_path / "edited.json")
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_benchmark_calibrates_the_machine_that_it_ran_on(pocketfleet, boston_b
     ("arguments", "message"),
     [
         (("none.csv",), "cannot read the table none.csv"),
-        (("none.json",), "none.json does not say what it ran on: name a phone with --phone"),
+        (("none.json",), "none.json cannot be read as JSON"),
         (("none.json", "--phone", "Nokia 3310"), "there is no phone 'Nokia 3310'"),
         (("none.json", "--phone", "Pixel 8"), "none.json cannot be read as JSON"),
         ((RECORDED, "--peak-gflops", "100"), "--peak-gflops and --memory-gb-per-s go together"),

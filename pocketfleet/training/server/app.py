@@ -72,6 +72,8 @@ class Application:
             "stage": self._stage,
             "status": self._status,
             "benchmark": self._benchmark,
+            "pause": self._pause,
+            "resume": self._resume,
             "leave": self._leave,
             "forget": self._forget,
             "health": self._health,
@@ -204,6 +206,14 @@ class Application:
 
     async def _benchmark(self, request: Request) -> Response:
         await self._service.benchmark(_device(request), await self._json(request, BenchmarkResult))
+        return Response(status_code=204)
+
+    async def _pause(self, request: Request) -> Response:
+        await self._service.rest(_device(request), begins=True)
+        return Response(status_code=204)
+
+    async def _resume(self, request: Request) -> Response:
+        await self._service.rest(_device(request), begins=False)
         return Response(status_code=204)
 
     async def _leave(self, request: Request) -> Response:

@@ -129,6 +129,22 @@ ROUTES = (
         summary="What a step took on the device.",
     ),
     Route(
+        name="pause",
+        method="POST",
+        path="pause",
+        who="device",
+        status=204,
+        summary="The device's user wants a rest: it comes no more until it resumes.",
+    ),
+    Route(
+        name="resume",
+        method="POST",
+        path="resume",
+        who="device",
+        status=204,
+        summary="The rest is over.",
+    ),
+    Route(
         name="leave",
         method="POST",
         path="leave",

@@ -344,6 +344,10 @@ class Service:
         with self.upkeep.leadership.begin() as connection:
             connection.execute(sa.insert(table), row)
 
+    async def rest(self, device: Device, *, begins: bool) -> None:
+        """A device's user wants a rest, or has had it: noted, so that its silence is understood; decides nothing."""
+        await self.note(f"device {device.device_id}", "pause" if begins else "resume", "")
+
     async def leave(self, device: Device, *, forget: bool) -> None:
         """A device takes part no more; to be forgotten takes away what it said of itself too."""
         parts = self.upkeep.leading()

@@ -1,5 +1,6 @@
 package org.pocketfleet.core
 
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
@@ -60,9 +61,18 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
     }
 
     /** The values from the first on, for a reader of its own. */
-    fun values(): ByteBuffer = data.duplicate().order(ByteOrder.LITTLE_ENDIAN).apply { clear() }
+    fun values(): ByteBuffer = data.duplicate().order(ByteOrder.LITTLE_ENDIAN).also(::fromTheFirst)
 
     companion object {
+        /**
+         * All of it is to be read or written, from the first byte on.
+         *
+         * A desktop's `ByteBuffer` has a `clear` of its own, which Android's published API lacks: [Buffer]'s is everywhere.
+         */
+        internal fun fromTheFirst(buffer: Buffer) {
+            buffer.clear()
+        }
+
         /** A tensor of zeros. */
         fun zeros(type: ElementType, vararg shape: Long): HostTensor {
             val bytes = shape.fold(type.bytes.toLong()) { product, size -> Math.multiplyExact(product, size) }

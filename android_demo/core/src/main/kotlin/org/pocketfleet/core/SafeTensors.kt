@@ -139,7 +139,7 @@ object SafeTensors {
     private fun filled(channel: FileChannel, bytes: Int): ByteBuffer {
         val buffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.LITTLE_ENDIAN)
         while (buffer.hasRemaining()) if (channel.read(buffer) < 0) throw EOFException()
-        return buffer.apply { clear() }
+        return buffer.also(HostTensor::fromTheFirst)
     }
 
     private fun ordered(tensors: Tensors): List<Pair<String, HostTensor>> =

@@ -71,6 +71,16 @@ class ServiceClient(
         request("POST", "benchmarks", JSON, BytesBody(result.toJson().toString().toByteArray()), patience)
     }
 
+    /** Tell that the user wants a rest; the device comes no more until it [resume]s. */
+    suspend fun pause(patience: Patience) {
+        request("POST", "pause", emptyMap(), BytesBody(ByteArray(0)), patience)
+    }
+
+    /** The rest is over. */
+    suspend fun resume(patience: Patience) {
+        request("POST", "resume", emptyMap(), BytesBody(ByteArray(0)), patience)
+    }
+
     /** Give up what this device was asked for; it takes part no more, what it reported stays counted. */
     suspend fun leave(patience: Patience) {
         request("POST", "leave", emptyMap(), BytesBody(ByteArray(0)), patience)

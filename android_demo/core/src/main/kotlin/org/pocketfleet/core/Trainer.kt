@@ -20,7 +20,23 @@ class TrainState(
     val slots: Tensors,
     val anchor: Tensors,
     val correction: Tensors,
-)
+) {
+    companion object {
+        // Products of the betas, which begin at their zeroth power.
+        private val POWERS = setOf("beta1_power", "beta2_power")
+
+        /** Before the first step from [weights]: slots at zero, Adam's powers at one, the anchor at the weights themselves. */
+        fun first(step: MethodSignature, weights: Weights): TrainState = TrainState(
+            weights = weights,
+            slots = step.inputs(Role.SLOT).associate { it.name to slot(it) },
+            anchor = step.inputs(Role.ANCHOR).associate { it.name to weights.trainable.getValue(it.name) },
+            correction = step.inputs(Role.CORRECTION).associate { it.name to HostTensor.zeros(it.type, *it.sizes(1)) },
+        )
+
+        private fun slot(spec: TensorSpec): HostTensor =
+            if (spec.name in POWERS) HostTensor.of(floatArrayOf(1f)) else HostTensor.zeros(spec.type, *spec.sizes(1))
+    }
+}
 
 /** The mean loss before a step, and the state after it. */
 class StepResult(val loss: Float, val state: TrainState)

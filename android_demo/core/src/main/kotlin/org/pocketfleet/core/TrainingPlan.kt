@@ -14,30 +14,16 @@ internal class TrainingPlan private constructor(
     val steps: Long,
     val hyper: Map<String, Float>,
 ) {
-    private val signature get() = bundle.manifest.signature.trainStep
-
     /** The metric that is reported: the first; null: the model has none. */
     val metric: String? get() = bundle.manifest.signature.evaluate.outputs(Role.METRIC).firstOrNull()?.name
 
-    /** Before the first step: slots at zero, Adam's powers at one, the anchor at the downloaded weights. */
-    fun start(): TrainState = TrainState(
-        weights = downloaded,
-        slots = signature.inputs(Role.SLOT).associate { it.name to slot(it) },
-        anchor = signature.inputs(Role.ANCHOR).associate { it.name to downloaded.trainable.getValue(it.name) },
-        correction = signature.inputs(Role.CORRECTION).associate { it.name to HostTensor.zeros(it.type, *it.sizes(1)) },
-    )
-
-    private fun slot(spec: TensorSpec): HostTensor {
-        if (spec.name in POWERS) return HostTensor.of(floatArrayOf(1f))
-        return HostTensor.zeros(spec.type, *spec.sizes(1))
-    }
+    /** Before the first step. */
+    fun start(): TrainState = TrainState.first(bundle.manifest.signature.trainStep, downloaded)
 
     companion object {
         /** What this app runs. */
         val ALGORITHMS = listOf("fedavg", "fedprox")
 
-        // Products of the betas, which begin at their zeroth power.
-        private val POWERS = setOf("beta1_power", "beta2_power")
         private const val PROXIMAL_MU = "proximal_mu"
 
         /**

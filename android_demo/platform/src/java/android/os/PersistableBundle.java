@@ -1,0 +1,6 @@
+package android.os;
+
+/** Declared as the phone has it, for the compiler: no code is run from here. */
+public final class PersistableBundle extends BaseBundle {
+    public PersistableBundle() {}
+}

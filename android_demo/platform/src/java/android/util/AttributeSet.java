@@ -1,0 +1,5 @@
+package android.util;
+
+/** Declared as the phone has it, for the compiler: no code is run from here. */
+public interface AttributeSet {
+}
