@@ -11,13 +11,14 @@ internal class Attempt(private val parts: RoundParts) {
     /**
      * Download, verify, train, measure, and write the report down.
      *
+     * @throws NotNow the phone came to a network that the rule forbids; what was downloaded is kept.
      * @throws GivenUp nothing of it counts.
      */
     suspend fun trained(work: WorkUnderWay): FinishedReport {
         val assignment = work.assignment
         TrainingPlan.checkAbilities(assignment, parts.abilities.programs.keys)
         val deadlineS = deadlineS(work.deadlineWallS)
-        val patience = Patience(untilS = deadlineS)
+        val patience = patience(deadlineS, assignment.rule)
         val bundle: VerifiedBundle
         val downloaded: Weights
         try {
@@ -99,13 +100,12 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     /**
-     * Send what is finished, unless the rule asks for another network: then it waits.
+     * Send what is finished.
      *
+     * @throws NotNow the rule asks for another network.
      * @throws Unreachable not in time; it is sent again at the next visit.
      */
     suspend fun send(report: FinishedReport): RoundOutcome {
-        val isMetered = !parts.sensors.read().unmetered
-        if (store.rule().unmetered && isMetered) return RoundOutcome.NotEligible(Ineligible.METERED)
         val update = store.update()
         val sha256 = onStorage("cannot read the update") { FileHash.of(update) }
         if (sha256 != report.updateSha256) {
@@ -113,7 +113,8 @@ internal class Attempt(private val parts: RoundParts) {
             store.giveUp(report.record.copy(outcome = "damaged_report"))
             return RoundOutcome.Dropped("damaged_report")
         }
-        val patience = Patience(untilS = deadlineS(report.deadlineWallS))
+        val patience = patience(deadlineS(report.deadlineWallS), store.rule())
+        patience.look()
         try {
             parts.service.report(report.assignmentId, report.facts, update, sha256, patience)
         } catch (exc: Refused) {
@@ -148,7 +149,7 @@ internal class Attempt(private val parts: RoundParts) {
     suspend fun evaluated(work: EvaluationWork): RoundOutcome {
         TrainingPlan.checkProgram(work.program, parts.abilities.programs.keys)
         val deadlineS = parts.clock.elapsedS() + work.deadlineInS
-        val patience = Patience(untilS = deadlineS)
+        val patience = patience(deadlineS, work.rule)
         val split = ExampleSplit(parts.examples.count)
         val report = try {
             val bundle = files.bundle(work.bundle, patience)
@@ -195,6 +196,11 @@ internal class Attempt(private val parts: RoundParts) {
     private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {
         store.keepBundle(manifest, bundle.manifest.memory.trainingBytes)
         store.downloads.keepOnly(listOfNotNull(*weights, store.released()?.weights), manifest.sha256)
+    }
+
+    /** Until the deadline, as long as the network is one that [rule] allows. */
+    private fun patience(deadlineS: Double, rule: Rule) = Patience(untilS = deadlineS) {
+        if (rule.unmetered && !parts.sensors.read().unmetered) throw NotNow(Ineligible.METERED)
     }
 
     private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =

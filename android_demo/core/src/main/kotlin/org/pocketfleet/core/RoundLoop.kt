@@ -25,6 +25,7 @@ class RoundParts(
  *    service still waits for it.
  * 2. The device judges by itself whether it may train, by the rule of its last assignment and the memory of its last
  *    program; only one that may asks.
+ *    What is finished is sent by any that is on a network which the rule allows.
  * 3. Nothing is trained but by programs whose hashes were found right, from weights whose hash was.
  * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step.
  * 5. A report is durable here before it is sent. What the device keeps takes effect once the report counts.
@@ -44,6 +45,8 @@ class RoundLoop(private val parts: RoundParts) {
         try {
             store.settle()
             if (store.credential() == null) RoundOutcome.Revoked else left() ?: come()
+        } catch (exc: NotNow) {
+            RoundOutcome.NotEligible(exc.why)
         } catch (exc: Unreachable) {
             RoundOutcome.NotReached(exc.message.orEmpty())
         } catch (exc: StorageException) {
