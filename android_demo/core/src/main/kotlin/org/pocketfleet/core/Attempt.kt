@@ -11,13 +11,14 @@ internal class Attempt(private val parts: RoundParts) {
     /**
      * Download, verify, train, measure, and write the report down.
      *
+     * @throws NotNow the phone came to a network that the rule forbids; what was downloaded is kept.
      * @throws GivenUp nothing of it counts.
      */
     suspend fun trained(work: WorkUnderWay): FinishedReport {
         val assignment = work.assignment
         TrainingPlan.checkAbilities(assignment, parts.abilities.programs.keys)
         val deadlineS = deadlineS(work.deadlineWallS)
-        val patience = Patience(untilS = deadlineS)
+        val patience = patience(deadlineS, assignment.rule)
         val bundle: VerifiedBundle
         val downloaded: Weights
         try {
@@ -29,16 +30,13 @@ internal class Attempt(private val parts: RoundParts) {
             val version = assignment.modelVersion
             throw GivenUp("the weights of version $version are not this bundle's: ${exc.message}", exc)
         }
-        store.keepBundle(assignment.bundle.getValue(Manifest.FILE))
-        store.downloads.keepOnly(listOf(assignment.weights), assignment.bundle.getValue(Manifest.FILE).sha256)
+        keep(assignment.bundle.getValue(Manifest.FILE), bundle, assignment.weights)
         val split = ExampleSplit(parts.examples.count)
         val plan = TrainingPlan.of(assignment, bundle, downloaded, split)
         checkRoom(plan)
         checkStart(plan, split)
-        return withContext(parts.compute) {
-            val gate = gate(bundle, assignment.rule, split, deadlineS)
-            parts.trainers.open(bundle).use { trainer -> computed(work, plan, trainer, gate) }
-        }
+        val gate = gate(bundle, assignment.rule, split, deadlineS)
+        return opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
     }
 
     private suspend fun computed(work: WorkUnderWay, plan: TrainingPlan, trainer: Trainer, gate: Gate): FinishedReport {
@@ -102,13 +100,12 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     /**
-     * Send what is finished, unless the rule asks for another network: then it waits.
+     * Send what is finished.
      *
+     * @throws NotNow the rule asks for another network.
      * @throws Unreachable not in time; it is sent again at the next visit.
      */
     suspend fun send(report: FinishedReport): RoundOutcome {
-        val isMetered = !parts.sensors.read().unmetered
-        if (store.rule().unmetered && isMetered) return RoundOutcome.NotEligible(Ineligible.METERED)
         val update = store.update()
         val sha256 = onStorage("cannot read the update") { FileHash.of(update) }
         if (sha256 != report.updateSha256) {
@@ -116,7 +113,8 @@ internal class Attempt(private val parts: RoundParts) {
             store.giveUp(report.record.copy(outcome = "damaged_report"))
             return RoundOutcome.Dropped("damaged_report")
         }
-        val patience = Patience(untilS = deadlineS(report.deadlineWallS))
+        val patience = patience(deadlineS(report.deadlineWallS), store.rule())
+        patience.look()
         try {
             parts.service.report(report.assignmentId, report.facts, update, sha256, patience)
         } catch (exc: Refused) {
@@ -151,19 +149,18 @@ internal class Attempt(private val parts: RoundParts) {
     suspend fun evaluated(work: EvaluationWork): RoundOutcome {
         TrainingPlan.checkProgram(work.program, parts.abilities.programs.keys)
         val deadlineS = parts.clock.elapsedS() + work.deadlineInS
-        val patience = Patience(untilS = deadlineS)
+        val patience = patience(deadlineS, work.rule)
         val split = ExampleSplit(parts.examples.count)
         val report = try {
             val bundle = files.bundle(work.bundle, patience)
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
+            keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
-            withContext(parts.compute) {
-                parts.trainers.open(bundle).use { trainer ->
-                    val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
-                    val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
-                    val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
-                    EvaluationReport(split.heldOut.size.toLong(), tried, released)
-                }
+            opened(bundle) { trainer ->
+                val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
+                val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
+                val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
+                EvaluationReport(split.heldOut.size.toLong(), tried, released)
             }
         } catch (exc: Unreachable) {
             throw GivenUp("deadline", exc)
@@ -179,6 +176,31 @@ internal class Attempt(private val parts: RoundParts) {
             throw GivenUp(exc.code, exc)
         }
         return RoundOutcome.Evaluated(work.tried.version)
+    }
+
+    /** What [call] computes by the bundle's programs; what they cannot do is given up, and not begun anew. */
+    private suspend fun <T> opened(bundle: VerifiedBundle, call: suspend (Trainer) -> T): T =
+        withContext(parts.compute) {
+            try {
+                parts.trainers.open(bundle).use { call(it) }
+            } catch (exc: StorageException) {
+                throw exc
+            } catch (exc: PocketfleetException) {
+                throw GivenUp("the program failed: ${exc.message}", exc)
+            } catch (exc: OutOfMemoryError) {
+                throw GivenUp("out_of_memory", exc)
+            }
+        }
+
+    /** What the next work needs too stays, with the model that the app is to predict with. */
+    private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {
+        store.keepBundle(manifest, bundle.manifest.memory.trainingBytes)
+        store.downloads.keepOnly(listOfNotNull(*weights, store.released()?.weights), manifest.sha256)
+    }
+
+    /** Until the deadline, as long as the network is one that [rule] allows. */
+    private fun patience(deadlineS: Double, rule: Rule) = Patience(untilS = deadlineS) {
+        if (rule.unmetered && !parts.sensors.read().unmetered) throw NotNow(Ineligible.METERED)
     }
 
     private fun gate(bundle: VerifiedBundle, rule: Rule, split: ExampleSplit, deadlineS: Double) =

@@ -26,7 +26,7 @@ data class FinishedReport(
  * | `credential.json` | who it is to the service |
  * | `rule.json` | by which it looks at itself before it asks: that of its last assignment |
  * | `released.json` | the model that the service wants it to predict with |
- * | `bundle.json` | which of the bundles is the last work's |
+ * | `bundle.json` | which of the bundles is the last work's, and the memory that it needs |
  * | `assignment.json` | the work under way |
  * | `files/`, `bundles/` | downloads by hash, and the bundles made of them |
  * | `report/` | finished work: the update as it is sent, what is said of it, the model that was trained |
@@ -72,8 +72,12 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
     /** The bundle of the last work, whose [Manifest.FILE] this is; null: there was none yet. */
     fun bundle(): FileEntry? = read("bundle.json") { it.file("manifest") }
 
-    fun keepBundle(manifest: FileEntry) {
-        if (bundle() != manifest) write("bundle.json", jsonOf("manifest" to manifest.toJson()))
+    /** What the last work's program needs to train; 0: nobody knows yet. */
+    fun neededMemoryBytes(): Long = read("bundle.json") { it.whole("needed_memory_bytes") } ?: 0
+
+    fun keepBundle(manifest: FileEntry, neededMemoryBytes: Long) {
+        if (bundle() == manifest) return
+        write("bundle.json", jsonOf("manifest" to manifest.toJson(), "needed_memory_bytes" to neededMemoryBytes))
     }
 
     fun work(): WorkUnderWay? = read("assignment.json") {

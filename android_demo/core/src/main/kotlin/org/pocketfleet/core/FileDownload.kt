@@ -16,12 +16,14 @@ internal class FileDownload(
     private val entry: FileEntry,
     private val partial: PartialFile,
 ) {
+    private var beginnings = 0
+
     /**
      * The file under its own name.
      *
      * @throws Refused the service does not give it.
      * @throws Unreachable the patience came to its end; what came is kept.
-     * @throws FormatException what comes has another hash, again and again.
+     * @throws FormatException what comes has another hash or length, again and again.
      * @throws StorageException what comes cannot be kept.
      */
     suspend fun fetched(request: HttpRequest, patience: Patience): File {
@@ -69,7 +71,7 @@ internal class FileDownload(
                     checkRange(answer, held)
                     write(answer, held)
                 }
-                RANGE_NOT_SATISFIABLE -> null.also { partial.clear() }
+                RANGE_NOT_SATISFIABLE -> null.also { beginAnew() }
                 else -> answer.waitOrRefuse()
             }
         }
@@ -91,6 +93,13 @@ internal class FileDownload(
             onStorage("cannot write a download") { file.sync() }
         }
         return null
+    }
+
+    /** The service's file ends before what is held of it, or what is held is of another. */
+    private fun beginAnew() {
+        partial.clear()
+        beginnings += 1
+        if (beginnings > MOST_DAMAGED) throw FormatException("the service gives ${entry.sha256} shorter than it says")
     }
 
     private fun checkRange(answer: HttpAnswer, held: Long) {

@@ -3,8 +3,16 @@ package org.pocketfleet.core
 import kotlin.math.min
 import kotlin.math.pow
 
-/** How long somebody goes on asking: until [untilS] of the elapsed clock, or [tries] times in all; 0: any number. */
-data class Patience(val untilS: Double = Double.POSITIVE_INFINITY, val tries: Int = 0)
+/**
+ * How long somebody goes on asking: until [untilS] of the elapsed clock, or [tries] times in all; 0: any number.
+ *
+ * [look] is called before each further try, and throws what ends them: the phone may be on another network by then.
+ */
+class Patience(
+    val untilS: Double = Double.POSITIVE_INFINITY,
+    val tries: Int = 0,
+    val look: () -> Unit = {},
+)
 
 /**
  * When what failed is tried again: after a back-off that doubles, with a drawn share of it left out so that devices do
@@ -33,6 +41,7 @@ class Retries(private val clock: Clock, private val seed: Long, private val tell
         }
         if (failures == TOLD_FAILURES) tell("the service cannot be reached, still trying$found")
         clock.sleep(seconds)
+        patience.look()
     }
 
     private fun backOffS(failures: Int): Double {

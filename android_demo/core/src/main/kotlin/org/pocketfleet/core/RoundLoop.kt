@@ -23,7 +23,9 @@ class RoundParts(
  *
  * 1. What a crash left comes first. Finished work is sent, the same bytes. Unfinished work begins anew while the
  *    service still waits for it.
- * 2. The device judges by itself whether it may train, by the rule of its last assignment; only one that may asks.
+ * 2. The device judges by itself whether it may train, by the rule of its last assignment and the memory of its last
+ *    program; only one that may asks.
+ *    What is finished is sent by any that is on a network which the rule allows.
  * 3. Nothing is trained but by programs whose hashes were found right, from weights whose hash was.
  * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step.
  * 5. A report is durable here before it is sent. What the device keeps takes effect once the report counts.
@@ -43,6 +45,8 @@ class RoundLoop(private val parts: RoundParts) {
         try {
             store.settle()
             if (store.credential() == null) RoundOutcome.Revoked else left() ?: come()
+        } catch (exc: NotNow) {
+            RoundOutcome.NotEligible(exc.why)
         } catch (exc: Unreachable) {
             RoundOutcome.NotReached(exc.message.orEmpty())
         } catch (exc: StorageException) {
@@ -109,7 +113,7 @@ class RoundLoop(private val parts: RoundParts) {
         }
 
     private fun judged(rule: Rule, conditions: PhoneConditions = parts.sensors.read()): Ineligible? =
-        Eligibility.judge(rule, conditions, parts.examples.count.toLong(), neededMemoryBytes = 0)
+        Eligibility.judge(rule, conditions, parts.examples.count.toLong(), store.neededMemoryBytes())
 
     private fun giveUp(assignment: Assignment, why: String) = store.giveUp(
         RoundRecord(

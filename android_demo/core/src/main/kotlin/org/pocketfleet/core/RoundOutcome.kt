@@ -2,7 +2,7 @@ package org.pocketfleet.core
 
 /** How one visit of the round loop ended, and when to come again. */
 sealed interface RoundOutcome {
-    /** The rule forbids it now: the service was not asked. */
+    /** The rule forbids it now: the service was not asked, or what is under way waits. */
     data class NotEligible(val reason: Ineligible) : RoundOutcome
 
     /** The service had no work; null: there never will be any for this app. */

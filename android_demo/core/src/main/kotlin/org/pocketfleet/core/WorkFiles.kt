@@ -5,6 +5,9 @@ import java.io.File
 /** Work is given up: [reason] is a word for logs, or says what the service asks for that this app cannot do. */
 internal class GivenUp(val reason: String, cause: Throwable? = null) : Exception(reason, cause)
 
+/** Work waits: the rule forbids what comes next, and it is gone on with another time. */
+internal class NotNow(val why: Ineligible) : Exception(why.word)
+
 /** The files that work needs: brought here, and a bundle verified before anything opens it. */
 internal class WorkFiles(private val service: ServiceClient, private val downloads: Downloads) {
     /**
@@ -39,6 +42,7 @@ internal class WorkFiles(private val service: ServiceClient, private val downloa
      */
     suspend fun file(entry: FileEntry, patience: Patience): File =
         try {
+            patience.look()
             service.fetch(entry, downloads, patience)
         } catch (exc: Refused) {
             // A version that is there no more; what else is refused concerns the whole device.

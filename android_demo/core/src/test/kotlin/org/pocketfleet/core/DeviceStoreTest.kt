@@ -36,12 +36,13 @@ class DeviceStoreTest {
         store.keep(credential)
         store.keep(Rule(idle = false, minExamples = 7))
         store.keep(ReleasedModel(4, FileEntry(hash, 8)))
-        store.keepBundle(FileEntry(hash, 9))
+        store.keepBundle(FileEntry(hash, 9), neededMemoryBytes = 7)
         val next = DeviceStore(place)
         assertEquals(credential, next.credential())
         assertEquals(Rule(idle = false, minExamples = 7), next.rule())
         assertEquals(ReleasedModel(4, FileEntry(hash, 8)), next.released())
         assertEquals(FileEntry(hash, 9), next.bundle())
+        assertEquals(7, next.neededMemoryBytes())
     }
 
     @Test

@@ -54,7 +54,11 @@ class Killed : Error("killed")
  * A real disk that does not wait for the storage, counts every change, and ends the process at one of them or is full
  * from one of them on.
  */
-class FaultyDisk(private val killedAt: Int = 0, private val fullFrom: Int = 0) : Disk {
+class FaultyDisk(
+    private val killedAt: Int = 0,
+    private val fullFrom: Int = 0,
+    private val freeBytes: Long = Long.MAX_VALUE,
+) : Disk {
     /** Changes so far, each write of a file's bytes among them. */
     var changes = 0
         private set
@@ -73,7 +77,7 @@ class FaultyDisk(private val killedAt: Int = 0, private val fullFrom: Int = 0) :
 
     override fun sync(folder: File) = change { }
 
-    override fun freeBytes(folder: File): Long = Long.MAX_VALUE
+    override fun freeBytes(folder: File): Long = freeBytes
 
     private fun <T> change(call: () -> T): T {
         changes += 1

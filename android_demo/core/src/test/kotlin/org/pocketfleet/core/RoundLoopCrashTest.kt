@@ -147,6 +147,16 @@ class RoundLoopCrashTest {
     }
 
     @Test
+    fun `a phone without room for a report does not train`() = attempt<Unit>("room") { service, place ->
+        // The update, and a model of the same size.
+        val needed = 2L * service.weights.size
+        val device = TinyDevice(service, place, FaultyDisk(freeBytes = needed - 1))
+        assertEquals(RoundOutcome.Dropped("storage_full"), device.visit())
+        assertEquals(0, device.steps)
+        assertIs<RoundOutcome.Reported>(TinyDevice(service, place, FaultyDisk(freeBytes = needed)).visit())
+    }
+
+    @Test
     fun `a report that the storage damaged is never sent`() = attempt("damaged") { service, place ->
         service.fault = { request, exchange -> request.startsWith("PUT reports/").also { if (it) exchange.close() } }
         val clock = FakeClock()

@@ -134,7 +134,7 @@ class RoundLoopFaultsTest {
         for (bytes in listOf("other methods and more", "three")) {
             service.files[program.sha256] = bytes.toByteArray()
             val device = device()
-            assertIs<RoundOutcome.Dropped>(device.visit(), bytes)
+            assertEquals(RoundOutcome.Dropped("damaged_download"), device.visit(), bytes)
             assertTrue(device.trainers.isEmpty(), "an unverified program was opened")
         }
         service.files[program.sha256] = service.model.files.getValue(Manifest.PTE_FILE)

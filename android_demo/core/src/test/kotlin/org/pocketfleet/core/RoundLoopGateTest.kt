@@ -125,6 +125,10 @@ class RoundLoopGateTest {
         val device = TinyDevice(service, folder.root, sensors = sensors)
         assertEquals(RoundOutcome.Dropped(Ineligible.LOW_MEMORY.word), device.visit())
         assertTrue(device.trainers.isEmpty())
+        // From then on it knows by itself.
+        service.requests.clear()
+        assertEquals(RoundOutcome.NotEligible(Ineligible.LOW_MEMORY), device.visit())
+        assertEquals(emptyList(), service.requests)
     }
 
     @Test
@@ -158,9 +162,55 @@ class RoundLoopGateTest {
         assertEquals(3, device.steps)
     }
 
+    @Test
+    fun `who comes to a metered network in the middle of a download waits with the rest`() {
+        for (start in listOf("GET files/", "PUT reports/")) {
+            fresh()
+            val sensors = FakeSensors()
+            service.fault = { request, exchange ->
+                val isCut = request.startsWith(start) && sensors.conditions.unmetered
+                // The connection breaks, as one does when a phone changes networks.
+                if (isCut) {
+                    sensors.conditions = able.copy(unmetered = false)
+                    // Behind the answer's first byte: before it, the JDK would ask once more by itself.
+                    service.files[request.substringAfterLast('/')]?.let {
+                        exchange.sendResponseHeaders(200, it.size.toLong())
+                        exchange.responseBody.write(it, 0, 1)
+                        exchange.responseBody.flush()
+                    }
+                }
+                isCut
+            }
+            val device = TinyDevice(service, folder.root, sensors = sensors)
+            assertEquals(RoundOutcome.NotEligible(Ineligible.METERED), device.visit(), start)
+            assertEquals(1, service.requests.count { it.startsWith(start) }, "it went on over a metered network")
+            service.fault = { _, _ -> false }
+            sensors.conditions = able
+            val open = service.openAssignment
+            assertIs<RoundOutcome.Reported>(device.visit())
+            assertEquals(setOf(open), service.counted.keys, "another assignment was asked for")
+        }
+    }
+
+    @Test
+    fun `a program that fails is given up, and not tried again and again`() {
+        class Failed : PocketfleetException("no such operator")
+        for ((fault, reason) in listOf(
+            Failed() to "the program failed: no such operator",
+            OutOfMemoryError() to "out_of_memory",
+        )) {
+            fresh()
+            val device = TinyDevice(service, folder.root, beforeStep = { throw fault })
+            assertEquals(RoundOutcome.Dropped(reason), device.visit())
+            assertTrue(device.trainers.single().isClosed)
+            assertNull(device.store.work())
+        }
+    }
+
     private fun fresh() {
         service.counted.clear()
         service.facts.clear()
+        service.requests.clear()
         folder.root.listFiles()!!.forEach { it.deleteRecursively() }
         TinyDevice.enrol(service, folder.root)
     }

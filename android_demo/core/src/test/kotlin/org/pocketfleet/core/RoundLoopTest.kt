@@ -1,5 +1,6 @@
 package org.pocketfleet.core
 
+import java.io.File
 import kotlin.test.assertEquals
 import kotlin.test.assertFalse
 import kotlin.test.assertIs
@@ -147,6 +148,9 @@ class RoundLoopTest {
         assertEquals(mean(LinearModel.weights(0.5f, -0.5f)).toDouble(), said.getDouble("tried"))
         assertEquals(mean(LinearModel.weights(0f, 0f)).toDouble(), said.getDouble("released"))
         assertEquals(0, device.steps)
+        // The programs are in their folder, and of the files only the two versions stay.
+        val versions = listOf(service.weights, service.model.files.getValue(Manifest.WEIGHTS_FILE))
+        assertEquals(versions.map { FileHash.of(it) }.toSet(), File(folder.root, "files").list()!!.toSet())
     }
 
     @Test
