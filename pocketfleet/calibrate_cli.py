@@ -31,7 +31,9 @@ def calibrate(
     bundle: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER", help="A bundle that bench ran; may be repeated.")
     ] = None,
-    phone: Annotated[str | None, typer.Option(help="The catalogue's phone that bench ran on; a phone's own result says it.")] = None,
+    phone: Annotated[
+        str | None, typer.Option(help="The catalogue's phone that bench ran on; a phone's own result says it.")
+    ] = None,
     peak_gflops: Annotated[
         float | None, typer.Option(min=0.0, help="Of another machine that bench ran on: one thread's peak.")
     ] = None,

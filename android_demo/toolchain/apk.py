@@ -1,14 +1,15 @@
 """Builds the app's APK without an Android SDK: ``build/android/pocketfleet-demo.apk``, aligned, signed and checked.
 
 1. Kotlin and Java are compiled as for the tests, R8's D8 makes dex of them, aapt2 links the resources.
-2. It is signed with a key that is made for this build and thrown away: good to try it, not to publish it. A phone takes
-   another build of it only after the one before was uninstalled.
-3. What ``stubs_check`` and ``apk_check`` find wrong fails the build. The demos' bundles are exported for that, once, into
-   ``build/android/bundles``, by ``pocketfleet export``.
+2. It is signed with a key that is made for this build and thrown away: good to try it, not to publish it. A phone
+   takes another build of it only after the one before was uninstalled.
+3. What ``stubs_check`` and ``apk_check`` find wrong fails the build. The demos' bundles are exported for that, once,
+   into ``build/android/bundles``, by ``pocketfleet export``.
 """
 
 import argparse
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Final
 
 from apk_check import check_apk
 from apk_file import write_apk
-from compile import compiled, locked, program, run
+from compile import compiled, locked, program
 from libraries import DEBIAN_PACKAGES, library
 from modules import BUILD, REPOSITORY
 from packages import ABIS, PACKAGES, BuildError, ready
@@ -34,6 +35,7 @@ DEMOS: Final = ("boston", "mnist")
 # This clone's command, whatever is installed beside it.
 _POCKETFLEET: Final = "from pocketfleet.cli import main; main()"
 _HEAP: Final = "-Xmx1g"
+_METADATA: Final = re.compile(r"Info: Unexpected error while reading \S+'s kotlin\.Metadata: ")
 # Of Debian, beside the JDK.
 _TOOLS: Final = ("zipalign", "apksigner", "aapt", "dexdump", "keytool")
 _LIBRARIES: Final = ("kotlin-stdlib", "coroutines", "executorch", "fbjni")
@@ -80,7 +82,11 @@ def _dexed(own: Sequence[Path], folder: Path) -> list[Path]:
     command: list[str | Path] = ["java", _HEAP, "-cp", bundletool, "com.android.tools.r8.D8"]
     command += ["--release", "--min-api", str(MIN_SDK), "--output", dex]
     command += [part for path in seen for part in ("--lib", path)]
-    run([*command, *own, *map(library, _LIBRARIES)], what="D8")
+    told = _quiet([*command, *own, *map(library, _LIBRARIES)], {})
+    # It reads metadata of older Kotlin only; it needs none of it here.
+    warned = [line for line in told.splitlines() if line.strip() and not _METADATA.match(line)]
+    if warned:
+        raise BuildError("D8 warns:\n" + "\n".join(warned))
     found = sorted(dex.glob("classes*.dex"), key=lambda path: (len(path.name), path.name))
     if not found:
         raise BuildError("D8 wrote no dex")
@@ -109,22 +115,24 @@ def _sign(unsigned: Path, signed: Path, folder: Path) -> None:
     """Rule 2; the key is gone with the folder."""
     keys, password = folder / "key.p12", secrets.token_urlsafe(24)
     environment = {"POCKETFLEET_KEY": password}
-    made = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12", "-alias", "throw-away"]
+    made: list[str | Path] = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12", "-alias", "throw-away"]
     made += ["-storepass:env", "POCKETFLEET_KEY", "-keyalg", "RSA", "-keysize", "2048", "-validity", "30"]
     made += ["-dname", "CN=throw-away"]
     _quiet(made, environment)
-    command = ["apksigner", "sign", "--ks", keys, "--ks-pass", "env:POCKETFLEET_KEY", "--min-sdk-version", str(MIN_SDK)]
+    command: list[str | Path] = ["apksigner", "sign", "--ks", keys, "--ks-pass", "env:POCKETFLEET_KEY"]
+    command += ["--min-sdk-version", str(MIN_SDK)]
     command += ["--v1-signing-enabled", "false", "--v2-signing-enabled", "true", "--v3-signing-enabled", "true"]
     _quiet([*command, "--out", signed, unsigned], environment)
 
 
-def _quiet(command: Sequence[str | Path], environment: dict[str, str]) -> None:
-    """Run a program that tells more than one wants to know; what it said is in the error."""
+def _quiet(command: Sequence[str | Path], environment: dict[str, str]) -> str:
+    """Run a program that tells more than one wants to know, and return that; it is in the error too."""
     done = subprocess.run(
         [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise BuildError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
 
 
 def exported(names: Sequence[str] = DEMOS) -> dict[str, Path]:

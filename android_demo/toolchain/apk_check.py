@@ -3,8 +3,8 @@
 1. Signed by schemes v2 and v3 (``apksigner verify``), its entries aligned (``zipalign -c``, and 16 KiB for libraries).
 2. The manifest in it asks for exactly three permissions, and has the activity and both jobs.
 3. Its dex holds those classes and ExecuTorch's.
-4. A library's segments are aligned to 16 KiB, but for those that are named here as a limit. What it needs is packaged or
-   Android's own, every C++ symbol included.
+4. A library's segments are aligned to 16 KiB, but for those that are named here as a limit. What it needs is packaged
+   or Android's own, every C++ symbol included.
 5. Every operator and delegate of each demo's program is in the packaged ``libexecutorch.so``.
 """
 
@@ -85,7 +85,7 @@ def _permissions(apk: Path) -> Iterator[str]:
     found = sorted(re.findall(r"^uses-permission: name='([^']+)'", told, re.MULTILINE))
     if found != sorted(f"android.permission.{name}" for name in PERMISSIONS):
         yield f"permissions must be exactly {', '.join(PERMISSIONS)}, got {', '.join(found)}"
-    print(f"permissions: {', '.join(found)}")
+    print(f"permissions: {', '.join(name.rpartition('.')[2] for name in found)}")
 
 
 def _components(apk: Path) -> Iterator[str]:
@@ -123,9 +123,15 @@ def _libraries(apk: Path, programs: dict[str, Path]) -> Iterator[str]:
                 yield from _alignment(abi, name, library)
                 yield from _needs(abi, name, library, libraries)
             for task, wanted in needs.items():
-                missing = [one for one in wanted if not libraries[_RUNTIME].has_text(one)]
+                missing = [one for one in wanted if not _is_in(one, libraries[_RUNTIME])]
                 yield from (f"{abi}: {task} needs {one}, which {_RUNTIME} lacks" for one in missing)
-                print(f"{abi}: {len(wanted) - len(missing)} of {len(wanted)} operators and delegates of {task} in {_RUNTIME}")
+                there = f"{len(wanted) - len(missing)} of {len(wanted)}"
+                print(f"{abi}: {there} operators and delegates of {task} in {_RUNTIME}")
+
+
+def _is_in(need: str, runtime: ElfFile) -> bool:
+    """An operator is registered by its name, such as ``aten::mm.out``; a delegate's lies beside other constants."""
+    return runtime.has_text(need) if "::" in need else runtime.has_text_end(need)
 
 
 def _alignment(abi: str, name: str, library: ElfFile) -> Iterator[str]:
@@ -163,7 +169,9 @@ def program_needs(program: Path) -> tuple[str, ...]:
 def _print_sizes(apk: Path) -> None:
     with zipfile.ZipFile(apk) as archive:
         entries = archive.infolist()
-    libraries = {abi: sum(one.compress_size for one in entries if one.filename.startswith(f"lib/{abi}/")) for abi in ABIS}
+    libraries = {
+        abi: sum(one.compress_size for one in entries if one.filename.startswith(f"lib/{abi}/")) for abi in ABIS
+    }
     rest = apk.stat().st_size - sum(libraries.values())
     print(f"size: {apk.stat().st_size / 1e6:.1f} MB with {' and '.join(ABIS)}")
     for abi, size in libraries.items():

@@ -15,7 +15,24 @@ _STATIC: Final = 0x0008
 _SYNTHETIC: Final = 0x1000
 
 # Table 4.4-A: tags of the constant pool whose entries are a fixed number of bytes, and that number.
-_FIXED: Final = {3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
+_FIXED: Final = {
+    3: 4,
+    4: 4,
+    5: 8,
+    6: 8,
+    7: 2,
+    8: 2,
+    9: 4,
+    10: 4,
+    11: 4,
+    12: 4,
+    15: 3,
+    16: 2,
+    17: 4,
+    18: 4,
+    19: 2,
+    20: 2,
+}
 _UTF8, _LONG, _DOUBLE, _CLASS, _NAME_AND_TYPE = 1, 5, 6, 7, 12
 _REFERENCES: Final = {9: "field", 10: "method", 11: "method"}
 

@@ -39,6 +39,10 @@ class ElfFile:
         """Whether it holds a C string that is exactly ``text``."""
         return b"\0" + text.encode() + b"\0" in self.data
 
+    def has_text_end(self, text: str) -> bool:
+        """Whether it holds a C string that ends in ``text``; of a first one, what lies before it is not told apart."""
+        return text.encode() + b"\0" in self.data
+
 
 def read_elf(data: bytes) -> ElfFile:
     """The library of a file's bytes.
@@ -62,7 +66,9 @@ def read_elf(data: bytes) -> ElfFile:
     defined: set[str] = set()
     undefined: set[str] = set()
     for place in range(sections):
-        _, kind, _, _, at, size, link, _, _, entry = struct.unpack_from("<IIQQQQIIQQ", data, section_at + place * section_size)
+        _, kind, _, _, at, size, link, _, _, entry = struct.unpack_from(
+            "<IIQQQQIIQQ", data, section_at + place * section_size
+        )
         if kind not in {_SHT_DYNAMIC, _SHT_DYNSYM}:
             continue
         strings_at = struct.unpack_from("<Q", data, section_at + link * section_size + 24)[0]

@@ -2,8 +2,9 @@
 
 1. The wheel is one version, with one SHA-256; it lies in the build's cache, and is never installed.
 2. A class is looked for by its name, a member in it and in all that it inherits from.
-3. Types match by erasure; a type variable is any class. Of numbers the stubs tell parameters exactly, of results only whether they are whole, true or
-   false, or broken. Of constants they tell the type and no value. They do not tell since which level a member is there.
+3. Types match by erasure; a type variable is any class. Of numbers the stubs tell parameters exactly, of results only
+   whether they are whole, true or false, or broken. Of constants they tell the type and no value. They do not tell
+   since which level a member is there.
 """
 
 import ast
@@ -46,9 +47,12 @@ _RESULTS: Final = {
     **dict.fromkeys("BSIJ", "int"),
     **dict.fromkeys("FD", "float"),
 }
-_ARRAYS: Final = {f"java.chaquopy.JavaArrayJ{name}": f"[{letter}" for name, letter in zip(
-    ("Boolean", "Byte", "Char", "Short", "Int", "Long", "Float", "Double"), "ZBCSIJFD", strict=True
-)}
+_ARRAYS: Final = {
+    f"java.chaquopy.JavaArrayJ{name}": f"[{letter}"
+    for name, letter in zip(
+        ("Boolean", "Byte", "Char", "Short", "Int", "Long", "Float", "Double"), "ZBCSIJFD", strict=True
+    )
+}
 # A type variable, whose erasure the stubs do not tell.
 _ANY: Final = "?"
 # Results in a box are written like those without.
@@ -119,7 +123,11 @@ class PublishedClass:
                 of_class = isinstance(node.annotation, ast.Subscript) and ast.unparse(node.annotation.value).endswith(
                     "ClassVar"
                 )
-                kind = node.annotation.slice if of_class and isinstance(node.annotation, ast.Subscript) else node.annotation
+                kind = (
+                    node.annotation.slice
+                    if of_class and isinstance(node.annotation, ast.Subscript)
+                    else node.annotation
+                )
                 found[node.target.id] = (kind, of_class)
         return found
 
@@ -174,9 +182,9 @@ class PublishedApi:
             for method in owner.methods:
                 if method.name != name:
                     continue
-                if _takes(method, wanted, owner) and (static is None or method.is_static == static):
-                    if name == "<init>" or _returns(method, returned, owner):
-                        return ""
+                fits = _takes(method, wanted, owner) and static in {None, method.is_static}
+                if fits and (name == "<init>" or _returns(method, returned, owner)):
+                    return ""
                 kinds = ", ".join(ast.unparse(one) if one else "?" for one in method.arguments)
                 result = ast.unparse(method.result) if method.result else "?"
                 seen.append(f"{'static ' if method.is_static else ''}({kinds}) -> {result}")

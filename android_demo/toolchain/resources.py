@@ -1,7 +1,7 @@
-"""The app's resources: compiled and linked by aapt2 into an APK without code, and into ``R``, the class of their numbers.
+"""The app's resources: linked by aapt2 into an APK without code, and into ``R``, the class of their numbers.
 
-1. The framework's resources are those of Debian's ``android-framework-res``, API level 29: an attribute that is newer is
-   refused here.
+1. The framework's resources are those of Debian's ``android-framework-res``, API level 29: an attribute that is newer
+   is refused here.
 2. The source manifest has neither package nor levels, which Gradle wants to tell by itself; they are told here.
 """
 
@@ -48,7 +48,7 @@ def linked() -> Path:
     _aapt2("compile", "--dir", _MAIN / "res", "-o", compiled)
     levels = ["--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)]
     versions = ["--version-code", str(_VERSION_CODE), "--version-name", VERSION_NAME]
-    files = ["-I", _FRAMEWORK, "--manifest", manifest, "--java", folder / "java", "-o", apk, compiled]
+    files: list[str | Path] = ["-I", _FRAMEWORK, "--manifest", manifest, "--java", folder / "java", "-o", apk, compiled]
     _aapt2("link", *levels, *versions, *files)
     return apk
 

@@ -83,7 +83,9 @@ def check(*, own: Iterable[Path], platform: Path) -> list[str]:
     api = PublishedApi.ready()
     declared, problems = declared_problems(classes_of(platform), api)
     used, more = used_problems((one for jar in own for one in classes_of(jar)), api)
-    print(f"stubs_check: {declared} declared members and {used} uses of Java looked at, {len(problems) + len(more)} wrong")
+    print(
+        f"stubs_check: {declared} declared members and {used} uses of Java looked at, {len(problems) + len(more)} wrong"
+    )
     return [*problems, *more]
 
 

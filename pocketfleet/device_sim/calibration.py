@@ -109,7 +109,9 @@ def predict_by_packaged(measurements: Iterable[Measurement]) -> tuple[Prediction
     """
     packaged = load_profile()
     return tuple(
-        Prediction(measurement=one, predicted_s=predicted_seconds(one, packaged.efficiency(one.runtime)), fedscale_s=None)
+        Prediction(
+            measurement=one, predicted_s=predicted_seconds(one, packaged.efficiency(one.runtime)), fedscale_s=None
+        )
         for one in measurements
         if (one.runtime, ANY_PHONE) in packaged.efficiencies and _classes_known(one, packaged.efficiency(one.runtime))
     )

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from apk_file import LIBRARY_ALIGNMENT, misaligned, write_apk
 
 pytestmark = pytest.mark.android
@@ -26,7 +27,9 @@ def test_libraries_begin_at_pages_and_the_rest_at_words(tmp_path: Path) -> None:
     assert list(misaligned(path)) == []
     raw = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        assert {name: archive.read(name) for name in archive.namelist()} == {name: data for name, (data, _) in PARTS.items()}
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            name: data for name, (data, _) in PARTS.items()
+        }
         for entry in archive.infolist():
             name_bytes, extra_bytes = struct.unpack_from("<HH", raw, entry.header_offset + 26)
             begins = entry.header_offset + 30 + name_bytes + extra_bytes

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from class_file import Reference, classes_of, parameters, read_class
 
 pytestmark = pytest.mark.android

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from elf_file import read_elf
 
 pytestmark = pytest.mark.android

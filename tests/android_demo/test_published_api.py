@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from class_file import ClassFile, Member, Reference
 from packages import BuildError
 from published_api import PublishedApi

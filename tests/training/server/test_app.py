@@ -16,7 +16,7 @@ import torch
 from tiny_service import BASE, CHECK_IN, canonical, digest, running, tiny_plan, update_bytes
 
 from pocketfleet.training.server import administration
-from pocketfleet.training.server.database import DECISIONS, REPORTS, open_database
+from pocketfleet.training.server.database import AUDIT, DECISIONS, REPORTS, open_database
 from pocketfleet.training.server.routes import ROUTES, Route
 from pocketfleet.training.server.service_plan import Limits
 
@@ -354,6 +354,24 @@ def test_unknown_fields_are_ignored(tmp_path: Path) -> None:
             assert answer["assignment"] is not None
 
     of(ask())
+
+
+def test_a_rest_is_noted_and_decides_nothing(tmp_path: Path) -> None:
+    async def rest() -> None:
+        async with running(tiny_plan(tmp_path / "plan"), tmp_path / "state") as run:
+            phone = await run.phone()
+            work = await phone.assigned()
+            for name in ("pause", "resume"):
+                answer = await run.client.post(f"{BASE}/{name}", headers=phone.headers)
+                assert (answer.status_code, answer.content) == (204, b"")
+                status = (await run.client.get(f"{BASE}/status", headers=phone.headers)).json()
+                # What it holds is due as before.
+                assert status["open_assignments"] == [work["assignment_id"]]
+            query = sa.select(AUDIT.c.action).where(AUDIT.c.actor == f"device {phone.device_id}")
+            with open_database(run.folder, "").connect() as connection:
+                assert connection.execute(query).scalars().all()[-2:] == ["pause", "resume"]
+
+    of(rest())
 
 
 def test_a_long_body_is_cut_off(tmp_path: Path) -> None:

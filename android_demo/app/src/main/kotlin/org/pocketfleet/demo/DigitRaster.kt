@@ -35,14 +35,16 @@ object DigitRaster {
         return FloatArray(ink.size) { (ink[it] - MEAN) / SPREAD }
     }
 
-    /** Strokes whose longer side is as long as the box, its corner at 0. */
+    /** Strokes whose longer side, with the pen's own width, is as long as the box, its corner at 0. */
     private fun fitted(strokes: List<List<Touch>>, touches: List<Touch>): List<List<Touch>> {
         val left = touches.minOf { it.x }
         val top = touches.minOf { it.y }
         val side = max(touches.maxOf { it.x } - left, touches.maxOf { it.y } - top)
         // A dot has no size, and stays one.
-        val scale = if (side > 0f) (BOX - 1) / side else 1f
-        return strokes.map { stroke -> stroke.map { Touch((it.x - left) * scale, (it.y - top) * scale) } }
+        val scale = if (side > 0f) (BOX - 1 - 2 * PEN_RADIUS) / side else 1f
+        return strokes.map { stroke ->
+            stroke.map { Touch(PEN_RADIUS + (it.x - left) * scale, PEN_RADIUS + (it.y - top) * scale) }
+        }
     }
 
     /** Ink from 0 to 1 in the middle of the picture. */
