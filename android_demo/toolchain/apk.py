@@ -115,8 +115,19 @@ def _sign(unsigned: Path, signed: Path, folder: Path) -> None:
     """Rule 2; the key is gone with the folder."""
     keys, password = folder / "key.p12", secrets.token_urlsafe(24)
     environment = {"POCKETFLEET_KEY": password}
-    made: list[str | Path] = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12", "-alias", "throw-away"]
-    made += ["-storepass:env", "POCKETFLEET_KEY", "-keyalg", "RSA", "-keysize", "2048", "-validity", "30"]
+    made: list[str | Path] = ["keytool", "-genkeypair", "-keystore", keys, "-storetype", "PKCS12"]
+    made += [
+        "-alias",
+        "throw-away",
+        "-storepass:env",
+        "POCKETFLEET_KEY",
+        "-keyalg",
+        "RSA",
+        "-keysize",
+        "2048",
+        "-validity",
+        "30",
+    ]
     made += ["-dname", "CN=throw-away"]
     _quiet(made, environment)
     command: list[str | Path] = ["apksigner", "sign", "--ks", keys, "--ks-pass", "env:POCKETFLEET_KEY"]

@@ -12,7 +12,7 @@ public class Build {
     }
 
     public static class VERSION_CODES {
-        // An older phone has no field for a newer level: these are put in where they are used. A level's code is its number.
+        // An older phone has no field for a newer level: these are put in where they are used. Codes are levels' numbers.
         public static final int Q = 29;
         public static final int TIRAMISU = 33;
         public static final int UPSIDE_DOWN_CAKE = 34;

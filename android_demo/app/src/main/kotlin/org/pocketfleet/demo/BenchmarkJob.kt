@@ -68,7 +68,8 @@ class BenchmarkJob : JobService() {
         val rules = BenchmarkRules()
         val facts = BundleFacts(BenchmarkFolder.bundle(root, name))
         val before = sensors.moment()
-        val run = StepBenchmark(rules, THREADS, System::nanoTime) { ExecutorchTrainer.open(it, THREADS) }.run(facts) { goOn }
+        val benchmark = StepBenchmark(rules, THREADS, System::nanoTime) { ExecutorchTrainer.open(it, THREADS) }
+        val run = benchmark.run(facts) { goOn }
             ?: throw BenchmarkException("Android stopped the measurement: keep the app open while it runs")
         val host = BenchmarkHost(
             model = Build.MODEL,

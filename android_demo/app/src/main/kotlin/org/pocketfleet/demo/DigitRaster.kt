@@ -71,7 +71,7 @@ object DigitRaster {
         return hypot(x - from.x - along * dx, y - from.y - along * dy)
     }
 
-    /** The same ink with its centre of mass in the middle, moved by whole pixels; what would leave the picture stays. */
+    /** The same ink with its centre of mass in the middle, moved by whole pixels, and never out of the picture. */
     private fun centred(ink: FloatArray): FloatArray {
         val mass = ink.sum()
         val middle = (SIDE - 1) / 2f

@@ -46,17 +46,21 @@ class HouseFields(private val box: LinearLayout, private val changed: () -> Unit
         val text = TextView(box.context).apply { this.text = label }
         val field = EditText(box.context).apply {
             id = View.generateViewId()
-            inputType = InputType.TYPE_CLASS_NUMBER or InputType.TYPE_NUMBER_FLAG_DECIMAL or InputType.TYPE_NUMBER_FLAG_SIGNED
+            inputType = InputType.TYPE_CLASS_NUMBER or
+                InputType.TYPE_NUMBER_FLAG_DECIMAL or
+                InputType.TYPE_NUMBER_FLAG_SIGNED
             minimumHeight = (TOUCH_DP * resources.displayMetrics.density).toInt()
             // The screen keeps what was typed; ids are new each time.
             isSaveEnabled = false
         }
         text.labelFor = field.id
-        val wide = { LinearLayout.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, ViewGroup.LayoutParams.WRAP_CONTENT) }
         box.addView(text, wide())
         box.addView(field, wide())
         return field
     }
+
+    private fun wide() =
+        LinearLayout.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, ViewGroup.LayoutParams.WRAP_CONTENT)
 
     private companion object {
         // The least that a finger hits, by Android's guidelines for accessibility.

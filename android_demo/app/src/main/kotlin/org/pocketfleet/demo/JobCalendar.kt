@@ -13,7 +13,8 @@ import android.os.PersistableBundle
  * Nothing survives a restart of the phone, which would need one more permission: the app plans anew when it is opened.
  */
 class JobCalendar(private val context: Context) : Calendar {
-    private val scheduler = checkNotNull(context.getSystemService(JobScheduler::class.java)) { "Android has no scheduler" }
+    private val scheduler =
+        checkNotNull(context.getSystemService(JobScheduler::class.java)) { "Android has no scheduler" }
 
     override fun come(afterS: Double) = plan(FIRST, afterS)
 

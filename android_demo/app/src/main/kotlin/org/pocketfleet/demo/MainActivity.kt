@@ -57,7 +57,7 @@ class MainActivity : Activity() {
     }
 
     private fun wireTaps() {
-        tap(R.id.join) { model.join(find<EditText>(R.id.address).text.toString(), find<EditText>(R.id.token).text.toString()) }
+        tap(R.id.join) { model.join(text(R.id.address), text(R.id.token)) }
         find<RadioGroup>(R.id.tasks).setOnCheckedChangeListener { _, id ->
             model.choose(if (id == R.id.digits_task) DemoTask.DIGITS else DemoTask.HOUSES)
         }
@@ -68,7 +68,8 @@ class MainActivity : Activity() {
         drawing.changed = { model.predictDigit(drawing.strokes) }
         tap(R.id.wipe, drawing::clear)
         tap(R.id.keep_digit) {
-            model.addDigit(drawing.strokes, find<Spinner>(R.id.label).selectedItemPosition.takeIf { it >= 0 }, drawing::clear)
+            val digit = find<Spinner>(R.id.label).selectedItemPosition.takeIf { it >= 0 }
+            model.addDigit(drawing.strokes, digit, drawing::clear)
         }
     }
 
@@ -144,6 +145,8 @@ class MainActivity : Activity() {
             getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkJob.RESULT}")
         show(R.id.measuring, true)
     }
+
+    private fun text(id: Int): String = find<EditText>(id).text.toString()
 
     private fun tap(id: Int, action: () -> Unit) = find<Button>(id).setOnClickListener { action() }
 

@@ -45,21 +45,23 @@ class PhoneSensors(private val context: Context) : Sensors {
     /** All memory of the phone. */
     fun memoryBytes(): Long = memory().totalMem
 
-    private fun batteryRatio(): Double? =
-        battery.getIntProperty(BatteryManager.BATTERY_PROPERTY_CAPACITY).takeIf { it in 0..WHOLE }?.let { it / WHOLE.toDouble() }
+    private fun batteryRatio(): Double? = battery.getIntProperty(BatteryManager.BATTERY_PROPERTY_CAPACITY)
+        .takeIf { it in 0..WHOLE }?.let { it / WHOLE.toDouble() }
 
     /** Android counts microamperes; a phone without that meter tells the smallest number, or 0 before Android 9. */
     private fun batteryAmperes(): Double? = battery.getIntProperty(BatteryManager.BATTERY_PROPERTY_CURRENT_NOW)
         .takeIf { it != Int.MIN_VALUE && it != 0 }?.let { it / MICROAMPERES }
 
-    private fun thermalStatus(): Int? = if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) power.currentThermalStatus else null
+    private fun thermalStatus(): Int? =
+        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) power.currentThermalStatus else null
 
     /** Down to `threshold` Android starts to end other apps. */
     private fun freeMemoryBytes(): Long = memory().let { (it.availMem - it.threshold).coerceAtLeast(0) }
 
     private fun memory() = ActivityManager.MemoryInfo().also(activities::getMemoryInfo)
 
-    private fun Intent.figure(name: String): Double? = getIntExtra(name, Int.MIN_VALUE).takeIf { it != Int.MIN_VALUE }?.toDouble()
+    private fun Intent.figure(name: String): Double? =
+        getIntExtra(name, Int.MIN_VALUE).takeIf { it != Int.MIN_VALUE }?.toDouble()
 
     private fun <T> service(kind: Class<T>): T = checkNotNull(context.getSystemService(kind)) { "Android has no $kind" }
 

@@ -31,8 +31,10 @@ class ScreenWords(private val resources: Resources) {
     }
 
     /** The curves for who does not see them. */
-    fun curve(state: UiState.Member): String =
-        resources.getString(R.string.curve_described, state.rounds.size, rounds(state).filter(String::isNotEmpty).joinToString(". "))
+    fun curve(state: UiState.Member): String {
+        val newest = rounds(state).filter(String::isNotEmpty).joinToString(". ")
+        return resources.getString(R.string.curve_described, state.rounds.size, newest)
+    }
 
     /** How many examples there are. */
     fun examples(state: UiState.Member): String =

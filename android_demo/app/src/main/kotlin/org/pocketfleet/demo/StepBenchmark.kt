@@ -59,12 +59,18 @@ class StepBenchmark(
         }
     }
 
-    private fun timed(trainer: Trainer, facts: BundleFacts, start: TrainState, size: Int, goOn: () -> Boolean): StepTimes? {
+    private fun timed(
+        trainer: Trainer,
+        facts: BundleFacts,
+        start: TrainState,
+        size: Int,
+        goOn: () -> Boolean,
+    ): StepTimes? {
         val batch = inputs(facts.bundle, size)
         val one = { step(trainer, facts.bundle, start, batch) }
         val expected = one()
         if (!expected.isFinite()) {
-            throw BenchmarkException("the first step's loss is $expected on drawn inputs (batch $size): it cannot be timed")
+            throw BenchmarkException("the first step's loss is $expected on drawn inputs, batch $size: no time can be told")
         }
         repeat(rules.warmUpSteps) { one() }
         val all = mutableListOf<Double>()

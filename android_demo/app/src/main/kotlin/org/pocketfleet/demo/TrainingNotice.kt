@@ -12,7 +12,8 @@ import android.os.Build
 
 /** Tells that the phone works, for as long as it does. Android shows it if the user allows notifications. */
 class TrainingNotice(private val context: Context) {
-    private val manager = checkNotNull(context.getSystemService(NotificationManager::class.java)) { "Android has no notices" }
+    private val manager =
+        checkNotNull(context.getSystemService(NotificationManager::class.java)) { "Android has no notices" }
 
     /** Show it for a job; from Android 14 on the system takes it away with the job. */
     fun show(service: JobService, parameters: JobParameters) {

@@ -61,7 +61,7 @@ class VisitLoop(
     }
 
     companion object {
-        /** JobScheduler's own shortest period (`JobInfo.getMinPeriodMillis`): the phone's conditions change no faster. */
+        /** JobScheduler's own shortest period (`JobInfo.getMinPeriodMillis`): conditions change no faster. */
         const val AGAIN_S = 900.0
 
         /** A longer wait gives the job back to the system; a job may last ten minutes. */

@@ -4,12 +4,13 @@ import org.pocketfleet.trainer.ExecutorchTrainer
 import java.io.File
 import kotlin.system.exitProcess
 
-/** Measures the bundle in the first argument's folder on this JVM, and writes what a phone would to the second's file. */
+/** Measures the bundle in the first argument's folder here, and writes what a phone would to the second's file. */
 fun main(arguments: Array<String>) {
     val folder = File(arguments[0])
     val rules = BenchmarkRules(warmUpSteps = 2, leastSteps = 5, leastS = 0.0)
     val facts = BundleFacts(BenchmarkFolder.bundle(folder.absoluteFile.parentFile, folder.name))
-    val run = checkNotNull(StepBenchmark(rules, 1, System::nanoTime) { ExecutorchTrainer.open(it, 1) }.run(facts) { true })
+    val benchmark = StepBenchmark(rules, 1, System::nanoTime) { ExecutorchTrainer.open(it, 1) }
+    val run = checkNotNull(benchmark.run(facts) { true })
     val before = PhoneMoment(
         batteryRatio = 0.5,
         charging = false,

@@ -14,7 +14,7 @@ class BundleFactsTest {
             .put("b", JSONArray().put(1).put("batch").put(JSONObject()))
             .put("a\"\\\n", "\u00e9\u2028\ud83d\ude00\u007f\u0001")
             .put("c", true)
-        // python -c 'import json; print(json.dumps({"b": [1, "batch", {}], "a\"\\\n": "\u00e9\u2028\U0001f600\x7f\x01", "c": True}, sort_keys=True))'
+        // json.dumps({"b": [1, "batch", {}], "a\"\\\n": "\u00e9\u2028\U0001f600\x7f\x01", "c": True}, sort_keys=True)
         val wanted = """{"a\"\\\n": "\u00e9\u2028\ud83d\ude00${'\u007f'}\u0001", "b": [1, "batch", {}], "c": true}"""
         assertEquals(wanted, BundleFacts.sortedText(value))
     }

@@ -71,7 +71,8 @@ class DemoModelTest {
     private val scope = CoroutineScope(Dispatchers.Unconfined + Job())
     private var output: FloatArray? = floatArrayOf(21.5f)
     private val keepsakes by lazy {
-        Keepsakes(DemoSettings(File(folder.root, "settings.json")), folder.root, DeviceStore(File(folder.root, "device")))
+        val settings = DemoSettings(File(folder.root, "settings.json"))
+        Keepsakes(settings, folder.root, DeviceStore(File(folder.root, "device")))
     }
 
     private fun model() = DemoModel(
@@ -111,7 +112,8 @@ class DemoModelTest {
     @Test
     fun `an address or token that cannot be right is told before anybody is asked`() {
         val model = model()
-        for (address in listOf("", "host", "ftp://host/v1/populations/main", "https://host", "https://host/v1/populations/")) {
+        val wrong = listOf("", "host", "ftp://host/v1/populations/main", "https://host", "https://host/v1/populations/")
+        for (address in wrong) {
             model.join(address, "token")
             assertEquals(Problem.Kind.ADDRESS, model.outside.problem?.kind, address)
         }

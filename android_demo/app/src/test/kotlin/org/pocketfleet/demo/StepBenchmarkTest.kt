@@ -35,7 +35,12 @@ class StepBenchmarkTest {
     private class Changed(private val real: Trainer, private val loss: (Int) -> Float?) : Trainer by real {
         private var calls = 0
 
-        override fun trainStep(state: TrainState, batch: Batch, hyper: Map<String, Float>, dropoutSeed: Long): StepResult {
+        override fun trainStep(
+            state: TrainState,
+            batch: Batch,
+            hyper: Map<String, Float>,
+            dropoutSeed: Long,
+        ): StepResult {
             val result = real.trainStep(state, batch, hyper, dropoutSeed)
             return loss(calls++)?.let { StepResult(it, result.state) } ?: result
         }

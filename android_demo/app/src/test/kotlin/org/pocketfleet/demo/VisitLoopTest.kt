@@ -27,14 +27,17 @@ class VisitLoopTest {
 
     private fun run(vararg outcomes: () -> RoundOutcome): Double? {
         val coming = outcomes.iterator()
-        return runBlocking { VisitLoop({ coming.next()() }, clock, stage).run() }.also { assertEquals(false, coming.hasNext()) }
+        val again = runBlocking { VisitLoop({ coming.next()() }, clock, stage).run() }
+        assertEquals(false, coming.hasNext())
+        return again
     }
 
     private fun reported(round: Long) = RoundOutcome.Reported(round, 1, 5, 0.5, 2.0, 1.0)
 
     @Test
     fun `while there is work, one visit follows the other`() {
-        val again = run({ reported(1) }, { RoundOutcome.Evaluated(2) }, { RoundOutcome.TurnedAway("round_full", "full", 600.0) })
+        val full = RoundOutcome.TurnedAway("round_full", "full", 600.0)
+        val again = run({ reported(1) }, { RoundOutcome.Evaluated(2) }, { full })
         assertEquals(600.0, again)
         assertEquals(listOf(VisitLoop.LEAST_WAIT_S, VisitLoop.LEAST_WAIT_S), slept)
         assertEquals(Stage.Ended(Ending.NO_WORK, "full"), stage.value)
