@@ -1,5 +1,6 @@
 package org.pocketfleet.demo
 
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
@@ -160,9 +161,14 @@ class DemoModel(
             try {
                 val output = withContext(io) { predictor.predict(x) }
                 member { it.copy(prediction = output?.let(told) ?: Prediction.NoModel) }
+            } catch (exception: CancellationException) {
+                throw exception
             } catch (exception: IOException) {
                 show(Problem(Problem.Kind.PREDICTION, exception.message.orEmpty()))
             } catch (exception: PocketfleetException) {
+                show(Problem(Problem.Kind.PREDICTION, exception.message.orEmpty()))
+            } catch (exception: RuntimeException) {
+                // Such as a form of one task under the programs of another.
                 show(Problem(Problem.Kind.PREDICTION, exception.message.orEmpty()))
             }
         }

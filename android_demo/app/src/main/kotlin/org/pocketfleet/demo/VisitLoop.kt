@@ -31,6 +31,10 @@ class VisitLoop(
             } catch (exception: CancellationException) {
                 stage.value = Stage.Ended(Ending.STOPPED)
                 throw exception
+            } catch (exception: RuntimeException) {
+                // Such as examples of one task under the programs of another: told, and no reason to end the app.
+                stage.value = Stage.Ended(Ending.FAILED, "$exception")
+                return AGAIN_S
             } catch (exception: PocketfleetException) {
                 stage.value = Stage.Ended(Ending.FAILED, exception.message.orEmpty())
                 return AGAIN_S

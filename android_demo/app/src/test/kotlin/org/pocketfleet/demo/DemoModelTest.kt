@@ -70,6 +70,7 @@ class DemoModelTest {
     private val visiting = Mutex()
     private val scope = CoroutineScope(Dispatchers.Unconfined + Job())
     private var output: FloatArray? = floatArrayOf(21.5f)
+    private var failure: Exception? = null
     private val keepsakes by lazy {
         val settings = DemoSettings(File(folder.root, "settings.json"))
         Keepsakes(settings, folder.root, DeviceStore(File(folder.root, "device")))
@@ -81,7 +82,7 @@ class DemoModelTest {
         membership = service,
         keepsakes = keepsakes,
         calendar = jobs,
-        predictor = { output },
+        predictor = { failure?.let { throw it } ?: output },
         form = HouseForm(List(13) { "column $it" }, "price"),
         stage = stage,
         visiting = visiting,
@@ -285,6 +286,18 @@ class DemoModelTest {
         output = null
         model.predictHouse(texts)
         assertEquals(Prediction.NoModel, model.inside.prediction)
+    }
+
+    @Test
+    fun `a model that cannot take the input is told, and the app goes on`() {
+        service.joined = true
+        failure = IllegalArgumentException("predict takes x [batch, 1, 28, 28]")
+        val model = model()
+        model.predictHouse(texts)
+        assertEquals(Problem(Problem.Kind.PREDICTION, "predict takes x [batch, 1, 28, 28]"), model.inside.problem)
+        failure = null
+        model.predictHouse(texts)
+        assertEquals(Prediction.Price(21.5f), model.inside.prediction)
     }
 
     @Test

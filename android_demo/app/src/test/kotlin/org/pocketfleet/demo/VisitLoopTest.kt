@@ -10,6 +10,7 @@ import org.pocketfleet.core.RoundOutcome
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlin.test.assertIs
 import kotlin.test.assertNull
 
 class VisitLoopTest {
@@ -80,6 +81,9 @@ class VisitLoopTest {
     fun `a failure is shown and does not end the app`() {
         assertEquals(VisitLoop.AGAIN_S, run({ throw FormatException("no protocol") }))
         assertEquals(Stage.Ended(Ending.FAILED, "no protocol"), stage.value)
+        assertEquals(VisitLoop.AGAIN_S, run({ throw IllegalArgumentException("takes 13 numbers") }))
+        val wrong = assertIs<Stage.Ended>(stage.value)
+        assertEquals("java.lang.IllegalArgumentException: takes 13 numbers", wrong.detail)
     }
 
     @Test
