@@ -9,7 +9,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 ANDROID_TOOLS := junit4 libandroid-json-org-java zipalign apksigner aapt dexdump android-framework-res
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all test-android lint chromium postgresql android-tools bench bench-peers clean
+.PHONY: demo test test-all test-android apk lint chromium postgresql android-tools bench bench-peers clean
 
 demo: .venv/.installed
 	$(BIN)/pocketfleet simulate boston-two-phones --out runs/boston-two-phones --force --plot
@@ -25,6 +25,10 @@ test-all: lint chromium postgresql
 test-android: .venv/.installed-dev android-tools
 	$(BIN)/python android_demo/toolchain/unit_tests.py
 	$(BIN)/python -m pytest -m android tests/android_demo
+
+# build/android/pocketfleet-demo.apk, without an Android SDK; every check of it counts.
+apk: .venv/.installed-dev android-tools
+	$(BIN)/python android_demo/toolchain/apk.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -87,6 +87,8 @@ fun main(arguments: Array<String>) {
         )
         takePart(loop, reports.toInt())
     }
+    // A thread of fbjni's would keep the process.
+    exitProcess(0)
 }
 
 private suspend fun enrolled(service: ServiceClient, token: String): Credential {
