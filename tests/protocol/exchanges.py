@@ -179,7 +179,7 @@ async def closed_round(run: Running) -> None:
     work = await phone.assigned()
     assert (await phone.report(work["assignment_id"], GOOD)).status_code == 200
     await run.version(1)
-    while run.service._preparing:
+    while run.service.upkeep.preparing:
         await asyncio.sleep(0.01)
 
 
