@@ -55,8 +55,9 @@ class PhoneSensors(private val context: Context) : Sensors {
     private fun thermalStatus(): Int? =
         if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) power.currentThermalStatus else null
 
-    /** Down to `threshold` Android starts to end other apps. */
-    private fun freeMemoryBytes(): Long = memory().let { (it.availMem - it.threshold).coerceAtLeast(0) }
+    /** Down to `threshold` Android starts to end other apps; what this one holds already is its own to use. */
+    private fun freeMemoryBytes(): Long =
+        memory().let { (it.availMem - it.threshold + ProcessMemory.ownBytes()).coerceAtLeast(0) }
 
     private fun memory() = ActivityManager.MemoryInfo().also(activities::getMemoryInfo)
 
