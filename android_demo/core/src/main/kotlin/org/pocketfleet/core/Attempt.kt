@@ -1,7 +1,6 @@
 package org.pocketfleet.core
 
 import java.net.HttpURLConnection
-import kotlinx.coroutines.withContext
 
 /** One piece of work, from its files to a report that counts, or to the reason why none does. */
 internal class Attempt(private val parts: RoundParts) {
@@ -36,7 +35,7 @@ internal class Attempt(private val parts: RoundParts) {
         checkRoom(plan)
         checkStart(plan, split)
         val gate = gate(bundle, assignment.rule, split, deadlineS)
-        return opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
+        return parts.opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
     }
 
     private suspend fun computed(work: WorkUnderWay, plan: TrainingPlan, trainer: Trainer, gate: Gate): FinishedReport {
@@ -156,7 +155,7 @@ internal class Attempt(private val parts: RoundParts) {
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
             keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
-            opened(bundle) { trainer ->
+            parts.opened(bundle) { trainer ->
                 val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
                 val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
                 val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
@@ -177,20 +176,6 @@ internal class Attempt(private val parts: RoundParts) {
         }
         return RoundOutcome.Evaluated(work.tried.version)
     }
-
-    /** What [call] computes by the bundle's programs; what they cannot do is given up, and not begun anew. */
-    private suspend fun <T> opened(bundle: VerifiedBundle, call: suspend (Trainer) -> T): T =
-        withContext(parts.compute) {
-            try {
-                parts.trainers.open(bundle).use { call(it) }
-            } catch (exc: StorageException) {
-                throw exc
-            } catch (exc: PocketfleetException) {
-                throw GivenUp("the program failed: ${exc.message}", exc)
-            } catch (exc: OutOfMemoryError) {
-                throw GivenUp("out_of_memory", exc)
-            }
-        }
 
     /** What the next work needs too stays, with the model that the app is to predict with. */
     private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {
