@@ -2,7 +2,7 @@ package org.pocketfleet.core
 
 import org.json.JSONObject
 
-/** What becomes of the steps that a device made before it had to stop: its user came, it is hot, or unplugged. */
+/** What becomes of the steps that a device made before it had to stop: in use, hot, unplugged, its job ended. */
 enum class PartialWork(val word: String) {
     /** They are reported: fewer examples count for less. */
     REPORT("report"),

@@ -1,7 +1,7 @@
 package org.pocketfleet.core
 
 import java.net.HttpURLConnection
-import kotlinx.coroutines.withContext
+import kotlinx.coroutines.CancellationException
 
 /** One piece of work, from its files to a report that counts, or to the reason why none does. */
 internal class Attempt(private val parts: RoundParts) {
@@ -11,8 +11,12 @@ internal class Attempt(private val parts: RoundParts) {
     /**
      * Download, verify, train, measure, and write the report down.
      *
+     * Where the coroutine is cancelled between two steps, what was trained until then is written down if the assignment
+     * takes partial work; where it is cancelled behind the last step, always. Nothing is measured for it any more.
+     *
      * @throws NotNow the phone came to a network that the rule forbids; what was downloaded is kept.
      * @throws GivenUp nothing of it counts.
+     * @throws CancellationException the coroutine was cancelled; the store holds a report or the work as it was.
      */
     suspend fun trained(work: WorkUnderWay): FinishedReport {
         val assignment = work.assignment
@@ -36,7 +40,7 @@ internal class Attempt(private val parts: RoundParts) {
         checkRoom(plan)
         checkStart(plan, split)
         val gate = gate(bundle, assignment.rule, split, deadlineS)
-        return opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
+        return parts.opened(bundle) { trainer -> computed(work, plan, trainer, gate) }
     }
 
     private suspend fun computed(work: WorkUnderWay, plan: TrainingPlan, trainer: Trainer, gate: Gate): FinishedReport {
@@ -47,17 +51,33 @@ internal class Attempt(private val parts: RoundParts) {
             throw GivenUp(exc.why.word, exc)
         }
         val trained = TrainingRun(trainer, plan, parts.examples, gate, parts.listener).run()
-        if (trained.stoppedBy != null && (trained.steps == 0L || plan.assignment.partialWork == PartialWork.DISCARD)) {
-            throw GivenUp(trained.stoppedBy.word)
+        val stoppedBy = trained.stoppedBy
+        if (stoppedBy != null && (trained.steps == 0L || plan.assignment.partialWork == PartialWork.DISCARD)) {
+            throw stoppedBy
         }
+        if (stoppedBy is CancellationException) throw afterwards(stoppedBy) { finish(work, plan, trained, null, null) }
         // A phone that must stop computes nothing more: its report goes without metrics.
-        val after = if (trained.stoppedBy != null) emptyMap() else try {
+        val after = if (stoppedBy != null) emptyMap() else try {
             means.of(trained.weights)
         } catch (_: StoppedMeasuring) {
             emptyMap()
+        } catch (exc: CancellationException) {
+            throw afterwards(exc) { finish(work, plan, trained, null, null) }
         }
         val metrics = if (after.isEmpty()) null else metric(before, plan) to metric(after, plan)
         return finish(work, plan, trained, metrics?.first, metrics?.second)
+    }
+
+    /** What is thrown once [keep], which suspends nowhere, did what it could; where that fails the work begins anew. */
+    private fun afterwards(cancelled: CancellationException, keep: () -> Unit): CancellationException {
+        try {
+            keep()
+        } catch (exc: Exception) {
+            cancelled.addSuppressed(exc)
+        } catch (exc: OutOfMemoryError) {
+            cancelled.addSuppressed(exc)
+        }
+        return cancelled
     }
 
     private fun finish(
@@ -156,7 +176,7 @@ internal class Attempt(private val parts: RoundParts) {
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
             keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
-            opened(bundle) { trainer ->
+            parts.opened(bundle) { trainer ->
                 val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
                 val means = HeldOutMeans(trainer, parts.examples, split, batchSize, gate)
                 val (tried, released) = versions.map { finite(means.of(it)[work.metric]) }
@@ -177,20 +197,6 @@ internal class Attempt(private val parts: RoundParts) {
         }
         return RoundOutcome.Evaluated(work.tried.version)
     }
-
-    /** What [call] computes by the bundle's programs; what they cannot do is given up, and not begun anew. */
-    private suspend fun <T> opened(bundle: VerifiedBundle, call: suspend (Trainer) -> T): T =
-        withContext(parts.compute) {
-            try {
-                parts.trainers.open(bundle).use { call(it) }
-            } catch (exc: StorageException) {
-                throw exc
-            } catch (exc: PocketfleetException) {
-                throw GivenUp("the program failed: ${exc.message}", exc)
-            } catch (exc: OutOfMemoryError) {
-                throw GivenUp("out_of_memory", exc)
-            }
-        }
 
     /** What the next work needs too stays, with the model that the app is to predict with. */
     private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {

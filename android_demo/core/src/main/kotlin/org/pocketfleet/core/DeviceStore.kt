@@ -42,20 +42,21 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
     private val history = RoundHistory(file("rounds.jsonl"), disk)
 
     init {
-        onStorage("cannot make ${folder.name}") {
-            disk.makeFolder(folder)
-            disk.makeFolder(file("bundles"))
-        }
+        makeFolders()
     }
 
     fun credential(): Credential? =
         read("credential.json") { Credential(it.text("url"), it.text("device_id"), it.text("credential")) }
 
     /** Before anything else that a token was given for. */
-    fun keep(credential: Credential) = write(
-        "credential.json",
-        jsonOf("url" to credential.url, "device_id" to credential.deviceId, "credential" to credential.secret),
-    )
+    fun keep(credential: Credential) {
+        // Who comes back to this object after it forgot everything.
+        makeFolders()
+        write(
+            "credential.json",
+            jsonOf("url" to credential.url, "device_id" to credential.deviceId, "credential" to credential.secret),
+        )
+    }
 
     fun rule(): Rule = read("rule.json") { it.rule("rule") } ?: Rule()
 
@@ -151,10 +152,19 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         for (name in listOf(REPORT, "assignment.json", "credential.json")) disk.deleteAll(file(name))
     }
 
-    /** Delete everything, the credential last: until then the service can be told again. */
+    /**
+     * Delete everything, the credential last: until then the service can be told again.
+     *
+     * Nothing is kept from then on until a credential is.
+     */
     fun forget() {
         for (inner in folder.listFiles().orEmpty()) if (inner.name != "credential.json") disk.deleteAll(inner)
         disk.deleteAll(folder)
+    }
+
+    private fun makeFolders() = onStorage("cannot make ${folder.name}") {
+        disk.makeFolder(folder)
+        disk.makeFolder(file("bundles"))
     }
 
     private fun file(name: String) = File(folder, name)

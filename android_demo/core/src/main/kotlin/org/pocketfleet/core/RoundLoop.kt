@@ -1,5 +1,6 @@
 package org.pocketfleet.core
 
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineDispatcher
 
 /** What the app can do: [programs] are the runtimes that it has by the service's names, with their versions. */
@@ -27,7 +28,8 @@ class RoundParts(
  *    program; only one that may asks.
  *    What is finished is sent by any that is on a network which the rule allows.
  * 3. Nothing is trained but by programs whose hashes were found right, from weights whose hash was.
- * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step.
+ * 4. Between two steps the loop can be cancelled, and looks at the sensors; it ends within a step. The steps done by
+ *    then are finished work where the assignment takes partial work; the next visit sends those of a cancelled one.
  * 5. A report is durable here before it is sent. What the device keeps takes effect once the report counts.
  */
 class RoundLoop(private val parts: RoundParts) {
@@ -37,6 +39,7 @@ class RoundLoop(private val parts: RoundParts) {
     /**
      * Come by once; whatever ends it, the next visit goes on from there.
      *
+     * @throws CancellationException the coroutine was cancelled; finished work may be in the store all the same.
      * @throws Refused the service does not take what this app says.
      * @throws FormatException what came is none of the protocol, or what the store holds is damaged.
      * @throws StorageException the storage fails, for another reason than that it is full.

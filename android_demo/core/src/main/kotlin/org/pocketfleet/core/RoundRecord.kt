@@ -64,9 +64,14 @@ class RoundHistory(private val file: File, private val disk: Disk) {
         }
     }
 
-    /** Remember an attempt; one that was the last already is not written twice. */
+    /**
+     * Remember an attempt; one that was the last already is not written twice.
+     *
+     * Services number their assignments alike: it is the same one only if it was over at the same moment too.
+     */
     fun note(record: RoundRecord) {
-        if (all().lastOrNull()?.assignmentId == record.assignmentId) return
+        val last = all().lastOrNull()
+        if (last != null && last.assignmentId == record.assignmentId && last.wallS == record.wallS) return
         onStorage("cannot write ${file.name}") {
             val start = if (isTorn()) "\n" else ""
             disk.append(file).use {

@@ -1,6 +1,7 @@
 package org.pocketfleet.core
 
 import kotlin.coroutines.coroutineContext
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.ensureActive
 
 /** Hears of each step, from the thread that trains. */
@@ -22,6 +23,7 @@ internal class Gate(
      * Why what runs must stop now; null: it may go on.
      *
      * @throws GivenUp the deadline is over.
+     * @throws CancellationException the coroutine was cancelled.
      */
     suspend fun stop(): Ineligible? {
         coroutineContext.ensureActive()
@@ -33,14 +35,15 @@ internal class Gate(
 /**
  * What came of a training: [steps] of them were done on [numExamples] examples, repeats counted.
  *
- * [trainLoss] is the mean of the steps' losses. [stoppedBy] is null where all of it was done.
+ * [trainLoss] is the mean of the steps' losses. [stoppedBy] is null where all of it was done: [GivenUp] of the phone's
+ * word, or the coroutine's [CancellationException], which is to be thrown whatever becomes of the steps.
  */
 internal class Trained(
     val weights: Weights,
     val steps: Long,
     val numExamples: Long,
     val trainLoss: Double,
-    val stoppedBy: Ineligible?,
+    val stoppedBy: Exception?,
 )
 
 /** The steps of one plan, one after the other, with a look at the gate before each. */
@@ -51,25 +54,39 @@ internal class TrainingRun(
     private val gate: Gate,
     private val listener: StepListener,
 ) {
-    /** Train until all steps are done or the gate closes; the weights that were downloaded are not changed. */
+    /**
+     * Train until all steps are done, the gate closes or the coroutine is cancelled, of which [Trained] tells.
+     *
+     * The weights that were downloaded are not changed.
+     *
+     * @throws GivenUp the deadline is over.
+     */
     suspend fun run(): Trained {
         val assignment = plan.assignment
         val training = plan.split.training
         var state = plan.start()
         var losses = 0.0
-        var numExamples = 0L
         var done = 0L
+        var stoppedBy: Exception? = null
         for (places in Batches.of(training.size, plan.steps, assignment.batchSize, assignment.batchSeed)) {
-            val stop = gate.stop()
-            if (stop != null) return Trained(state.weights, done, numExamples, losses / done, stop)
+            stoppedBy = stop()
+            if (stoppedBy != null) break
             val batch = examples.take(IntArray(places.size) { training[places[it]] })
             val result = trainer.trainStep(state, batch, plan.hyper, Batches.dropoutSeed(assignment.batchSeed, done))
             state = result.state
             losses += result.loss
-            numExamples += places.size
             done += 1
             listener.onStep(assignment.round, done, plan.steps, result.loss)
         }
-        return Trained(state.weights, done, numExamples, losses / done, null)
+        val numExamples = Batches.examplesProcessed(training.size, done, assignment.batchSize)
+        return Trained(state.weights, done, numExamples, losses / done, stoppedBy)
     }
+
+    private suspend fun stop(): Exception? =
+        try {
+            gate.stop()?.let { GivenUp(it.word) }
+        } catch (exc: CancellationException) {
+            // Whoever has the steps keeps them first, and throws it then.
+            exc
+        }
 }

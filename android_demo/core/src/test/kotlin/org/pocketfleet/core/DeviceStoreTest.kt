@@ -90,6 +90,26 @@ class DeviceStoreTest {
     }
 
     @Test
+    fun `what forgot everything can keep something again`() {
+        store.keep(credential)
+        store.forget()
+        assertNull(store.credential())
+        store.keep(credential)
+        assertEquals(credential, DeviceStore(place).credential())
+    }
+
+    @Test
+    fun `an attempt is remembered once, and another one of its number too`() {
+        store.giveUp(record(0))
+        store.giveUp(record(0))
+        assertEquals(listOf(record(0)), store.rounds())
+        // Each service counts from its own beginning.
+        val other = record(0).copy(wallS = 4.5)
+        store.giveUp(other)
+        assertEquals(listOf(record(0), other), store.rounds())
+    }
+
+    @Test
     fun `who dies while it forgets knows to whom to say so`() {
         TinyService().use { service ->
             TinyDevice.enrol(service, place)

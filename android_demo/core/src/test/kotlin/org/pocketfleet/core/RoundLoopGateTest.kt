@@ -1,14 +1,12 @@
 package org.pocketfleet.core
 
 import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
 import kotlin.test.assertIs
+import kotlin.test.assertNotNull
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
-import kotlinx.coroutines.CompletableDeferred
-import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.async
-import kotlinx.coroutines.cancelAndJoin
-import kotlinx.coroutines.runBlocking
+import kotlinx.coroutines.CancellationException
 import org.junit.After
 import org.junit.Before
 import org.junit.Rule as JUnitRule
@@ -132,28 +130,6 @@ class RoundLoopGateTest {
     }
 
     @Test
-    fun `whoever is cancelled stops within a step, and begins anew`() = runBlocking {
-        val third = CompletableDeferred<Unit>()
-        val goesOn = CompletableDeferred<Unit>()
-        val device = TinyDevice(service, folder.root, beforeStep = {
-            if (it == 3) {
-                third.complete(Unit)
-                runBlocking { goesOn.await() }
-            }
-        })
-        val visit = async(Dispatchers.Default) { device.loop.visit() }
-        third.await()
-        visit.cancel()
-        goesOn.complete(Unit)
-        visit.cancelAndJoin()
-        assertEquals(3, device.steps)
-        assertTrue(device.trainers.single().isClosed)
-        assertTrue(service.counted.isEmpty())
-        assertEquals(6, assertIs<RoundOutcome.Reported>(TinyDevice(service, folder.root).loop.visit()).steps)
-        assertEquals(setOf(0L), service.counted.keys)
-    }
-
-    @Test
     fun `a deadline that comes while it trains ends it`() {
         val clock = FakeClock()
         val device = TinyDevice(service, folder.root, clock = clock, beforeStep = { clock.nowS += 250.0 })
@@ -194,18 +170,50 @@ class RoundLoopGateTest {
 
     @Test
     fun `a program that fails is given up, and not tried again and again`() {
-        class Failed : PocketfleetException("no such operator")
-        for ((fault, reason) in listOf(
-            Failed() to "the program failed: no such operator",
-            OutOfMemoryError() to "out_of_memory",
-        )) {
+        for ((fault, reason) in failures) {
             fresh()
             val device = TinyDevice(service, folder.root, beforeStep = { throw fault })
             assertEquals(RoundOutcome.Dropped(reason), device.visit())
             assertTrue(device.trainers.single().isClosed)
             assertNull(device.store.work())
+            assertEquals(listOf(reason), device.store.rounds().map { it.outcome })
         }
     }
+
+    @Test
+    fun `a program that cannot be opened is given up, whatever it was to be opened for`() {
+        for ((fault, reason) in failures) {
+            for (evaluates in listOf(false, true)) {
+                fresh()
+                service.evaluates = evaluates
+                val device = TinyDevice(service, folder.root, beforeOpen = { throw fault })
+                assertEquals(RoundOutcome.Dropped(reason), device.visit())
+                assertNull(device.store.work())
+            }
+        }
+    }
+
+    @Test
+    fun `cancellation is no failure of the program`() {
+        // It is an IllegalStateException too.
+        val device = TinyDevice(service, folder.root, beforeStep = { throw CancellationException("the job is over") })
+        assertFailsWith<CancellationException> { device.visit() }
+        assertNotNull(device.store.work())
+        assertEquals(emptyList(), device.store.rounds())
+    }
+
+    private class Failed : PocketfleetException("no such operator")
+
+    private val failures = listOf(
+        Failed() to "the program failed: no such operator",
+        IllegalArgumentException("x is [4, 13], not [batch, 784]") to
+            "the program failed: x is [4, 13], not [batch, 784]",
+        IllegalStateException("it is closed") to "the program failed: it is closed",
+        IllegalStateException() to "the program failed: java.lang.IllegalStateException",
+        UnsatisfiedLinkError("no such library") to
+            "the program failed: java.lang.UnsatisfiedLinkError: no such library",
+        OutOfMemoryError() to "out_of_memory",
+    )
 
     private fun fresh() {
         service.counted.clear()

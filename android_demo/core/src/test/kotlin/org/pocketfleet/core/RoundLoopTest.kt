@@ -134,6 +134,29 @@ class RoundLoopTest {
     }
 
     @Test
+    fun `who forgot everything can enrol and train again in the same process`() {
+        val device = device()
+        assertIs<RoundOutcome.Reported>(device.visit())
+        device.store.forget()
+        assertEquals(RoundOutcome.Revoked, device.visit())
+        service.counted.clear()
+        device.store.keep(Credential(service.url, "d", TinyService.CREDENTIAL))
+        assertIs<RoundOutcome.Reported>(device.visit())
+        assertEquals(setOf(1L), service.counted.keys)
+        assertEquals(listOf(1L), device.store.rounds().map { it.assignmentId })
+    }
+
+    @Test
+    fun `the first round at another service is remembered beside the last one before`() {
+        assertIs<RoundOutcome.Reported>(device().visit())
+        device().store.dropCredential()
+        serve(TinyService())
+        val later = TinyDevice(service, folder.root, clock = FakeClock(nowS = 5000.0))
+        assertIs<RoundOutcome.Reported>(later.visit())
+        assertEquals(listOf(0L, 0L), later.store.rounds().map { it.assignmentId })
+    }
+
+    @Test
     fun `two versions are measured on what is held out`() {
         service.evaluates = true
         val device = device()

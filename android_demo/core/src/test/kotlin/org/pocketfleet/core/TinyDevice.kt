@@ -13,6 +13,7 @@ class TinyDevice(
     beforeStep: (Int) -> Unit = {},
     numExamples: Int = 12,
     val clock: FakeClock = FakeClock(),
+    beforeOpen: () -> Unit = {},
 ) {
     val store = DeviceStore(folder, disk)
 
@@ -33,6 +34,7 @@ class TinyDevice(
             check(bundle.program.readBytes().contentEquals(service.model.files.getValue(Manifest.PTE_FILE))) {
                 "a program was opened that is not the bundle's"
             }
+            beforeOpen()
             LinearTrainer(beforeStep).also { trainers += it }
         },
         abilities = AppAbilities(mapOf("executorch" to "1.5.1"), "test"),
