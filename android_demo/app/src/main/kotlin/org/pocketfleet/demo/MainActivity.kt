@@ -142,7 +142,7 @@ class MainActivity : Activity() {
         val name = intent.getStringExtra(BenchmarkJob.BUNDLE) ?: return
         (application as DemoApplication).calendar.measure(name, post = intent.getStringExtra(BenchmarkJob.POST) != null)
         find<TextView>(R.id.measuring).text =
-            getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkJob.RESULT}")
+            getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkErrand.RESULT}")
         show(R.id.measuring, true)
     }
 
