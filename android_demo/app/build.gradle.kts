@@ -26,13 +26,15 @@ android {
     }
     sourceSets {
         getByName("main").java.setSrcDirs(listOf("src/main/kotlin"))
-        getByName("test").java.setSrcDirs(listOf("src/test/kotlin"))
+        // The tests need the desktop's JNI library and exported bundles: make test-android runs them.
+        getByName("test").java.setSrcDirs(emptyList<String>())
+        // What this build has otherwise than the toolchain's; a build type's resources go before main's.
+        getByName("debug").res.srcDirs("src/debug/res", "src/gradle/res")
+        getByName("release").res.srcDirs("src/release/res", "src/gradle/res")
     }
 }
 
 dependencies {
     implementation(project(":core"))
     implementation(project(":trainer"))
-    testImplementation(kotlin("test-junit"))
-    testImplementation("org.json:json:20240303")
 }

@@ -8,6 +8,10 @@ public final class Log {
         throw new UnsupportedOperationException();
     }
 
+    public static int e(String tag, String message) {
+        throw new UnsupportedOperationException();
+    }
+
     public static int e(String tag, String message, Throwable cause) {
         throw new UnsupportedOperationException();
     }

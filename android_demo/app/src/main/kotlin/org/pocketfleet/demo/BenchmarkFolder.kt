@@ -10,8 +10,8 @@ import java.io.File
 /** The bundle that `adb push` brought: a folder in the app's own external files. */
 object BenchmarkFolder {
     /**
-     * The bundle of that name, its files checked against its manifest; that one is trusted, since it came over the
-     * cable.
+     * The bundle of that name, its files checked against its manifest; that one is trusted, as all that lies in the
+     * app's own folder.
      *
      * @param root the app's own folder: any app may start the screen with any [name], but none leads out of there.
      * @throws BundleException it is elsewhere, or no sound bundle.

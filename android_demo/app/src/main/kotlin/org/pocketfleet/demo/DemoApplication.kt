@@ -2,6 +2,7 @@ package org.pocketfleet.demo
 
 import android.app.Application
 import android.os.Build
+import android.util.Log
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.SupervisorJob
@@ -11,6 +12,7 @@ import kotlinx.coroutines.sync.withLock
 import org.pocketfleet.core.AppAbilities
 import org.pocketfleet.core.DeviceStore
 import org.pocketfleet.core.PhoneIdentity
+import org.pocketfleet.core.PocketfleetException
 import org.pocketfleet.core.Retries
 import org.pocketfleet.core.RoundLoop
 import org.pocketfleet.core.RoundOutcome
@@ -44,9 +46,17 @@ class DemoApplication : Application() {
         )
     }
 
-    /** Whether the user wants it, and the service takes it. */
+    /** Whether the user wants it, and the service takes it; not where the files cannot be read that would tell. */
     val mayTrain: Boolean
-        get() = keepsakes.settings.consents && !keepsakes.settings.paused && keepsakes.device.credential() != null
+        get() = try {
+            keepsakes.settings.consents && !keepsakes.settings.paused && keepsakes.device.credential() != null
+        } catch (exception: PocketfleetException) {
+            Log.e("pocketfleet", "nothing is trained", exception)
+            false
+        }
+
+    /** Which ExecuTorch this is built with: each build has its own. */
+    val executorch: String get() = getString(R.string.executorch_version)
 
     private val sensors by lazy { PhoneSensors(this) }
     private val stage = MutableStateFlow<Stage>(Stage.Resting)
@@ -94,18 +104,15 @@ class DemoApplication : Application() {
             sensors = sensors,
             clock = PhoneClock,
             trainers = trainers,
-            abilities = AppAbilities(mapOf(BundleFacts.RUNTIME to EXECUTORCH), VERSION),
+            abilities = AppAbilities(mapOf(BundleFacts.RUNTIME to executorch), VERSION),
             compute = Dispatchers.Default,
         )
         return RoundLoop(parts).visit()
     }
 
     companion object {
-        /** As the app tells it of itself; the build puts the same into the manifest. */
+        /** As the app tells it of itself; both builds put its number into the manifest. */
         const val VERSION = "pocketfleet-demo 0.1.0"
-
-        /** Which ExecuTorch this is built with: react-native-executorch 0.9.3's, whose own version it does not tell. */
-        const val EXECUTORCH = "react-native-executorch 0.9.3"
 
         private const val MILLIS = 1000
     }

@@ -33,6 +33,8 @@ class DemoSettings(private val file: File) {
                 consents = json.getBoolean("consents")
             } catch (_: JSONException) {
                 consents = false
+            } catch (_: IOException) {
+                consents = false
             }
         }
     }

@@ -2,6 +2,7 @@ package org.pocketfleet.demo
 
 import kotlinx.coroutines.sync.Mutex
 import kotlinx.coroutines.sync.withLock
+import org.pocketfleet.core.BundleException
 import org.pocketfleet.core.DeviceStore
 import org.pocketfleet.core.FileEntry
 import org.pocketfleet.core.HostTensor
@@ -13,7 +14,7 @@ import java.io.File
 
 /**
  * Predictions by the program and the weights that the device holds: its own model, else the service's newest that was
- * downloaded, else the bundle's first.
+ * downloaded, else the bundle's first. One that was made for another bundle's program is passed over.
  *
  * The program stays loaded for the next call, until it or the weights are others.
  */
@@ -22,7 +23,7 @@ class DevicePredictor(
     private val trainers: TrainerFactory,
     private val task: () -> DemoTask,
 ) : Predictor {
-    private data class Key(val bundle: FileEntry, val model: File?, val modified: Long)
+    private data class Key(val bundle: FileEntry, val models: List<Pair<File, Long>>)
 
     private class Loaded(val key: Key, val trainer: Trainer, val weights: Weights)
 
@@ -43,14 +44,25 @@ class DevicePredictor(
             unload()
             return null
         }
-        val model = store.ownModel() ?: store.released()?.weights?.let(store.downloads::held)
-        val key = Key(entry, model, model?.lastModified() ?: 0)
+        val models = listOfNotNull(store.ownModel(), store.released()?.weights?.let(store.downloads::held))
+        val key = Key(entry, models.map { it to it.lastModified() })
         loaded?.let { if (it.key == key) return it }
         unload()
         val bundle = VerifiedBundle.verify(folder, entry)
-        if (model == null && !bundle.hasWeights) return null
-        val weights = if (model == null) bundle.firstWeights() else bundle.weights(model)
+        val weights = weights(bundle, models) ?: return null
         return Loaded(key, trainers.open(bundle), weights).also { loaded = it }
+    }
+
+    /** Of the first of [models] that are the bundle's, else its own; null: it came without any. */
+    private fun weights(bundle: VerifiedBundle, models: List<File>): Weights? {
+        for (model in models) {
+            try {
+                return bundle.weights(model)
+            } catch (_: BundleException) {
+                // The service went on to another bundle, for which this phone has trained nothing yet.
+            }
+        }
+        return if (bundle.hasWeights) bundle.firstWeights() else null
     }
 
     private fun unload() {

@@ -11,7 +11,7 @@ import kotlin.math.min
 
 /** A square to draw a digit in. */
 class DigitView(context: Context, attributes: AttributeSet?) : View(context, attributes) {
-    private val drawn = mutableListOf<MutableList<Touch>>()
+    private val drawing = Drawing()
     private val path = Path()
     private val ink = Paint(Paint.ANTI_ALIAS_FLAG).apply {
         style = Paint.Style.STROKE
@@ -24,13 +24,22 @@ class DigitView(context: Context, attributes: AttributeSet?) : View(context, att
     /** Called whenever the drawing has changed. */
     var changed: () -> Unit = {}
 
-    /** What was drawn so far, stroke by stroke. */
-    val strokes: List<List<Touch>> get() = drawn.map { it.toList() }
+    /** What was drawn so far, stroke by stroke, in shares of the side. */
+    val strokes: List<List<Touch>> get() = drawing.strokes
+
+    /** What was drawn, as it is kept while the screen is turned. */
+    val kept: FloatArray get() = drawing.kept
+
+    /** Draw what was [kept]. */
+    fun restore(kept: FloatArray) {
+        drawing.restore(kept)
+        invalidate()
+        changed()
+    }
 
     /** Wipe it. */
     fun clear() {
-        drawn.clear()
-        path.reset()
+        drawing.clear()
         invalidate()
         changed()
     }
@@ -44,6 +53,14 @@ class DigitView(context: Context, attributes: AttributeSet?) : View(context, att
         super.onDraw(canvas)
         canvas.drawRect(0f, 0f, width.toFloat(), height.toFloat(), paper)
         ink.strokeWidth = width / PEN_SHARE
+        path.reset()
+        for (stroke in drawing.strokes) {
+            val first = stroke.first()
+            path.moveTo(first.x * width, first.y * width)
+            // A tap without a move is a dot.
+            path.lineTo(first.x * width + DOT, first.y * width)
+            for (touch in stroke.drop(1)) path.lineTo(touch.x * width, touch.y * width)
+        }
         canvas.drawPath(path, ink)
     }
 
@@ -52,15 +69,14 @@ class DigitView(context: Context, attributes: AttributeSet?) : View(context, att
             MotionEvent.ACTION_DOWN -> {
                 // The page that this lies in must not scroll away under the finger.
                 parent?.requestDisallowInterceptTouchEvent(true)
-                drawn += mutableListOf(Touch(event.x, event.y))
-                path.moveTo(event.x, event.y)
-                // A tap without a move is a dot.
-                path.lineTo(event.x + DOT, event.y)
+                drawing.begin(touch(event.x, event.y))
             }
-            MotionEvent.ACTION_MOVE -> if (drawn.isNotEmpty()) {
+            MotionEvent.ACTION_MOVE -> {
                 // Android gathers several places into one event.
-                for (place in 0 until event.historySize) add(event.getHistoricalX(place), event.getHistoricalY(place))
-                add(event.x, event.y)
+                for (place in 0 until event.historySize) {
+                    drawing.go(touch(event.getHistoricalX(place), event.getHistoricalY(place)))
+                }
+                drawing.go(touch(event.x, event.y))
             }
             MotionEvent.ACTION_UP -> performClick()
             else -> return false
@@ -75,10 +91,7 @@ class DigitView(context: Context, attributes: AttributeSet?) : View(context, att
         return true
     }
 
-    private fun add(x: Float, y: Float) {
-        drawn.last() += Touch(x, y)
-        path.lineTo(x, y)
-    }
+    private fun touch(x: Float, y: Float) = Touch(x / width, y / width)
 
     private companion object {
         const val SIDE_DP = 280f

@@ -16,9 +16,16 @@ class JobCalendar(private val context: Context) : Calendar {
     private val scheduler =
         checkNotNull(context.getSystemService(JobScheduler::class.java)) { "Android has no scheduler" }
 
-    override fun come(afterS: Double) = plan(FIRST, afterS)
+    override fun come(afterS: Double) {
+        // One visit is planned at a time.
+        scheduler.cancel(SECOND)
+        plan(FIRST, afterS)
+    }
 
-    /** Plan the visit after the job [running]: of the other number, since a job planned anew is stopped at once. */
+    /**
+     * Plan the visit after the job [running], which goes on: under the other number, since to plan a number anew stops
+     * its job.
+     */
     fun comeAgain(afterS: Double, running: Int) = plan(if (running == FIRST) SECOND else FIRST, afterS)
 
     override fun ensure() {

@@ -25,6 +25,7 @@ class MainActivity : Activity() {
     private val words by lazy { ScreenWords(resources) }
     private var scope = CoroutineScope(SupervisorJob() + MainThread)
     private lateinit var houses: HouseFields
+    private var measuring: String? = null
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -32,6 +33,10 @@ class MainActivity : Activity() {
         houses = HouseFields(find<LinearLayout>(R.id.house_fields)) { model.predictHouse(houses.features) }
         savedInstanceState?.getStringArray(FIELDS)?.let(houses::restore)
         wireTaps()
+        // After the fields: of the two the one that is in use is asked about last.
+        val drawn = savedInstanceState?.getFloatArray(DRAWING)?.takeIf { it.isNotEmpty() }
+        drawn?.let(find<DigitView>(R.id.drawing)::restore)
+        savedInstanceState?.getString(MEASURING)?.let(::tellMeasuring)
         if (savedInstanceState == null) measure(intent)
     }
 
@@ -54,13 +59,12 @@ class MainActivity : Activity() {
     override fun onSaveInstanceState(outState: Bundle) {
         super.onSaveInstanceState(outState)
         outState.putStringArray(FIELDS, houses.texts)
+        outState.putFloatArray(DRAWING, find<DigitView>(R.id.drawing).kept)
+        measuring?.let { outState.putString(MEASURING, it) }
     }
 
     private fun wireTaps() {
         tap(R.id.join) { model.join(text(R.id.address), text(R.id.token)) }
-        find<RadioGroup>(R.id.tasks).setOnCheckedChangeListener { _, id ->
-            model.choose(if (id == R.id.digits_task) DemoTask.DIGITS else DemoTask.HOUSES)
-        }
         tap(R.id.leave, model::leave)
         tap(R.id.forget, model::forget)
         tap(R.id.keep_house) { model.addHouse(houses.features, houses.price, houses::clear) }
@@ -85,7 +89,14 @@ class MainActivity : Activity() {
 
     private fun draw(state: UiState.Outside) {
         draw(state.problem)
-        find<RadioGroup>(R.id.tasks).check(if (state.task == DemoTask.DIGITS) R.id.digits_task else R.id.houses_task)
+        // Only the user's tap is listened to, not Android, which restores it, nor us.
+        find<RadioGroup>(R.id.tasks).apply {
+            setOnCheckedChangeListener(null)
+            check(if (state.task == DemoTask.DIGITS) R.id.digits_task else R.id.houses_task)
+            setOnCheckedChangeListener { _, id ->
+                model.choose(if (id == R.id.digits_task) DemoTask.DIGITS else DemoTask.HOUSES)
+            }
+        }
         find<Button>(R.id.join).apply {
             isEnabled = !state.joining
             setText(if (state.joining) R.string.joining else R.string.join)
@@ -141,8 +152,12 @@ class MainActivity : Activity() {
     private fun measure(intent: Intent) {
         val name = intent.getStringExtra(BenchmarkJob.BUNDLE) ?: return
         (application as DemoApplication).calendar.measure(name, post = intent.getStringExtra(BenchmarkJob.POST) != null)
-        find<TextView>(R.id.measuring).text =
-            getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkJob.RESULT}")
+        tellMeasuring(getString(R.string.measuring, name, "${getExternalFilesDir(null)}/${BenchmarkErrand.RESULT}"))
+    }
+
+    private fun tellMeasuring(text: String) {
+        measuring = text
+        find<TextView>(R.id.measuring).text = text
         show(R.id.measuring, true)
     }
 
@@ -161,5 +176,7 @@ class MainActivity : Activity() {
 
     private companion object {
         const val FIELDS = "fields"
+        const val DRAWING = "drawing"
+        const val MEASURING = "measuring"
     }
 }

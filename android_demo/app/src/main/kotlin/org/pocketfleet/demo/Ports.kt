@@ -17,7 +17,10 @@ interface Membership {
     /** Take part no more; what was reported stays counted. The credential is gone afterwards. */
     suspend fun leave()
 
-    /** Likewise, and the service deletes what this phone said of itself. */
+    /**
+     * Take part no more, and the service deletes what this phone said of itself. The credential is still here
+     * afterwards: it goes last of all that is deleted here, so that what broke off can be asked for again.
+     */
     suspend fun forget()
 }
 

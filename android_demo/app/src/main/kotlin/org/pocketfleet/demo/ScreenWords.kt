@@ -61,6 +61,8 @@ class ScreenWords(private val resources: Resources) {
             Problem.Kind.NOTHING_DRAWN -> R.string.problem_nothing_drawn
             Problem.Kind.NO_LABEL -> R.string.problem_no_label
             Problem.Kind.PREDICTION -> R.string.problem_prediction
+            Problem.Kind.UNREADABLE -> R.string.problem_unreadable
+            Problem.Kind.REVOKED -> R.string.stage_revoked
         },
         problem.detail,
     )

@@ -32,18 +32,20 @@ class ServiceMembership(
 
     override suspend fun resume() = told { member()?.resume(PATIENCE) }
 
-    override suspend fun leave() = ended { it.leave(PATIENCE) }
+    override suspend fun leave() = told {
+        unlessOut { it.leave(PATIENCE) }
+        store.dropCredential()
+    }
 
-    override suspend fun forget() = ended { it.forgetMe(PATIENCE) }
+    override suspend fun forget() = told { unlessOut { it.forgetMe(PATIENCE) } }
 
     /** Whoever is out already, by the service's own word, has got what was asked for. */
-    private suspend fun ended(ask: suspend (ServiceClient) -> Unit) = told {
+    private suspend fun unlessOut(ask: suspend (ServiceClient) -> Unit) {
         try {
             member()?.let { ask(it) }
         } catch (refused: Refused) {
             if (refused.code !in OUT) throw refused
         }
-        store.dropCredential()
     }
 
     private fun member(): ServiceClient? = store.credential()?.let { client(it.url, it.secret) }
@@ -64,7 +66,7 @@ class ServiceMembership(
         // Somebody waits in front of the screen: some seconds.
         val PATIENCE = Patience(tries = 3)
 
-        // The service's words for a device that takes part no more.
-        val OUT = setOf("left", "forgotten", "revoked")
+        // The service's words for a device that takes part no more, or that it never knew.
+        val OUT = setOf("left", "forgotten", "revoked", "wrong_credential", "no_credential")
     }
 }

@@ -71,6 +71,6 @@ sealed interface Prediction {
 data class Problem(val kind: Kind, val detail: String = "") {
     enum class Kind {
         ADDRESS, TOKEN, NOT_REACHED, REFUSED, STORAGE, FIELD_EMPTY, FIELD_NO_NUMBER, NOTHING_DRAWN, NO_LABEL,
-        PREDICTION,
+        PREDICTION, UNREADABLE, REVOKED,
     }
 }

@@ -21,7 +21,8 @@ class VisitLoop(
      * Visit until there is nothing to do for a while.
      *
      * @return seconds until it is worth coming again; null: never, as this app is.
-     * @throws CancellationException the job was stopped; what was under way counts for nothing.
+     * @throws CancellationException the job was stopped; with what was under way it is as the assignment's
+     * `partial_work` says.
      */
     suspend fun run(): Double? {
         while (true) {
@@ -31,19 +32,25 @@ class VisitLoop(
             } catch (exception: CancellationException) {
                 stage.value = Stage.Ended(Ending.STOPPED)
                 throw exception
-            } catch (exception: RuntimeException) {
-                // Such as examples of one task under the programs of another: told, and no reason to end the app.
-                stage.value = Stage.Ended(Ending.FAILED, "$exception")
-                return AGAIN_S
             } catch (exception: PocketfleetException) {
-                stage.value = Stage.Ended(Ending.FAILED, exception.message.orEmpty())
-                return AGAIN_S
+                return failed(exception.message.orEmpty())
+            } catch (exception: Exception) {
+                // Such as examples of one task under the programs of another: told, and no reason to end the app.
+                return failed("$exception")
+            } catch (error: LinkageError) {
+                // Native libraries that this phone cannot load.
+                return failed("$error")
             }
             stage.value = note(outcome)
             val afterS = again(outcome) ?: return null
             if (afterS > LONGEST_WAIT_S) return afterS
             clock.sleep(afterS)
         }
+    }
+
+    private fun failed(detail: String): Double {
+        stage.value = Stage.Ended(Ending.FAILED, detail)
+        return AGAIN_S
     }
 
     private fun note(outcome: RoundOutcome): Stage = when (outcome) {

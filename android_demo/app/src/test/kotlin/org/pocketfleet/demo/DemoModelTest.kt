@@ -1,9 +1,11 @@
 package org.pocketfleet.demo
 
 import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Job
+import kotlinx.coroutines.Runnable
 import kotlinx.coroutines.cancel
 import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.runBlocking
@@ -11,8 +13,10 @@ import kotlinx.coroutines.sync.Mutex
 import org.junit.After
 import org.junit.Rule
 import org.junit.rules.TemporaryFolder
+import org.pocketfleet.core.Credential
 import org.pocketfleet.core.DeviceStore
 import java.io.File
+import kotlin.coroutines.CoroutineContext
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFalse
@@ -24,8 +28,12 @@ class DemoModelTest {
     @get:Rule
     val folder = TemporaryFolder()
 
-    private class Service : Membership {
-        override var joined = false
+    private inner class Service : Membership {
+        override var joined: Boolean
+            get() = keepsakes.device.credential() != null
+            set(value) = keepsakes.device.run {
+                if (value) keep(Credential("https://host", "d1", "secret")) else dropCredential()
+            }
         val asked = mutableListOf<String>()
         var refusal: Problem? = null
         var answers = CompletableDeferred(Unit)
@@ -38,7 +46,7 @@ class DemoModelTest {
 
         override suspend fun leave() = answer("leave") { joined = false }
 
-        override suspend fun forget() = answer("forget") { joined = false }
+        override suspend fun forget() = answer("forget") {}
 
         private suspend fun answer(what: String, done: () -> Unit) {
             asked += what
@@ -70,15 +78,15 @@ class DemoModelTest {
     private val visiting = Mutex()
     private val scope = CoroutineScope(Dispatchers.Unconfined + Job())
     private var output: FloatArray? = floatArrayOf(21.5f)
-    private var failure: Exception? = null
+    private var failure: Throwable? = null
     private val keepsakes by lazy {
         val settings = DemoSettings(File(folder.root, "settings.json"))
         Keepsakes(settings, folder.root, DeviceStore(File(folder.root, "device")))
     }
 
-    private fun model() = DemoModel(
+    private fun model(io: CoroutineDispatcher = Dispatchers.Unconfined) = DemoModel(
         scope = scope,
-        io = Dispatchers.Unconfined,
+        io = io,
         membership = service,
         keepsakes = keepsakes,
         calendar = jobs,
@@ -87,6 +95,19 @@ class DemoModelTest {
         stage = stage,
         visiting = visiting,
     )
+
+    /** A slow phone: does what it was asked for when told to, the newest first. */
+    private class Slow : CoroutineDispatcher() {
+        private val waiting = ArrayDeque<Runnable>()
+
+        override fun dispatch(context: CoroutineContext, block: Runnable) {
+            waiting += block
+        }
+
+        fun work() {
+            while (waiting.isNotEmpty()) waiting.removeLast().run()
+        }
+    }
 
     private fun member(): DemoModel {
         service.joined = true
@@ -320,5 +341,117 @@ class DemoModelTest {
         service.joined = false
         stage.value = Stage.Ended(Ending.REVOKED)
         assertIs<UiState.Outside>(model.state.value)
+    }
+
+    @Test
+    fun `a phone that was revoked says so, and agrees anew with the next service`() {
+        val model = member()
+        model.consent(true)
+        model.pause()
+        service.joined = false
+        stage.value = Stage.Ended(Ending.REVOKED)
+        assertEquals(Problem(Problem.Kind.REVOKED), model.outside.problem)
+        service.answers = CompletableDeferred()
+        model.join("https://host/v1/populations/main", "token")
+        assertFalse(keepsakes.settings.consents)
+        service.answers.complete(Unit)
+        assertFalse(model.inside.consents)
+        assertFalse(model.inside.paused)
+        assertEquals(Stage.Resting, model.inside.stage)
+        assertNull(model.inside.problem)
+    }
+
+    @Test
+    fun `forgetting that broke off can be asked for again`() {
+        val model = member()
+        model.addHouse(texts, "20")
+        val stuck = File(folder.root, "examples-${DemoTask.DIGITS.word}.bin/inner").apply { mkdirs() }
+        model.forget()
+        assertEquals(Problem.Kind.STORAGE, model.inside.problem?.kind)
+        stuck.parentFile.deleteRecursively()
+        model.forget()
+        assertEquals(listOf("forget", "forget"), service.asked)
+        assertIs<UiState.Outside>(model.state.value)
+        assertFalse(File(folder.root, "device").exists())
+    }
+
+    @Test
+    fun `files that cannot be read are told, and a new credential takes their place`() {
+        service.joined = true
+        File(folder.root, "device/credential.json").writeText("{")
+        val model = model()
+        assertEquals(Problem.Kind.UNREADABLE, model.outside.problem?.kind)
+        stage.value = Stage.Working
+        assertEquals(Problem.Kind.UNREADABLE, model.outside.problem?.kind)
+        model.join("https://host/v1/populations/main", "token")
+        assertNull(model.inside.problem)
+        File(folder.root, "device/credential.json").writeText("{")
+        model.consent(true)
+        assertEquals(Problem.Kind.UNREADABLE, model.inside.problem?.kind)
+    }
+
+    @Test
+    fun `a library that the phone cannot load is told, and the app goes on`() {
+        val model = member()
+        failure = UnsatisfiedLinkError("libexecutorch.so")
+        model.predictHouse(texts)
+        assertEquals(Problem.Kind.PREDICTION, model.inside.problem?.kind)
+        assertTrue("libexecutorch.so" in model.inside.problem?.detail.orEmpty())
+    }
+
+    @Test
+    fun `of two taps the later one holds`() {
+        service.joined = true
+        val slow = Slow()
+        val model = model(slow)
+        slow.work()
+        model.consent(true)
+        model.consent(false)
+        slow.work()
+        assertFalse(model.inside.consents)
+        assertNull(jobs.planned)
+    }
+
+    @Test
+    fun `a drawing is looked at off the screen's thread`() {
+        service.joined = true
+        val slow = Slow()
+        val model = model(slow)
+        slow.work()
+        var looked = false
+        val stroke = object : AbstractList<Touch>() {
+            override val size = 1
+
+            override fun get(index: Int) = Touch(1f, 1f).also { looked = true }
+        }
+        output = FloatArray(10)
+        model.predictDigit(listOf(stroke))
+        model.addDigit(listOf(stroke), 3)
+        assertFalse(looked)
+        slow.work()
+        assertIs<Prediction.Digit>(model.inside.prediction)
+        assertEquals(1, keepsakes.examples(DemoTask.DIGITS).count)
+    }
+
+    @Test
+    fun `what a job does meanwhile takes nothing from a tap under way`() {
+        service.answers = CompletableDeferred()
+        val model = model()
+        model.join("https://host/v1/populations/main", "token")
+        stage.value = Stage.Working
+        model.choose(DemoTask.DIGITS)
+        assertTrue(model.outside.joining)
+        assertEquals(DemoTask.DIGITS, model.outside.task)
+        service.answers.complete(Unit)
+        service.answers = CompletableDeferred()
+        model.pause()
+        stage.value = Stage.Resting
+        model.consent(true)
+        assertTrue(model.inside.working)
+        service.refusal = Problem(Problem.Kind.NOT_REACHED, "no route")
+        service.answers.complete(Unit)
+        assertFalse(model.inside.working)
+        stage.value = Stage.Working
+        assertEquals(service.refusal, model.inside.problem)
     }
 }

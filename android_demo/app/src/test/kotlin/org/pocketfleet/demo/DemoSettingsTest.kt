@@ -26,6 +26,12 @@ class DemoSettingsTest {
     }
 
     @Test
+    fun `a file that cannot be read is no consent`() {
+        file.mkdir()
+        assertFalse(DemoSettings(file).consents)
+    }
+
+    @Test
     fun `choices outlive the app`() {
         DemoSettings(file).change(task = DemoTask.DIGITS, consents = true)
         DemoSettings(file).change(paused = true)

@@ -8,6 +8,7 @@ import org.pocketfleet.core.FileEntry
 import org.pocketfleet.core.FileHash
 import org.pocketfleet.core.HostTensor
 import org.pocketfleet.core.Manifest
+import org.pocketfleet.core.ReleasedModel
 import org.pocketfleet.core.SafeTensors
 import org.pocketfleet.core.Tensors
 import org.pocketfleet.core.Trainer
@@ -72,6 +73,23 @@ class DevicePredictorTest {
         assertContentEquals(own, predicted())
         assertEquals(2, opened)
         assertEquals(false, first.contentEquals(own))
+    }
+
+    @Test
+    fun `a model of another bundle gives way to the service's, or to the first`() {
+        keepBundle()
+        val own = File(folder.root, "device/model.safetensors")
+        val foreign: Tensors = mapOf("another" to HostTensor.of(floatArrayOf(1f), 1))
+        own.outputStream().use { SafeTensors.write(foreign, it) }
+        val first = expected { it.predict(bundle.firstWeights(), HostTensor.of(x, 1, 13)).floats() }
+        assertContentEquals(first, predicted())
+        val weights = File(folder.root, "weights").apply { outputStream().use { SafeTensors.write(halved(), it) } }
+        val released = FileEntry(FileHash.of(weights), weights.length())
+        store.keep(ReleasedModel(2, released))
+        weights.copyTo(File(folder.root, "device/files/${released.sha256}"))
+        val shared = expected { it.predict(bundle.weights(weights), HostTensor.of(x, 1, 13)).floats() }
+        assertContentEquals(shared, predicted())
+        assertEquals(false, first.contentEquals(shared))
     }
 
     @Test

@@ -84,14 +84,20 @@ class ServiceMembershipTest {
         membership.join(url, "token")
         membership.forget()
         assertEquals("DELETE $url/device Bearer d1.secret", link.asked.last())
+        // The credential goes with the data, after them.
+        assertTrue(membership.joined)
+        store.forget()
         assertFalse(membership.joined)
     }
 
     @Test
     fun `who is out already has got what was asked for`() = runBlocking {
-        for (code in listOf("left", "forgotten", "revoked")) {
-            val membership = membership(Link(mapOf("enrol" to enrolled, "leave" to refusal(403, code))))
+        for (code in listOf("left", "forgotten", "revoked", "wrong_credential", "no_credential")) {
+            val out = refusal(403, code)
+            val membership = membership(Link(mapOf("enrol" to enrolled, "leave" to out, "device" to out)))
             membership.join(url, "token")
+            membership.forget()
+            assertTrue(membership.joined, code)
             membership.leave()
             assertFalse(membership.joined, code)
         }

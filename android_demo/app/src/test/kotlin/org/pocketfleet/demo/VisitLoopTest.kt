@@ -7,6 +7,7 @@ import org.pocketfleet.core.Clock
 import org.pocketfleet.core.FormatException
 import org.pocketfleet.core.Ineligible
 import org.pocketfleet.core.RoundOutcome
+import java.io.IOException
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -84,6 +85,10 @@ class VisitLoopTest {
         assertEquals(VisitLoop.AGAIN_S, run({ throw IllegalArgumentException("takes 13 numbers") }))
         val wrong = assertIs<Stage.Ended>(stage.value)
         assertEquals("java.lang.IllegalArgumentException: takes 13 numbers", wrong.detail)
+        assertEquals(VisitLoop.AGAIN_S, run({ throw IOException("read-only") }))
+        assertEquals(Stage.Ended(Ending.FAILED, "java.io.IOException: read-only"), stage.value)
+        assertEquals(VisitLoop.AGAIN_S, run({ throw UnsatisfiedLinkError("libfbjni.so") }))
+        assertEquals(Stage.Ended(Ending.FAILED, "java.lang.UnsatisfiedLinkError: libfbjni.so"), stage.value)
     }
 
     @Test
