@@ -9,7 +9,7 @@ from tiny_service import BASE, Phone, Running, running, tiny_plan, update_bytes
 
 from pocketfleet.errors import InputError
 from pocketfleet.training.round import RoundPlan
-from pocketfleet.training.server import administration, service
+from pocketfleet.training.server import administration, upkeep
 from pocketfleet.training.server.retention import needed_versions
 from pocketfleet.training.server.service_plan import Limits
 
@@ -48,7 +48,7 @@ async def until_kept(folder: Path, versions: list[int]) -> None:
 
 
 def test_files_of_old_versions_go_and_a_restart_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_RETENTION_S", 0.05)
+    monkeypatch.setattr(upkeep, "_RETENTION_S", 0.05)
     plan, folder = tiny_plan(tmp_path / "plan", limits=LIMITS, rounds=ROUNDS), tmp_path / "state"
 
     async def first() -> tuple[str, dict[str, str]]:
@@ -89,7 +89,7 @@ def test_files_of_old_versions_go_and_a_restart_is_clean(tmp_path: Path, monkeyp
 
 
 def test_all_versions_are_kept_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_RETENTION_S", 0.05)
+    monkeypatch.setattr(upkeep, "_RETENTION_S", 0.05)
 
     async def talk() -> None:
         plan = tiny_plan(tmp_path / "plan", rounds=ROUNDS)
