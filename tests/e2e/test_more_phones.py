@@ -7,7 +7,8 @@ import pytest
 from pocketfleet import Bundle, Experiment, simulate
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+# One seed is a sample: each takes a minute or two.
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_hundred_phones_learn_digits(seed: int, mnist_bundle: Bundle, tmp_path: Path, capsys) -> None:
     experiment = Experiment.load(
         "mnist-fleet", ["fleet.devices=100", f"seed={seed}", f"task.bundle={mnist_bundle.path}"]
