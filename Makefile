@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPAT := --config-settings editable_mode=compat
 # A process a core, by whole files: their fixtures are made once. Some 2 GB each, so at most four.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-ANDROID_TOOLS := junit4 libandroid-json-org-java zipalign apksigner aapt dexdump android-framework-res
+ANDROID_TOOLS := g++ junit4 libandroid-json-org-java zipalign apksigner aapt dexdump android-framework-res
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all test-android apk lint chromium postgresql android-tools bench bench-peers clean
@@ -46,7 +46,7 @@ postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; }
 
-# What Android's tools are to Debian; likewise. The JDK, g++ and Node.js are the machine's own.
+# What Android's tools are to Debian, and the compiler of the bridge; likewise. The JDK and Node.js are the machine's own.
 android-tools:
 	@dpkg-query --show $(ANDROID_TOOLS) >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
