@@ -21,8 +21,10 @@ test: lint chromium postgresql
 test-all: lint chromium postgresql
 	$(BIN)/python -m pytest $(PARALLEL) -m "not android"
 
-# The app of android_demo: compiled, its JUnit tests on a JVM with the real ExecuTorch runtime, and what drives it.
+# The app of android_demo: compiled, held to Android's published API, its JUnit tests on a JVM with the real ExecuTorch
+# runtime, and what drives it.
 test-android: .venv/.installed-dev android-tools
+	$(BIN)/python android_demo/toolchain/stubs_check.py
 	$(BIN)/python android_demo/toolchain/unit_tests.py
 	$(BIN)/python -m pytest -m android tests/android_demo
 

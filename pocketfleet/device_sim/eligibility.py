@@ -3,7 +3,7 @@
 Rules:
 
 1. A device with fewer than ``min_examples`` examples does not train.
-2. The training program must fit into the free memory (``memory.fits``).
+2. The training program must fit into the free memory (``memory.fits``; ``memory.runs_short`` while it trains).
 3. Idle, charging, unmetered: each asked only if the rule says so.
 4. The battery is at ``min_battery_ratio`` or above, also while it charges.
 5. The phone is not hot, by its skin or by its thermal status (``thermal_policy.too_hot``).

@@ -18,7 +18,7 @@ from pocketfleet.device_sim.day_changes import IDLE, DayChanges
 from pocketfleet.device_sim.memory_pressure import MOST_RATIO, pressure_ratio, pressures
 from pocketfleet.training.draws import draw_key, normal
 
-__all__ = ["APP_SLOT_S", "HEADROOM_RATIO", "RUNTIME_BYTES", "FreeMemory", "fits"]
+__all__ = ["APP_SLOT_S", "HEADROOM_RATIO", "RUNTIME_BYTES", "FreeMemory", "fits", "runs_short"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -36,22 +36,31 @@ APP_SLOT_S = 600.0
 _BLOCK = 4096
 
 
-def fits(training_memory_bytes: int, free_memory_bytes: Floats, *, training: bool = False) -> Bools:
+def fits(training_memory_bytes: int, free_memory_bytes: Floats) -> Bools:
     """Whether training fits into what is free, less the headroom; ``bool [n]``.
 
     Args:
         training_memory_bytes: what the program plans: weights, state, activations, batch; 0 or more.
         free_memory_bytes: ``[n]``, what each device has free before the app starts.
-        training: whether it trains already, which needs no headroom (rule 4).
 
     Raises:
         ValueError: ``training_memory_bytes`` is negative.
     """
     if training_memory_bytes < 0:
         raise ValueError(f"training_memory_bytes must be 0 or more, got {training_memory_bytes}")
-    usable_ratio = 1.0 if training else 1.0 - HEADROOM_RATIO
-    enough: Bools = free_memory_bytes * usable_ratio >= training_memory_bytes + RUNTIME_BYTES
+    enough: Bools = free_memory_bytes * (1.0 - HEADROOM_RATIO) >= training_memory_bytes + RUNTIME_BYTES
     return enough
+
+
+def runs_short(needed_bytes: int, free_memory_bytes: Floats) -> Bools:
+    """Whether a training that runs is killed, by rule 4; any shape.
+
+    Args:
+        needed_bytes: what it holds, with the app's own.
+        free_memory_bytes: what it and nobody else may hold.
+    """
+    short: Bools = free_memory_bytes < needed_bytes
+    return short
 
 
 class FreeMemory:
@@ -133,7 +142,7 @@ class FreeMemory:
         most = np.where(pressed, ratio[:, np.newaxis, :], 0.0).max(axis=2, initial=0.0)
         changes = (change_s[:, np.newaxis, :] <= after).sum(axis=2)
         in_use = (np.take_along_axis(code, changes, axis=1) & IDLE) == 0
-        short = self._left(devices[:, np.newaxis], moment_s, most, in_use) < needed_bytes
+        short = runs_short(needed_bytes, self._left(devices[:, np.newaxis], moment_s, most, in_use))
         first_s: Floats = np.where(short, moment_s, np.inf).min(axis=1)
         return first_s
 

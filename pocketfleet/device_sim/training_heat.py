@@ -25,6 +25,7 @@ from pocketfleet.device_sim.thermal_policy import (
     STOP_CELSIUS,
     budget_watts,
     speed_ratio,
+    too_hot,
 )
 
 __all__ = ["Course", "Power", "course_of"]
@@ -203,7 +204,7 @@ class _Walk:
         self.celsius = celsius.astype(np.float64)
         self.severity = np.searchsorted(CPU_CELSIUS, celsius, side="right").astype(np.int8)
         self.held = celsius >= CHARGE_CELSIUS
-        self.too_hot_s = np.where(celsius >= STOP_CELSIUS, 0.0, np.inf)
+        self.too_hot_s = np.where(too_hot(celsius, training=True), 0.0, np.inf)
         self.cycle_from_s, self.cycle_s = np.full(n, np.inf), np.zeros(n)
         self.pieces: list[dict[str, Floats]] = []
         self._before: list[tuple[Floats, npt.NDArray[np.int8], Bools]] = []

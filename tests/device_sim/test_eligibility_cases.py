@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pocketfleet.device_sim.eligibility import Reason, Rule, judge
-from pocketfleet.device_sim.memory import fits
+from pocketfleet.device_sim.memory import RUNTIME_BYTES, fits, runs_short
 from pocketfleet.device_sim.thermal_policy import too_hot
 
 FILE = json.loads((Path(__file__).parents[1] / "eligibility_cases.json").read_text(encoding="utf-8"))
@@ -28,14 +28,14 @@ def judged(case: dict[str, Any]) -> Reason:
     # What a phone does not tell: no degrees, a status of none.
     celsius = np.array([np.nan if one["skin_celsius"] is None else one["skin_celsius"]])
     status = np.array([one["thermal_status"] or 0])
-    free = np.array([one["free_memory_bytes"]], dtype=np.float64)
+    needed, free = one["needed_memory_bytes"], np.array([one["free_memory_bytes"]], dtype=np.float64)
     code = judge(
         rule,
         idle=np.array([one["idle"]]),
         charging=np.array([one["charging"]]),
         unmetered=np.array([one["unmetered"]]),
         battery_ratio=np.array([one["battery_ratio"]]),
-        fits_memory=fits(one["needed_memory_bytes"], free, training=training),
+        fits_memory=~runs_short(needed + RUNTIME_BYTES, free) if training else fits(needed, free),
         has_examples=np.array([one["num_examples"] >= rule.min_examples]),
         cool=~too_hot(celsius, status=status, training=training),
     )

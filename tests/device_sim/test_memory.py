@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scripted import ScriptedDay
 
 from pocketfleet.device_sim.flash_day import FlashDay
-from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits
+from pocketfleet.device_sim.memory import RUNTIME_BYTES, FreeMemory, fits, runs_short
 
 GB = 1e9
 HOUR_S = 3600.0
@@ -26,7 +26,7 @@ def test_the_runtime_alone_needs_room() -> None:
 
 def test_what_trains_already_needs_no_headroom() -> None:
     free = np.array([90.0, 89.0]) * 2**20
-    assert fits(26 * 2**20, free, training=True).tolist() == [True, False]
+    assert runs_short(26 * 2**20 + RUNTIME_BYTES, free).tolist() == [False, True]
     assert fits(26 * 2**20, free).tolist() == [False, False]
 
 

@@ -98,8 +98,9 @@ class Service:
 
     async def stop(self) -> None:
         """Finish what is being decided, then let go."""
-        await self.upkeep.stop()
+        # First what may still ask for a decision.
         await asyncio.to_thread(self._checkers.shutdown)
+        await self.upkeep.stop()
 
     @property
     def leads(self) -> bool:
