@@ -34,8 +34,6 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
 from pocketfleet.sections import FleetSection
 from pocketfleet.training.adaptation import Adaptation, adapted
-from pocketfleet.training.aggregation import Aggregator
-from pocketfleet.training.aggregation_by_rule import make_aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
@@ -71,7 +69,6 @@ __all__ = [
     "Parts",
     "adaptation",
     "adapted_task",
-    "aggregator_factory",
     "batch_size",
     "bundle_hyper",
     "device_data",
@@ -307,11 +304,6 @@ def make_attackers(experiment: Experiment, data: DeviceData) -> Attackers:
     flips = any(attack.kind is AttackKind.LABEL_FLIP for attack in attacks)
     classes = num_classes(data.examples.y, task=experiment.task.name) if flips else 0
     return Attackers(attacks, devices=section.devices, seed=experiment.seed, classes=classes)
-
-
-def aggregator_factory(experiment: Experiment, folder: Path | None = None) -> Callable[[], Aggregator]:
-    """What makes an empty aggregator of the experiment's rule; see ``aggregation_by_rule.make_aggregator``."""
-    return functools.partial(make_aggregator, **experiment.aggregation.model_dump(), folder=folder)
 
 
 def step_terms(experiment: Experiment) -> tuple[StepSettings, dict[str, float]]:

@@ -12,7 +12,6 @@ import torch
 from pocketfleet.assembly import (
     Parts,
     adapted_task,
-    aggregator_factory,
     batch_size,
     device_data,
     make_algorithm,
@@ -31,13 +30,14 @@ from pocketfleet.errors import InputError, PocketfleetWarning
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession, Session, open_session
-from pocketfleet.sections import AggregationSection
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.batched_step import BatchedStep, maskable
 from pocketfleet.training.task import Task, check_task, initial_model
 from pocketfleet.training.torch_compiler import compiler_failure
 from pocketfleet.training.train_step import StepSettings, TrainStep
 from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
+from pocketfleet.update_parts import aggregator_factory
+from pocketfleet.update_sections import AggregationSection
 
 __all__ = ["check_engine", "make_trainer", "make_workers", "planned", "planned_way"]
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pocketfleet.errors import InputError
 from pocketfleet.sections import (
-    AggregationSection,
     AlgorithmSection,
     AttackSection,
     DataSection,
@@ -31,6 +30,7 @@ from pocketfleet.sections import (
     TrainingSection,
 )
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
+from pocketfleet.update_sections import AggregationSection
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 

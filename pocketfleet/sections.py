@@ -11,13 +11,13 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
-    "AggregationSection",
     "AlgorithmSection",
     "AttackSection",
     "DataSection",
     "EligibilitySection",
     "EngineSection",
     "FleetSection",
+    "NotNegative",
     "OverrideSection",
     "PartitionSection",
     "ReleaseSection",
@@ -311,35 +311,6 @@ class AlgorithmSection(Section):
         if ":" in self.name:
             return dict(self.options)
         return {key: getattr(self, key) for key in _ALGORITHM_KEYS.get(self.name, ())}
-
-
-class AggregationSection(Section):
-    """How a round's updates become one; see ``training.robust_rules``.
-
-    What a rule needs must be given: how many may lie is not for us to say. 0: not given.
-    """
-
-    rule: Literal["mean", "median", "trimmed_mean", "norm_bounded", "multi_krum"] = "mean"
-    trim_ratio: float = Field(default=0.0, ge=0, lt=0.5)  # trimmed_mean: of the values, at each end
-    max_norm: NotNegative = 0.0  # norm_bounded: the longest delta
-    byzantine: int = Field(default=0, ge=0)  # multi_krum: reports of a round that may lie
-
-    @model_validator(mode="after")
-    def _of_the_rule(self) -> Self:
-        needed = {
-            "trimmed_mean": ("trim_ratio", "such as 0.2"),
-            "norm_bounded": ("max_norm", "such as 1.0"),
-            "multi_krum": ("byzantine", "such as 2"),
-        }
-        for rule, (key, example) in needed.items():
-            given = getattr(self, key)
-            if rule == self.rule and not given:
-                raise ValueError(f'aggregation.rule "{rule}" needs aggregation.{key}: set it, {example}')
-            if rule != self.rule and given:
-                raise ValueError(
-                    f'aggregation.{key} is for aggregation.rule "{rule}", which is "{self.rule}": leave one out'
-                )
-        return self
 
 
 class ServerSection(Section):

@@ -14,7 +14,6 @@ import uvicorn
 
 from pocketfleet.assembly import (
     Parts,
-    aggregator_factory,
     batch_size,
     given_path,
     release_plan,
@@ -40,6 +39,7 @@ from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
+from pocketfleet.update_parts import aggregator_factory
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["serve", "service_plan"]

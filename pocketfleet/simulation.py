@@ -11,7 +11,6 @@ import pandas as pd
 
 from pocketfleet.assembly import (
     Parts,
-    aggregator_factory,
     given_path,
     make_rounds,
     release_plan,
@@ -49,6 +48,7 @@ from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
 from pocketfleet.training.update import tensors_to_bytes
+from pocketfleet.update_parts import aggregator_factory
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
