@@ -10,6 +10,7 @@ from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.global_model import Learning
 from pocketfleet.device_sim.ledger import Ledger
+from pocketfleet.device_sim.secure_stages import Group
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
 __all__ = ["ClockOnly"]
@@ -27,9 +28,9 @@ class ClockOnly:
         """Of trainable weights and buffers, as they were at the start."""
         return tensors_sha256(self.weights.trainable | self.weights.buffers)
 
-    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger) -> Learning:
+    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger, group: Group | None = None) -> Learning:
         """Learn nothing."""
-        del accepted, round_index, ledger
+        del accepted, round_index, ledger, group
         return Learning(train_loss=math.nan, non_finite=0)
 
     def keep(self, versions: set[int]) -> None:

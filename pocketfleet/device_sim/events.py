@@ -12,6 +12,9 @@ bytes that cost money; ``device`` is -1 for the server's):
    ``accepted``, or ``late`` when the stage was over. Its bytes are of both downloads.
 7. ``release``: what the version that the row's round made (-1: the untrained one) became for devices, the ``reason``;
    see ``training.release_gate``. There are rows of this kind and the one before only where a gate is.
+8. ``receive``, then ``shares``, ``masked`` or ``unmask``: what a device received at a stage of a closed round and what it
+   sent, ``secure_stages.STAGES``; ``reason`` says what cut it short. ``sum``: the stages are over; ``reason`` is
+   ``no_sum`` where there is none. Only under secure aggregation.
 
 Rows are ordered by time; of equal times the one logged first comes first. Words are kept as numbers of a list.
 """
@@ -26,7 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-__all__ = ["COLUMNS", "KINDS", "REASONS", "EventLog", "EventsHash", "in_order"]
+__all__ = ["COLUMNS", "KINDS", "REASONS", "SERVER", "EventLog", "EventsHash", "in_order"]
 
 # Column names and types of the log; ``steps`` counts training steps of the row.
 COLUMNS = {
@@ -43,7 +46,10 @@ COLUMNS = {
     "reason": "category",
 }
 SERVER = -1
-KINDS = ("assign", "download", "train", "upload", "report", "drop", "close", "evaluate", "release")
+KINDS = (
+    *("assign", "download", "train", "upload", "report", "drop", "close", "evaluate", "release"),
+    *("receive", "shares", "masked", "unmask", "sum"),
+)
 # What cut a stage short or dropped a device (``attempt.Drop``), what became of a report (``round.ReportCode``), what
 # closed a round, what a version became (``release_verdict.ReleaseState``).
 REASONS = (
@@ -53,6 +59,7 @@ REASONS = (
     "app_failed",
     "silent",  # nothing had come by the deadline, of a service's devices
     *("waiting", "superseded", "candidate", "held_back", "canary", "rolled_back", "released", "retired"),
+    "no_sum",
 )
 _WORDS = {"kind": KINDS, "reason": REASONS}
 

@@ -15,6 +15,7 @@ from pocketfleet.device_sim.cohort import Cohort, chunks
 from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
+from pocketfleet.device_sim.secure_stages import Group
 from pocketfleet.device_sim.workers import Trainers, one_torch_thread
 from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import Session
@@ -101,18 +102,22 @@ class GlobalModel:
         """Of trainable weights and buffers."""
         return tensors_sha256(self.weights.trainable | self.weights.buffers)
 
-    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger) -> Learning:
+    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger, group: Group | None = None) -> Learning:
         """Train the accepted devices, and only them, and make the next version of their updates.
 
         Args:
             accepted: in rising order of device index.
             round_index: of the round that closed.
             ledger: takes the devices' metrics.
+            group: under secure aggregation, whose sum it is; without a sum the version is the last one again.
 
         Raises:
             TrainingDivergedError: no update is finite, or the next model is not. The model is as it was; what devices
                 keep may have moved on, which a checkpoint undoes.
         """
+        if group is not None and group.no_sum:
+            self._publish(self.weights, self.server_state)
+            return Learning(train_loss=math.nan, non_finite=0)
         aggregator = self._make_aggregator()
         rows = []
         for result in self._train(accepted):
@@ -130,9 +135,7 @@ class GlobalModel:
         )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
-        self.weights, self.server_state = weights, server_state
-        self.version += 1
-        self._versions[self.version] = (weights, server_state)
+        self._publish(weights, server_state)
         flights = accepted[trained["place"]]
         self._record(flights, trained, round_index=round_index, ledger=ledger)
         examples = flights["num_examples"]
@@ -142,6 +145,12 @@ class GlobalModel:
             device=flights["device"].copy(),
             loss=trained["train_loss_rms"],
         )
+
+    def _publish(self, weights: Weights, server_state: Tensors) -> None:
+        """These are the next version."""
+        self.weights, self.server_state = weights, server_state
+        self.version += 1
+        self._versions[self.version] = (weights, server_state)
 
     def _train(self, accepted: Flights) -> Iterator[ChunkResult]:
         """Results in the order of the chunks, each device's from the version that it downloaded."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from pocketfleet.device_sim.flight import Flights
+from pocketfleet.device_sim.secure_stages import Group
 from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.round import Float64s, Int64s, RoundClosed
 
@@ -25,6 +26,8 @@ class ClosedRound:
         held: check-ins that waited for a selection window's end.
         candidates: devices that were there to be chosen from.
         refused: check-ins that were not admitted to a full population.
+        group: how those whose reports were accepted fared on the way to a sum, under secure aggregation; ``accepted``
+            are then those in the sum.
     """
 
     closing: RoundClosed
@@ -34,6 +37,7 @@ class ClosedRound:
     held: int = 0
     candidates: int = 0
     refused: int = 0
+    group: Group | None = None
 
 
 class Rounds(Protocol):

@@ -21,6 +21,7 @@ from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
+from pocketfleet.device_sim.secure_stages import STAGES, Group
 from pocketfleet.device_sim.tables import release_rows, server_rows, update_rows
 from pocketfleet.errors import InputError
 from pocketfleet.training.weights import Tensors
@@ -37,8 +38,11 @@ class Learner(Protocol):
 
     store: DeviceStore
 
-    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger) -> Learning:
-        """Make the next version of accepted work, in rising order of device index."""
+    def learn(self, accepted: Flights, *, round_index: int, ledger: Ledger, group: Group | None = None) -> Learning:
+        """Make the next version of accepted work, in rising order of device index.
+
+        ``group``: under secure aggregation, whose sum it is. Without a sum the version is the last one again.
+        """
         ...
 
     def keep(self, versions: set[int]) -> None:
@@ -181,7 +185,7 @@ class Simulator:
             "held": closed.held,
             "candidates": closed.candidates,
             "refused": closed.refused,
-            "num_examples": int(closing.num_examples.sum()) if closing.succeeded else 0,
+            "num_examples": int(accepted["num_examples"].sum()) if closing.succeeded else 0,
             "steps": int(accepted["steps"].sum()) if closing.succeeded else 0,
             "staleness_mean": float(staleness.mean()) if len(accepted) else np.nan,
             "staleness_max": int(staleness.max(initial=0)),
@@ -191,9 +195,13 @@ class Simulator:
         if self._releases is not None:
             self._releases.play(closing.time_s)
             row["released_version"] = self._releases.released
+        if closed.group is not None:
+            row |= _group_columns(closed.group, closing.time_s)
         learning = Learning(train_loss=np.nan, non_finite=0)
         if closing.succeeded:
-            learning = self._model.learn(accepted, round_index=closing.round, ledger=self._population.ledger)
+            learning = self._model.learn(
+                accepted, round_index=closing.round, ledger=self._population.ledger, group=closed.group
+            )
             self._model.keep(self._rounds.versions_in_use())
             row |= {"train_loss": learning.train_loss, "non_finite": learning.non_finite}
             version = self._rounds.model_version
@@ -273,3 +281,13 @@ class Simulator:
                 f"{self._directory.path / EXPERIMENT} was edited since the run started ({exc}): put [rounds] back as "
                 "it was, or start a new run"
             ) from exc
+
+
+def _group_columns(group: Group, closed_s: float) -> dict[str, Any]:
+    """What the server saw of a group: its size, how many were lost at which stage, and how long it took."""
+    lost = dict.fromkeys((f"lost_at_{name}" for name in STAGES), 0)
+    lost |= {
+        f"lost_at_{name}": int((group.answered == stage).sum()) for stage, name in enumerate(STAGES[: group.played])
+    }
+    columns = {"group": len(group.flights), **lost, "stages_s": group.ended_s - closed_s}
+    return columns | {"outcome": "no_sum"} if group.no_sum else columns

@@ -6,7 +6,9 @@ The walk of a round:
 2. ``check_ins.check_in``: those that came check in with the ``Coordinator``, which assigns, holds or turns away.
 3. ``_finish``: attempts that end by the time the round closes report (accepted or rejected) or have dropped out;
    the others go on, and will be late.
-4. ``learnt``: the selection is told what the server saw of the round.
+4. ``SecureStages``, under secure aggregation: the accepted devices go through the stages of a sum that hides its parts;
+   the next round opens when these are over.
+5. ``learnt``: the selection is told what the server saw of the round.
 
 Events are ordered by (time, order of logging). At one time, attempts end first, then a deadline closes, then devices
 come.
@@ -25,6 +27,7 @@ from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.open_round import OpenRound
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.secure_stages import SecureStages
 from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.coordinator import Coordinator
 from pocketfleet.training.round import Float64s, Int64s, ReportCode, RoundPlan
@@ -37,9 +40,15 @@ class SynchronousRounds:
     """Rounds that close with the cohort's last report or at their deadline."""
 
     def __init__(
-        self, plan: RoundPlan, population: Population, log: EventLog, *, selection: Selection | None = None
+        self,
+        plan: RoundPlan,
+        population: Population,
+        log: EventLog,
+        *,
+        selection: Selection | None = None,
+        stages: SecureStages | None = None,
     ) -> None:
-        """Take the parts; without a selection the choice is uniform."""
+        """Take the parts; without a selection the choice is uniform, without stages reports are updates."""
         devices = len(population.fleet)
         self._selection = selection or Uniform(seed=population.seed, population=devices)
         self._assigned = no_flights()  # of the round that closed last
@@ -48,6 +57,7 @@ class SynchronousRounds:
         self._population = population
         self._log = log
         self._coordinator = Coordinator(plan, population=devices, selection=self._selection)
+        self._stages = stages
 
     def watch(self, watch: Watch) -> None:
         """Have the coordinator's time counted apart; after ``restore``."""
@@ -84,15 +94,20 @@ class SynchronousRounds:
         closings = self._coordinator.advance(end_s)
         if not closings:
             return end_s, None
-        accepted = accepted[np.argsort(accepted["device"], kind="stable")]
+        closing = closings[0]
+        accepted, group = accepted[np.argsort(accepted["device"], kind="stable")], None
+        if self._stages is not None and closing.succeeded:
+            group = self._stages.play(accepted, round_index=closing.round, opens_s=closing.time_s)
+            accepted, end_s = accepted[group.in_sum], max(end_s, group.ended_s)
         closed = ClosedRound(
-            closing=closings[0],
+            closing=closing,
             accepted=accepted,
             looks=played.looks,
             turned_away=len(played.turned_away),
             held=len(played.held.device),
             candidates=played.candidates,
             refused=len(played.refused.device),
+            group=group,
         )
         return end_s, closed
 

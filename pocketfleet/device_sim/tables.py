@@ -73,6 +73,8 @@ RELEASE_COLUMNS = {
     "tried": "float64",
     "released": "float64",
 }
+# Kinds of events whose bytes came down, and went up.
+_DOWN, _UP = ("download", "evaluate", "receive"), ("upload", "shares", "masked", "unmask")
 # Evaluations whose mean a summary gives beside the last one.
 _LAST_EVALUATIONS = 5
 
@@ -137,7 +139,7 @@ class EventTotals:
         self.assigned += int((kind == "assign").sum())
         accepted = (kind == "report") & (reason == "accepted")
         self.accepted += int(accepted.sum())
-        for name, of_kinds in (("downlink_bytes", ("download", "evaluate")), ("uplink_bytes", ("upload",))):
+        for name, of_kinds in (("downlink_bytes", _DOWN), ("uplink_bytes", _UP)):
             chosen = kind.isin(of_kinds).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
             np.add.at(self._of_round[name], place[chosen], events["bytes"].to_numpy()[chosen])
