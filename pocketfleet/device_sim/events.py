@@ -12,8 +12,8 @@ bytes that cost money; ``device`` is -1 for the server's):
    ``accepted``, or ``late`` when the stage was over. Its bytes are of both downloads.
 7. ``release``: what the version that the row's round made (-1: the untrained one) became for devices, the ``reason``;
    see ``training.release_gate``. There are rows of this kind and the one before only where a gate is.
-8. ``receive``, then ``shares``, ``masked`` or ``unmask``: what a device received at a stage of a closed round and what it
-   sent, ``secure_stages.STAGES``; ``reason`` says what cut it short. ``sum``: the stages are over; ``reason`` is
+8. ``receive``, then ``shares``, ``masked`` or ``unmask``: what a device received at a stage of a closed round and what
+   it sent, ``secure_stages.STAGES``; ``reason`` says what cut it short. ``sum``: the stages are over; ``reason`` is
    ``no_sum`` where there is none. Only under secure aggregation.
 
 Rows are ordered by time; of equal times the one logged first comes first. Words are kept as numbers of a list.

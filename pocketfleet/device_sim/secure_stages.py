@@ -3,16 +3,16 @@
 Rules:
 
 1. The accepted devices of a round that closed are its *group*; their reports were their public keys. They go through
-   three stages together (Bonawitz et al. 2017, doi:10.1145/3133956.3133982): ``shares``, ``masked``, ``unmask``. In each
-   a device receives what the server made of the stage before, and sends its own message.
+   three stages together (Bonawitz et al. 2017, doi:10.1145/3133956.3133982): ``shares``, ``masked``, ``unmask``. In
+   each a device receives what the server made of the stage before, and sends its own message.
 2. A stage opens when the one before is over. It is over when all who are left have answered. The server does not see
    that a device is gone: one that is makes it wait until ``stage_deadline_s``.
 3. A device is gone for good where at a stage's opening, or before its answer is whole, it is off the network that the
    rule asks for, its link is lost, or the deadline passes. Idle and charging do not matter any more, as for an upload.
 4. Each transfer uses the link of the stage's opening, on a radio that sleeps then. What encryption and masks take to
    compute is not counted, nor are the battery's charge and heat; joules of the radio are.
-5. Who sent a masked vector is in the sum, if there is one: too few answers at a stage, or too few among the neighbours of
-   a device, and there is none. Then the round teaches nothing.
+5. Who sent a masked vector is in the sum, if there is one: too few answers at a stage, or too few among the neighbours
+   of a device, and there is none. Then the round teaches nothing.
 """
 
 from collections.abc import Callable

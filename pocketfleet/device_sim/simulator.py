@@ -286,8 +286,7 @@ class Simulator:
 def _group_columns(group: Group, closed_s: float) -> dict[str, Any]:
     """What the server saw of a group: its size, how many were lost at which stage, and how long it took."""
     lost = dict.fromkeys((f"lost_at_{name}" for name in STAGES), 0)
-    lost |= {
-        f"lost_at_{name}": int((group.answered == stage).sum()) for stage, name in enumerate(STAGES[: group.played])
-    }
+    for stage, name in enumerate(STAGES[: group.played]):
+        lost[f"lost_at_{name}"] = int((group.answered == stage).sum())
     columns = {"group": len(group.flights), **lost, "stages_s": group.ended_s - closed_s}
     return columns | {"outcome": "no_sum"} if group.no_sum else columns
