@@ -33,12 +33,13 @@ from pocketfleet.device_sim.memory_limit import is_out_of_memory, memory_limit
 from pocketfleet.device_sim.paced_session import OutOfTime, PacedSession
 from pocketfleet.device_sim.process_memory import data_bytes, peak_bytes
 from pocketfleet.device_sim.program_cost import step_seconds_of, training_memory_bytes
+from pocketfleet.device_sim.secure_participation import SecureParticipation
 from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import BundleError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.session import open_session
-from pocketfleet.training.server.protocol import Assignment, EvaluationReport, EvaluationWork, FileEntry
+from pocketfleet.training.server.protocol import Assignment, EvaluationReport, EvaluationWork, FileEntry, ReportFacts
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["AttemptRunner"]
@@ -61,6 +62,9 @@ class AttemptRunner:
     Args:
         parts: the device's.
         crash: called at each moment at which a device may die.
+
+    Attributes:
+        participation: in the secure sum of the attempt that was carried out last; ``None``: its report is the update.
     """
 
     def __init__(self, parts: DeviceParts, crash: Callable[[Moment], None]) -> None:
@@ -70,6 +74,7 @@ class AttemptRunner:
         self._tasks: dict[str, Task] = {}  # likewise
         self._loaded_bytes = data_bytes()
         self._transfers = 0
+        self.participation: SecureParticipation | None = None
 
     def breaks_after(self) -> float:
         """Bytes after which the connection of the next transfer breaks."""
@@ -322,10 +327,12 @@ class AttemptRunner:
         report = FinishedReport(
             assignment_id=work.assignment.assignment_id,
             deadline_wall_s=work.deadline_wall_s,
-            facts=facts,
+            facts=facts if work.assignment.secure is None else ReportFacts.of_nothing(),
             line=line,
         )
-        self._parts.folder.finish(report, ready.update(result), state=result.device_state, model=result.personalised)
+        self.participation = ready.participation(result, num_examples=attempt.num_examples)
+        body = ready.update(result) if self.participation is None else self.participation.keys
+        self._parts.folder.finish(report, body, state=result.device_state, model=result.personalised)
         self._crash("trained")
 
 

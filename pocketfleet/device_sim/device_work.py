@@ -109,7 +109,7 @@ class DeviceWork:
                 f"the service asks for the algorithm {assignment.algorithm!r}, code of its own: devices run packaged "
                 "algorithms"
             )
-        if assignment.codec != LosslessCodec.name:
+        if assignment.codec != (LosslessCodec.name if assignment.secure is None else MASKED):
             raise InputError(
                 f"the service asks for the codec {assignment.codec!r}, this device has {LosslessCodec.name}"
             )
@@ -175,6 +175,15 @@ class DeviceWork:
             metric_global=_finite(result.metrics_before.get(self.headline)),
             metric_personalised=_finite(result.metrics_after.get(self.headline)),
         )
+
+    def participation(self, result: ClientResult, *, num_examples: int) -> SecureParticipation | None:
+        """The device's part in a secure sum, its update and weight in it; ``None``: the report is the update."""
+        terms = self.assignment.secure
+        if terms is None:
+            return None
+        weight = num_examples if self.algorithm.weighting == "examples" else 1
+        vector = secure_vector(terms, result.update)
+        return SecureParticipation(vector.settings, terms, vector.encode(result.update, weight, self.assignment.codec_seed))
 
     def update(self, result: ClientResult) -> bytes:
         """The report's body.

@@ -7,7 +7,9 @@ Rules:
 2. An attempt that ends without a report is a drop-out as in the simulator: the device backs off. It drops out as well
    where memory is refused, where training gives no finite numbers, and where the service cannot be reached in time.
 3. After a crash it goes on from its folder. Finished work is sent again, the same bytes. Unfinished work begins anew
-   while the service still waits for it.
+   while the service still waits for it. Work that was to go into a secure sum is lost: its secrets were in memory.
+4. Under secure aggregation a report that was taken is followed by the stages of the sum; what the device keeps takes
+   effect after the last.
 """
 
 from importlib.metadata import version
@@ -25,6 +27,7 @@ from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.server.protocol import PROTOCOL_VERSION, Assignment, CheckIn, EvaluationWork, Rule, TurnedAway
+from pocketfleet.training.server.service_plan import MASKED
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["EmulatedDevice"]
@@ -80,7 +83,7 @@ class EmulatedDevice:
             CheckIn(
                 protocol=PROTOCOL_VERSION,
                 programs={self._parts.runtime: version(_DISTRIBUTION[self._parts.runtime])},
-                codecs=[LosslessCodec.name],
+                codecs=[LosslessCodec.name, MASKED],
                 app_version=f"pocketfleet {version('pocketfleet')}",
                 conditions=phone.conditions(look),
                 # Of data that arrives nobody says here which part is there.
@@ -162,7 +165,11 @@ class EmulatedDevice:
         """Rule 3."""
         folder = self._parts.folder
         report, work = folder.report(), folder.work()
-        if report is not None:
+        if report is not None and work is not None and work.assignment.secure is not None:
+            self._parts.tell(f"round {report.line['round']}: lost the secrets of its part in the sum")
+            folder.note(report.line | {"outcome": "crashed"})
+            folder.give_up()
+        elif report is not None:
             self._parts.tell(f"round {report.line['round']}: sends again what was finished before")
             self._send(report, None)
         elif work is not None:
@@ -246,6 +253,9 @@ class EmulatedDevice:
             folder.give_up()
             return
         self._crash("reported")
+        if attempt is not None and self._runner.participation is not None:
+            ends_s = self._runner.deadline_s(report.deadline_wall_s)
+            self._runner.participation.run(self._parts, report.assignment_id, round_ends_s=ends_s)
         line = report.line | {
             "outcome": "accepted",
             "upload_s": clock.now_s() - began_s,

@@ -5,8 +5,9 @@ Rules:
 1. The accepted devices of a round that closed are its *group*; their reports were their public keys. They go through
    three stages together (Bonawitz et al. 2017, doi:10.1145/3133956.3133982): ``shares``, ``masked``, ``unmask``. In
    each a device receives what the server made of the stage before, and sends its own message.
-2. A stage opens when the one before is over. It is over when all who are left have answered. The server does not see
-   that a device is gone: one that is makes it wait until ``stage_deadline_s``.
+2. A stage opens when the one before is over. It is over when all who are left have answered, the last one when the
+   shares are there that unmask the sum. The server does not see that a device is gone: for one that is, it waits until
+   ``stage_deadline_s``.
 3. A device is gone for good where at a stage's opening, or before its answer is whole, it is off the network that the
    rule asks for, its link is lost, or the deadline passes. Idle and charging do not matter any more, as for an upload.
 4. Each transfer uses the link of the stage's opening, on a radio that sleeps then. What encryption and masks take to
@@ -17,7 +18,6 @@ Rules:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,31 +32,20 @@ from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
 from pocketfleet.device_sim.network import PoweredLinks
 from pocketfleet.device_sim.radio import load_radios, tail_joules, transfer_joules
+from pocketfleet.device_sim.secure_group import SecureGroup
 from pocketfleet.device_sim.transfer import Transfers, carry_transfers, transfer_rate_factor
+from pocketfleet.training.privacy.secure_aggregation.messages import STAGES
 
-__all__ = ["STAGES", "Group", "GroupRules", "SecureStages"]
+__all__ = ["Group", "SecureStages"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
 
-STAGES = ("shares", "masked", "unmask")
-# The stage whose message is the masked vector.
 _MASKED = STAGES.index("masked")
+_LAST = len(STAGES) - 1
 _REASON = np.array([REASONS.index("" if drop is Drop.NONE else drop.word) for drop in Drop], dtype=np.int8)
-
-
-class GroupRules(Protocol):
-    """What holds in a group of so many devices."""
-
-    def stage_bytes(self, stage: int, members: Int64s) -> tuple[Floats, Floats]:
-        """What members ``[k]``, those that are left, receive and send at a stage; ``[k]`` each."""
-        ...
-
-    def no_sum(self, stage: int, answered: Int8s) -> str:
-        """Why there can be no sum after a stage, by how many stages each member ``[n]`` answered; empty: there can."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,7 +84,7 @@ class SecureStages:
         ledger: takes what the stages cost.
         log: takes their events.
         stage_deadline_s: how long the server waits.
-        rules_of: what holds in a group of ``n``, in round ``r``.
+        group_of: what holds in a group of so many, of that round.
     """
 
     fleet: Fleet
@@ -105,32 +94,35 @@ class SecureStages:
     ledger: Ledger
     log: EventLog
     stage_deadline_s: float
-    rules_of: Callable[[int, int], GroupRules]
+    group_of: Callable[[int, int], SecureGroup]
 
     def play(self, flights: Flights, *, round_index: int, opens_s: float) -> Group:
         """Let the group of a round that closed at ``opens_s`` go through its stages."""
-        rules = self.rules_of(len(flights), round_index)
+        rules = self.group_of(len(flights), round_index)
         answered, now_s = np.zeros(len(flights), dtype=np.int8), opens_s
         no_sum, played = "", 0
         while played < len(STAGES) and not no_sum:
             stage, played = played, played + 1
             members = np.flatnonzero(answered == stage)
-            done, now_s = self._play_stage(stage, flights["device"][members], members, rules, round_index, now_s)
-            answered[members[done]] += 1
+            answer_s = np.full(len(flights), np.inf)
+            answer_s[members] = self._play_stage(stage, flights["device"][members], rules, round_index, now_s)
+            ends_s = rules.enough_s(answered, answer_s) if stage == _LAST else float(answer_s[members].max())
+            answered += np.isfinite(answer_s)
+            now_s = ends_s if np.isfinite(ends_s) else now_s + self.stage_deadline_s
             no_sum = rules.no_sum(stage, answered)
         self.log.add(now_s, SERVER, round_index, "sum", reason="no_sum" if no_sum else "")
         return Group(flights=flights, answered=answered, played=played, ended_s=now_s, no_sum=no_sum)
 
     def _play_stage(
-        self, stage: int, device: Int64s, members: Int64s, rules: GroupRules, round_index: int, opens_s: float
-    ) -> tuple[Bools, float]:
-        """Who of the devices ``[k]`` answered, and when the stage was over."""
+        self, stage: int, device: Int64s, rules: SecureGroup, round_index: int, opens_s: float
+    ) -> Floats:
+        """When the devices ``[k]`` answered, infinite where they did not."""
         start_s = np.full(len(device), opens_s)
         deadline_s = start_s + self.stage_deadline_s
         day = self.availability.changes(device, start_s, deadline_s)
         wifi = self.availability.state(device, start_s).wifi
         link = connect(self.fleet, self.availability, device, start_s, wifi=wifi)
-        down_bytes, up_bytes = rules.stage_bytes(stage, members)
+        down_bytes, up_bytes = (np.full(len(device), float(size)) for size in rules.stage_bytes(stage))
         number = np.full(len(device), round_index)
         name = STAGES[stage]
         down = self._drawn(f"{name}.receive", link, device, number, down_bytes, up=False)
@@ -154,7 +146,7 @@ class SecureStages:
         end_s = np.where(done, end_s, cut_s)
         self._note(name, device, round_index, link, (down, up), (down_bytes, up_bytes), start_s, end_s, cause)
         self.ledger.column["free_s"][device] = np.maximum(self.ledger.column["free_s"][device], end_s)
-        return done, float(end_s.max(initial=opens_s)) if done.all() else opens_s + self.stage_deadline_s
+        return np.where(done, end_s, np.inf)
 
     def _drawn(
         self, purpose: str, link: PoweredLinks, device: Int64s, number: Int64s, payload_bytes: Floats, *, up: bool

@@ -37,6 +37,7 @@ from pocketfleet.training.server.protocol import (
     FileEntry,
     ReportAnswer,
     ReportFacts,
+    StageWait,
     Status,
 )
 
@@ -152,6 +153,22 @@ class ServiceClient:
             tries=tries,
         )
 
+    def stage_input(self, assignment_id: int, stage: str, *, until_s: float = math.inf) -> bytes:
+        """What this device needs for its message of a stage of a secure sum, as soon as that is there."""
+        path = f"reports/{assignment_id}/stages/{stage}"
+        while True:
+            answer = self._request("GET", path, until_s=until_s)
+            if answer.status_code != httpx.codes.ACCEPTED:
+                return answer.content
+            wait = self._read(StageWait, answer, f"GET {path}")
+            self._pause(wait.retry_after_s, failures=0, until_s=until_s, tries=0, cause=None)
+
+    def stage(self, assignment_id: int, stage: str, message: bytes, *, until_s: float = math.inf) -> None:
+        """Send this device's message of a stage; sent again, it is the same one."""
+        headers = {"Content-Type": "application/octet-stream"}
+        path = f"reports/{assignment_id}/stages/{stage}"
+        self._request("POST", path, content=message, headers=headers, until_s=until_s)
+
     def evaluation(
         self, evaluation_id: int, report: EvaluationReport, *, until_s: float = math.inf, tries: int = 0
     ) -> EvaluationAnswer:
@@ -244,11 +261,14 @@ class ServiceClient:
         answer = self._request(
             method, path, content=content, params=params, headers=headers, until_s=until_s, tries=tries
         )
+        return self._read(kind, answer, f"{method} {path}")
+
+    def _read(self, kind: type[Answer], answer: httpx.Response, request: str) -> Answer:
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as exc:
             raise PocketfleetError(
-                f"{method} {path}: the answer is none of protocol version 1: {exc.errors(include_url=False)[0]['msg']}"
+                f"{request}: the answer is none of protocol version 1: {exc.errors(include_url=False)[0]['msg']}"
             ) from exc
 
     def _request(

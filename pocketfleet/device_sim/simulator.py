@@ -21,9 +21,10 @@ from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.run_directory import EXPERIMENT, Checkpoint, RunDirectory
-from pocketfleet.device_sim.secure_stages import STAGES, Group
+from pocketfleet.device_sim.secure_stages import Group
 from pocketfleet.device_sim.tables import release_rows, server_rows, update_rows
 from pocketfleet.errors import InputError
+from pocketfleet.training.privacy.secure_aggregation.messages import STAGES
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["Learner", "Outcome", "Schedule", "Simulator"]

@@ -34,6 +34,7 @@ from pocketfleet.training.server.protocol import (
     ErrorBody,
     EvaluationReport,
     ReportFacts,
+    StageWait,
 )
 from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.server.routes import PREFIX, ROUTES, Route
@@ -70,6 +71,7 @@ class Application:
             "report": self._report,
             "evaluation": self._evaluation,
             "stage": self._stage,
+            "stage_input": self._stage_input,
             "status": self._status,
             "benchmark": self._benchmark,
             "pause": self._pause,
@@ -198,8 +200,21 @@ class Application:
         message = await self._json(request, EvaluationReport)
         return _json(await self._service.evaluated(_device(request), number, message))
 
-    async def _stage(self, request: Request) -> Response:  # noqa: ARG002 - the same for every one
-        raise RefusedError(409, "no_stages", "rounds of this service have no stages")
+    async def _stage(self, request: Request) -> Response:
+        assignment, stage = _number(request.path_params["assignment_id"]), request.path_params["stage"]
+        most = self._service.stage_bytes(_device(request), assignment, stage)
+        limits = self._service.plan.limits
+        within_s = limits.body_grace_s + most / limits.body_least_bytes_per_s
+        body = await self._bytes(request, most=most, within_s=within_s)
+        await self._service.take_stage(_device(request), assignment, stage, body)
+        return Response(status_code=204)
+
+    async def _stage_input(self, request: Request) -> Response:
+        assignment, stage = _number(request.path_params["assignment_id"]), request.path_params["stage"]
+        found = await self._service.stage_input(_device(request), assignment, stage)
+        if isinstance(found, StageWait):
+            return _json(found, status=202)
+        return Response(found, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
     async def _status(self, request: Request) -> Response:
         return _json(await self._service.status(_device(request)))
@@ -263,21 +278,24 @@ class Application:
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    async def _json(self, request: Request, message: type[Message]) -> Message:
-        limits = self._service.plan.limits
+    async def _bytes(self, request: Request, *, most: int, within_s: float) -> bytes:
+        """The body, as long as it has at most so many bytes and comes within so many seconds."""
         data = bytearray()
         try:
-            async with asyncio.timeout(limits.body_grace_s):
+            async with asyncio.timeout(within_s):
                 async for piece in request.stream():
                     data += piece
-                    if len(data) > limits.control_bytes:
-                        raise RefusedError(
-                            413, "too_long", f"a body of this route has at most {limits.control_bytes} bytes"
-                        )
+                    if len(data) > most:
+                        raise RefusedError(413, "too_long", f"a body of this route has at most {most} bytes")
         except TimeoutError as exc:
-            raise RefusedError(408, "too_slow", f"the body took longer than {limits.body_grace_s:g} s") from exc
+            raise RefusedError(408, "too_slow", f"the body took longer than {within_s:g} s") from exc
+        return bytes(data)
+
+    async def _json(self, request: Request, message: type[Message]) -> Message:
+        limits = self._service.plan.limits
+        data = await self._bytes(request, most=limits.control_bytes, within_s=limits.body_grace_s)
         try:
-            return message.model_validate_json(bytes(data))
+            return message.model_validate_json(data)
         except ValidationError as exc:
             raise RefusedError(422, "wrong_message", _problems(exc)) from exc
 

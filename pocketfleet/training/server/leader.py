@@ -18,6 +18,7 @@ from pocketfleet.training.server.leadership import Leadership
 from pocketfleet.training.server.model_versions import ModelVersions
 from pocketfleet.training.server.releases import Releases
 from pocketfleet.training.server.retention import Retention
+from pocketfleet.training.server.secure_rounds import SecureRounds
 from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.server.update_files import UpdateFiles
 from pocketfleet.training.server.wall_clock import WallClock, wall_s
@@ -45,6 +46,7 @@ def read_back(
     leadership: Leadership,
     blobs: BlobFolder,
     updates: UpdateFiles,
+    secure: SecureRounds | None,
     downloads: Downloads,
     told: Callable[[Change], None],
 ) -> Leader:
@@ -56,6 +58,7 @@ def read_back(
         leadership: held.
         blobs: where models are.
         updates: where reports are; those that were never counted go.
+        secure: makes sums that hide their parts, where the plan has them.
         downloads: told which versions there are.
         told: hears what becomes of versions on trial.
 
@@ -77,7 +80,9 @@ def read_back(
         population=lambda: register.enrolled,
     )
     clock = WallClock(epoch_s=float(facts["epoch_s"]), least_s=coordinator.time_s)
-    versions = ModelVersions(plan, database=database, leadership=leadership, blobs=blobs, updates=updates)
+    versions = ModelVersions(
+        plan, database=database, leadership=leadership, blobs=blobs, updates=updates, secure=secure
+    )
     versions.load(now_s=clock.now_s())
     blobs.clear_partial()
     updates.clear_partial()

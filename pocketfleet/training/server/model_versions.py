@@ -7,10 +7,12 @@ Rules:
 2. Its weights, what is broadcast with them and the server's state are files by hash.
 3. A round whose updates would make weights that are no finite numbers teaches nothing: the next version has the weights
    of the last.
+4. Under secure aggregation the mean comes of ``secure_rounds``. Without a sum a round teaches nothing either, and a
+   round that had closed when this process began to lead has none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.database import MODELS, REPORTS, ROUNDS
 from pocketfleet.training.server.leadership import Leadership
 from pocketfleet.training.server.protocol import FileEntry
+from pocketfleet.training.server.secure_rounds import Member, SecureRounds, Summed
 from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.server.update_files import UpdateFiles
 from pocketfleet.training.staleness import staleness_discount
@@ -52,6 +55,7 @@ class Made:
     model: ModelVersion
     row: Mapping[str, Any]
     reports: tuple[tuple[int, str], ...]  # assignment and hash of what went into it
+    no_sum: str = ""  # why there is nothing new in it, under secure aggregation
 
 
 class ModelVersions:
@@ -63,6 +67,7 @@ class ModelVersions:
         leadership: whose transactions write.
         blobs: where the files are.
         updates: where those of the reports are.
+        secure: makes sums that hide their parts, where the plan has them.
     """
 
     def __init__(
@@ -73,12 +78,15 @@ class ModelVersions:
         leadership: Leadership,
         blobs: BlobFolder,
         updates: UpdateFiles,
+        secure: SecureRounds | None = None,
     ) -> None:
         self._plan = plan
         self._database = database
         self._leadership = leadership
         self._blobs = blobs
         self._updates = updates
+        self._secure = secure
+        self._closed_before = -1  # the round that waited when this process began to lead
         self._newest: ModelVersion | None = None
 
     @property
@@ -96,6 +104,8 @@ class ModelVersions:
             self.publish(self._made(0, self._plan.weights, state, round_index=-1, now_s=now_s))
         else:
             self._newest = self._read(row)
+        waiting = self._next_round()
+        self._closed_before = waiting.round if waiting is not None else -1
 
     def _read(self, row: sa.Row[Any]) -> ModelVersion:
         tensors = tensors_from_bytes(self._blobs.read(row.weights_sha256))
@@ -135,21 +145,16 @@ class ModelVersions:
         closed = self._next_round()
         if closed is None:
             return None
-        before = self.newest
         with self._database.connect() as connection:
             counted = sa.select(REPORTS).where(REPORTS.c.counted_in == closed.round).order_by(REPORTS.c.device)
             reports = connection.execute(counted).all()
-        mean = self._mean(reports)
-        weights, state = self._plan.algorithm.server_update(
-            before.weights, mean, before.server_state, participation=len(reports) / max(closed.population, 1)
-        )
-        sound = all_finite(weights.trainable | weights.buffers) and all_finite(state)
-        if not sound:
-            weights, state = before.weights, before.server_state
+        if self._secure is not None:
+            return self._made_of_sum(self._secure, closed, reports, now_s=now_s)
+        weights, state, sound = self._next(self._mean(reports), len(reports), closed)
         examples = np.array([row.num_examples for row in reports], dtype=np.float64)
         losses = np.array([row.train_loss for row in reports], dtype=np.float64)
         return self._made(
-            before.version + 1,
+            self.newest.version + 1,
             weights,
             state,
             round_index=closed.round,
@@ -158,6 +163,40 @@ class ModelVersions:
             num_updates=len(reports) if sound else 0,
             reports=tuple((row.assignment, row.sha256) for row in reports),
         )
+
+    def _next(self, mean: Update, num_updates: int, closed: sa.Row[Any]) -> tuple[Weights, Tensors, bool]:
+        """The next weights and state, and whether they are finite: those of the last version if not."""
+        before = self.newest
+        weights, state = self._plan.algorithm.server_update(
+            before.weights, mean, before.server_state, participation=num_updates / max(closed.population, 1)
+        )
+        if all_finite(weights.trainable | weights.buffers) and all_finite(state):
+            return weights, state, True
+        return before.weights, before.server_state, False
+
+    def _made_of_sum(
+        self, secure: SecureRounds, closed: sa.Row[Any], reports: Sequence[sa.Row[Any]], *, now_s: float
+    ) -> Made:
+        """Rule 4."""
+        before = self.newest
+        summed = Summed(mean=None, num_updates=0, reason="the server was started anew while the sum was being made")
+        if closed.round != self._closed_before:
+            keys = [self._updates.path(row.assignment, row.sha256).read_bytes() for row in reports]
+            members = [Member(row.assignment, key) for row, key in zip(reports, keys, strict=True)]
+            summed = secure.sum(closed.round, before.version, members)
+        weights, state, sound = before.weights, before.server_state, False
+        if summed.mean is not None:
+            weights, state, sound = self._next(summed.mean, summed.num_updates, closed)
+        made = self._made(
+            before.version + 1,
+            weights,
+            state,
+            round_index=closed.round,
+            now_s=now_s,
+            num_updates=summed.num_updates if sound else 0,
+            reports=tuple((row.assignment, row.sha256) for row in reports),
+        )
+        return replace(made, no_sum=summed.reason)
 
     def publish(self, made: Made) -> None:
         """Write a version's row; its reports' files have done their work then.

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from pocketfleet.training.server.protocol import PROTOCOL_VERSION, ErrorAnswer
+from pocketfleet.training.server.protocol import PROTOCOL_VERSION, ErrorAnswer, StageWait
 from pocketfleet.training.server.routes import PREFIX, ROUTES, Route
 
 __all__ = ["openapi_document"]
@@ -22,7 +22,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
 
 def openapi_document(population: str) -> dict[str, Any]:
     """The document for one population's service."""
-    models: dict[type[BaseModel], JsonSchemaMode] = {ErrorAnswer: "serialization"}
+    models: dict[type[BaseModel], JsonSchemaMode] = {ErrorAnswer: "serialization", StageWait: "serialization"}
     for route in ROUTES:
         models |= {model: "validation" for model in (route.body, route.query) if model is not None}
         models |= {route.answer: "serialization"} if route.answer is not None else {}
@@ -63,6 +63,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             "503": _content("Not now: ask again after Retry-After seconds.", ErrorAnswer),
         },
     }
+    if route.name == "stage_input":
+        operation["responses"]["202"] = _content("Not yet: ask again.", StageWait)
     if route.who != "anyone":
         operation["security"] = [{route.who: []}]
     if route.query is not None:

@@ -10,7 +10,7 @@ Rules:
 5. Every refusal is an ``ErrorAnswer`` with a code for programs and a message for people.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,8 @@ __all__ = [
     "ReportAnswer",
     "ReportFacts",
     "Rule",
+    "SecureTerms",
+    "StageWait",
     "Status",
     "TurnedAway",
     "TurnedAwayReason",
@@ -146,6 +148,22 @@ class ReleasedModel(_Message):
     weights: FileEntry
 
 
+class SecureTerms(_Message):
+    """How the round's sum hides its parts; docs/secure_aggregation.md has the formats.
+
+    The report's body is the device's public keys, and says nothing of its work; its vector comes in the stages after.
+    """
+
+    value_range: Finite
+    bits: Counted
+    max_weight: Counted
+    ring_bytes: Counted
+    rotation: bool
+    ratio: Finite
+    # How long the service waits in each stage.
+    stage_deadline_s: Seconds
+
+
 class Assignment(_Message):
     """Work: train from ``weights`` and report.
 
@@ -178,6 +196,8 @@ class Assignment(_Message):
     update_bytes: Counted
     partial_work: PartialWork
     rule: Rule
+    # null: the report is the update.
+    secure: SecureTerms | None = None
 
 
 class EvaluationWork(_Message):
@@ -233,12 +253,23 @@ class ReportFacts(_Message):
     metric_global: Finite | None = None
     metric_personalised: Finite | None = None
 
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """What is said under secure aggregation, where what a device did is in the sum alone: as little as there is."""
+        return cls(num_examples=1, steps=1, examples_held=1, train_loss=0.0)
+
 
 class ReportAnswer(_Message):
     """The report is durable and counts: ``accepted`` now, or ``repeated``: it was before."""
 
     code: Literal["accepted", "repeated"]
     round: Counted
+
+
+class StageWait(_Message):
+    """``GET reports/{assignment_id}/stages/{stage}`` with 202: the stage has not come; ask again after so long."""
+
+    retry_after_s: Seconds
 
 
 class EvaluationReport(_Message):

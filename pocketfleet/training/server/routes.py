@@ -109,7 +109,16 @@ ROUTES = (
         path="reports/{assignment_id}/stages/{stage}",
         who="device",
         takes_bytes=True,
-        summary="A message of a round with stages; rounds have none yet, so that each is refused.",
+        status=204,
+        summary="A device's message of a stage of a secure sum; the same again is answered the same.",
+    ),
+    Route(
+        name="stage_input",
+        method="GET",
+        path="reports/{assignment_id}/stages/{stage}",
+        who="device",
+        media_type="application/octet-stream",
+        summary="What a device needs for its message of that stage; 202 and StageWait: it is not there yet.",
     ),
     Route(
         name="status",

@@ -42,13 +42,15 @@ from pocketfleet.training.server.protocol import (
     ReleasedModel,
     ReportAnswer,
     ReportFacts,
+    StageWait,
     Status,
     TurnedAway,
 )
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.secure_rounds import SecureRounds
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import ServicePlan
-from pocketfleet.training.server.update_check import check_facts, checked_update
+from pocketfleet.training.server.update_check import check_facts, check_keys, checked_update
 from pocketfleet.training.server.update_files import Received
 from pocketfleet.training.server.upkeep import Upkeep
 from pocketfleet.training.server.work_offered import (
@@ -62,7 +64,7 @@ from pocketfleet.training.server.work_offered import (
 __all__ = ["Service"]
 
 T = TypeVar("T")
-_PREPARING_RETRY_S = 0.25
+_PREPARING_RETRY_S, _STAGES_RETRY_S = 0.25, 1.0
 # Threads that check updates and wait for the disk, which takes several files as fast as one; so many are in memory.
 _CHECKERS = 8
 
@@ -180,7 +182,8 @@ class Service:
         if self.upkeep.finished:
             return TurnedAway(reason="finished", message="all versions are made", retry_after_s=longest_s)
         if self.upkeep.preparing:
-            wait_s = min(_PREPARING_RETRY_S, longest_s)
+            # Stages take as long as devices do: no reason to come every moment.
+            wait_s = min(_PREPARING_RETRY_S if self.upkeep.secure is None else _STAGES_RETRY_S, longest_s)
             return TurnedAway(reason="preparing", message="the next version is being made", retry_after_s=wait_s)
         return None
 
@@ -258,7 +261,7 @@ class Service:
         parts = self.upkeep.leading()
         self._check_owner(parts, device, assignment)
         check_facts(self.plan, facts)
-        expected = self.plan.codec.encoded_bytes(self.plan.report)
+        expected = self.plan.report_bytes
         if length != expected:
             raise RefusedError(
                 413 if length > expected else 422, "wrong_length", f"a report holds {expected} bytes, got {length}"
@@ -305,13 +308,56 @@ class Service:
     def _check_and_keep(self, received: Received, assignment: int) -> None:
         try:
             received.sync()
-            checked_update(
-                received.path, codec=self.plan.codec, like=self.plan.report, max_norm=self.plan.limits.max_update_norm
-            )
+            if self.plan.secure is not None:
+                check_keys(received.path)
+            else:
+                most = self.plan.limits.max_update_norm
+                checked_update(received.path, codec=self.plan.codec, like=self.plan.report, max_norm=most)
             self.upkeep.updates.keep(received, assignment)
         except BaseException:
             received.discard()
             raise
+
+    def stage_bytes(self, device: Device, assignment: int, stage: str) -> int:
+        """How long a device's message of a stage is.
+
+        Raises:
+            RefusedError: it is not asked for one.
+        """
+        secure, round_index = self._staged(device, assignment)
+        return secure.message_bytes(round_index, assignment, stage)
+
+    async def take_stage(self, device: Device, assignment: int, stage: str, message: bytes) -> None:
+        """A device's message of a stage.
+
+        Raises:
+            RefusedError: it does not count, and why.
+        """
+        secure, round_index = self._staged(device, assignment)
+        await asyncio.get_running_loop().run_in_executor(
+            self._checkers, secure.take, round_index, assignment, stage, message
+        )
+
+    async def stage_input(self, device: Device, assignment: int, stage: str) -> bytes | StageWait:
+        """What a device needs for its message of a stage, or when to ask again.
+
+        Raises:
+            RefusedError: it is not asked for one.
+        """
+        secure, round_index = self._staged(device, assignment)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._checkers, secure.needed, round_index, assignment, stage
+        )
+
+    def _staged(self, device: Device, assignment: int) -> tuple[SecureRounds, int]:
+        """What makes sums, and the round of an assignment of this device's."""
+        parts = self.upkeep.leading()
+        self._check_owner(parts, device, assignment)
+        if self.upkeep.secure is None:
+            raise RefusedError(409, "no_stages", "rounds of this service have no stages")
+        work = parts.coordinator.work(assignment)
+        assert work is not None
+        return self.upkeep.secure, work.round
 
     async def status(self, device: Device) -> Status:
         """What is known of a device."""

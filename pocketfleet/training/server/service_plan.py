@@ -11,6 +11,8 @@ from typing import Any
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import Codec
+from pocketfleet.training.privacy.secure_aggregation.messages import KEYS_BYTES
+from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
@@ -18,7 +20,10 @@ from pocketfleet.training.server.protocol import PartialWork, Rule
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Weights
 
-__all__ = ["Chunks", "Limits", "ServicePlan"]
+__all__ = ["MASKED", "Chunks", "Limits", "ServicePlan"]
+
+# What reports are written in where sums hide their parts: public keys, and masked vectors in the stages after.
+MASKED = "masked"
 
 # Rows of accepted reports, by (device, steps, examples_held, model_version) [k] each, in chunks: the order of sums.
 Chunks = Callable[[Int64s, Int64s, Int64s, Int64s], Iterable[Int64s]]
@@ -75,6 +80,7 @@ class ServicePlan:
         chunks: see ``Chunks``.
         staleness_exponent: see ``training.staleness``.
         codec: of the reports.
+        secure: how sums hide their parts; ``None``: reports are updates.
         report: any update, for names, shapes and types.
         download: names of the weights and buffers that a device gets with each version.
         programs: the bundle's files by program and name, in a folder or folders of their own.
@@ -113,7 +119,18 @@ class ServicePlan:
     batch_size: int
     partial_work: PartialWork
     rule: Rule
+    secure: SecurePlan | None = None
     make_selection: Callable[[], Selection] | None = None
     release: ReleasePlan | None = None
     release_metric: str = "loss"
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def codec_name(self) -> str:
+        """Of the reports, as devices know it."""
+        return self.codec.name if self.secure is None else MASKED
+
+    @property
+    def report_bytes(self) -> int:
+        """Exactly so long is a report's body."""
+        return self.codec.encoded_bytes(self.report) if self.secure is None else KEYS_BYTES

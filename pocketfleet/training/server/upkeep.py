@@ -31,6 +31,7 @@ from pocketfleet.training.server.leadership import Leadership, leadership
 from pocketfleet.training.server.minute_counts import MinuteCounts
 from pocketfleet.training.server.model_versions import Made
 from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.server.secure_rounds import SecureRounds
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_metrics import ServiceMetrics
 from pocketfleet.training.server.service_plan import ServicePlan
@@ -65,6 +66,7 @@ class Upkeep:
         controls: what administrators decided.
         preparing: see rule 3.
         queue: takes what is to be decided.
+        secure: makes sums that hide their parts; ``None``: the plan has none.
     """
 
     def __init__(self, plan: ServicePlan, folder: Path, *, database_url: str, log: ServiceLog) -> None:
@@ -80,6 +82,7 @@ class Upkeep:
         self.leader: Leader | None = None
         self.controls = Controls()
         self.preparing = True
+        self.secure = SecureRounds(plan.secure) if plan.secure is not None else None
         self._blobs = BlobFolder(folder / "files")
         self.downloads = Downloads(plan, database=self.database, blobs=self._blobs)
         self._writer = ThreadPoolExecutor(1, "decisions")
@@ -101,6 +104,8 @@ class Upkeep:
             await asyncio.sleep(0.01)
         for task in self._tasks:
             task.cancel()
+        if self.secure is not None:
+            self.secure.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for threads in (self._maker, self._writer):
             await asyncio.to_thread(threads.shutdown)
@@ -149,6 +154,7 @@ class Upkeep:
                 leadership=self.leadership,
                 blobs=self._blobs,
                 updates=self.updates,
+                secure=self.secure,
                 downloads=self.downloads,
                 told=self._tell_release,
             )
@@ -290,6 +296,7 @@ class Upkeep:
                         model_sha256=made.model.model_sha256,
                         updates=made.row["num_updates"],
                         train_loss=made.row["train_loss"],
+                        **({"no_sum": made.no_sum} if made.no_sum else {}),
                     )
                 self.preparing = False
             except (OSError, ValueError, StorageError, RefusedError, sa.exc.SQLAlchemyError) as exc:

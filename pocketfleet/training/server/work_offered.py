@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pocketfleet.training.draws import draw_key
+from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.release_gate import Evaluation
 from pocketfleet.training.release_verdict import ReleaseState
 from pocketfleet.training.round import CheckInCode
@@ -15,6 +16,7 @@ from pocketfleet.training.server.protocol import (
     CheckIn,
     EvaluationWork,
     FileEntry,
+    SecureTerms,
     TurnedAway,
     TurnedAwayReason,
 )
@@ -45,8 +47,8 @@ def incapable(plan: ServicePlan, request: CheckIn, programs: Mapping[str, object
     if chosen_program(plan, request, programs) is None:
         message = f"the bundle holds programs for {', '.join(programs)}, got {', '.join(request.programs)}"
         return TurnedAway(reason="no_program", message=message, retry_after_s=None)
-    if plan.codec.name not in request.codecs:
-        message = f"reports are written in {plan.codec.name}, got {', '.join(request.codecs)}"
+    if plan.codec_name not in request.codecs:
+        message = f"reports are written in {plan.codec_name}, got {', '.join(request.codecs)}"
         return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
     return None
 
@@ -97,11 +99,17 @@ def assignment(
         steps=plan.steps,
         batch_size=plan.batch_size,
         batch_seed=int(seed) >> 1,
-        codec=plan.codec.name,
-        update_bytes=plan.codec.encoded_bytes(plan.report),
+        codec=plan.codec_name,
+        update_bytes=plan.report_bytes,
         partial_work=plan.partial_work,
         rule=plan.rule,
+        secure=secure_terms(plan.secure) if plan.secure is not None else None,
     )
+
+
+def secure_terms(plan: SecurePlan) -> SecureTerms:
+    """What a device must know of how sums hide their parts."""
+    return SecureTerms(stage_deadline_s=plan.stage_deadline_s, **plan.terms())
 
 
 def evaluation_work(

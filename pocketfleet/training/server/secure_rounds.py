@@ -1,0 +1,231 @@
+"""The group of the round that closed last, on its way to a sum that hides its parts.
+
+Rules:
+
+1. A group is a round's accepted reports, the public keys of their devices, in rising order of device. It goes through
+   the stages ``shares``, ``masked`` and ``unmask``; each is over when all who are left have answered, or at its
+   deadline.
+2. It lives in this process's memory alone. A server that is started anew, or takes over, makes no sum of a group that
+   was there before: its round teaches nothing.
+3. Of vectors only their sum is kept. The same message again is taken as the first time; another one is refused.
+4. Any thread may bring messages and ask; the one that makes versions waits for the sum.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pocketfleet.training.privacy.secure_aggregation.messages import (
+    STAGES,
+    NoSumError,
+    SecureAggregationError,
+    Stage,
+    stage_bytes,
+)
+from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
+from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
+from pocketfleet.training.server.protocol import StageWait
+from pocketfleet.training.server.refusal import RefusedError
+from pocketfleet.training.update import Update
+
+__all__ = ["Member", "SecureRounds", "Summed"]
+
+# How soon a device asks again for what is not there yet; our choice: a round trip or two of a phone.
+_ASK_AGAIN_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device of a group: the assignment that it reported on, and its public keys."""
+
+    assignment: int
+    keys: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """What became of a group: the mean of so many devices' updates, or ``None`` and why there is none."""
+
+    mean: Update | None
+    num_updates: int
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """A group under way; ``stage`` counts the stages that are over."""
+
+    round: int
+    place: dict[int, int]  # of each assignment
+    degree: int
+    server: SecureServer
+    ends_s: float
+    stage: int = 0
+    left: set[int]  # places that may answer in this stage
+    answered: dict[int, str] = field(default_factory=dict)  # hashes of this stage's messages by place
+    no_sum: str = ""
+
+    @property
+    def over(self) -> bool:
+        return bool(self.no_sum) or self.stage == len(STAGES)
+
+
+class SecureRounds:
+    """See the module's rules.
+
+    Args:
+        plan: how sums are made.
+        now_s: seconds that never go back.
+    """
+
+    def __init__(self, plan: SecurePlan, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._plan = plan
+        self._now_s = now_s
+        self._changed = threading.Condition()
+        self._group: _Group | None = None
+        self._stopped = False
+
+    def sum(self, round_index: int, model_version: int, members: Sequence[Member]) -> Summed:
+        """Let a group go through its stages, and wait for what becomes of it.
+
+        Args:
+            round_index: of the round that closed.
+            model_version: that its devices trained from.
+            members: of the group, in rising order of device.
+        """
+        with self._changed:
+            self._group = group = self._begun(round_index, members)
+            if group is None:
+                return Summed(mean=None, num_updates=0, reason=f"{len(members)} devices cannot hide from one another")
+            while not group.over and not self._stopped:
+                self._changed.wait(timeout=max(group.ends_s - self._now_s(), 0.0))
+                self._advance(group)
+            if self._stopped:
+                group.no_sum = group.no_sum or "the server was stopped"
+            if group.no_sum:
+                return Summed(mean=None, num_updates=0, reason=group.no_sum)
+            try:
+                total = group.server.sum()
+            except NoSumError as exc:
+                group.no_sum = exc.reason
+                return Summed(mean=None, num_updates=0, reason=exc.reason)
+        mean = self._plan.mean(total.vector, model_version)
+        return Summed(mean=mean, num_updates=len(total.members))
+
+    def stop(self) -> None:
+        """Nobody waits any longer."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _begun(self, round_index: int, members: Sequence[Member]) -> _Group | None:
+        try:
+            server = self._plan.server([member.keys for member in members], round_index)
+        except (NoSumError, SecureAggregationError):
+            return None
+        return _Group(
+            round=round_index,
+            place={member.assignment: place for place, member in enumerate(members)},
+            degree=server.degree,
+            server=server,
+            ends_s=self._now_s() + self._plan.stage_deadline_s,
+            left=set(range(len(members))),
+        )
+
+    def _advance(self, group: _Group) -> None:
+        """Close the stage if it is over, and begin the next."""
+        if group.over or (len(group.answered) < len(group.left) and self._now_s() < group.ends_s):
+            return
+        try:
+            if group.stage == 0:
+                group.server.close_shares()
+            elif group.stage == 1:
+                group.server.close_masked()
+        except NoSumError as exc:
+            group.no_sum = exc.reason
+            return
+        group.left, group.answered = set(group.answered), {}
+        group.stage += 1
+        group.ends_s = self._now_s() + self._plan.stage_deadline_s
+
+    def message_bytes(self, round_index: int, assignment: int, stage: str) -> int:
+        """How long a device's message of a stage is.
+
+        Raises:
+            RefusedError: it is not asked for one.
+        """
+        with self._changed:
+            group = self._member(round_index, assignment)
+            return stage_bytes(_checked_stage(stage), settings=self._plan.settings, degree=group.degree).up
+
+    def take(self, round_index: int, assignment: int, stage: str, message: bytes) -> None:
+        """A device's message.
+
+        Raises:
+            RefusedError: it does not count, and why.
+        """
+        with self._changed:
+            group = self._member(round_index, assignment)
+            number, place = STAGES.index(_checked_stage(stage)), group.place[assignment]
+            self._advance(group)
+            sha256 = hashlib.sha256(message).hexdigest()
+            if group.no_sum:
+                raise _no_sum(group)
+            if number > group.stage:
+                raise RefusedError(409, "too_early", f"the stage {stage!r} has not begun: ask for what it needs first")
+            if number < group.stage or place not in group.left:
+                raise RefusedError(409, "stage_over", f"the stage {stage!r} is over for this device")
+            if place in group.answered:
+                if group.answered[place] != sha256:
+                    raise RefusedError(409, "other_message", "another message of this stage counts: this one does not")
+                return
+            take = (group.server.take_shares, group.server.take_masked, group.server.take_unmask)[number]
+            try:
+                take(place, message)
+            except SecureAggregationError as exc:
+                raise RefusedError(422, "wrong_message", str(exc)) from exc
+            group.answered[place] = sha256
+            self._advance(group)
+            self._changed.notify_all()
+
+    def needed(self, round_index: int, assignment: int, stage: str) -> bytes | StageWait:
+        """What a device needs for its message of a stage, or when to ask again.
+
+        Raises:
+            RefusedError: it is not asked for one.
+        """
+        with self._changed:
+            if self._group is None or self._group.round < round_index:
+                return StageWait(retry_after_s=_ASK_AGAIN_S)
+            group = self._member(round_index, assignment)
+            number, place = STAGES.index(_checked_stage(stage)), group.place[assignment]
+            self._advance(group)
+            if group.no_sum:
+                raise _no_sum(group)
+            if number > group.stage:
+                return StageWait(retry_after_s=_ASK_AGAIN_S)
+            if number < group.stage or place not in group.left:
+                raise RefusedError(409, "stage_over", f"the stage {stage!r} is over for this device")
+            give = (group.server.roster, group.server.shares_for, group.server.survivors_for)[number]
+            return give(place)
+
+    def _member(self, round_index: int, assignment: int) -> _Group:
+        group = self._group
+        if group is None or group.round != round_index:
+            raise RefusedError(409, "no_group", "the round of this assignment has no sum under way")
+        if assignment not in group.place:
+            raise RefusedError(409, "not_in_group", "no report on this assignment is in the sum that is under way")
+        return group
+
+
+def _checked_stage(stage: str) -> Stage:
+    for known in STAGES:
+        if stage == known:
+            return known
+    raise RefusedError(404, "unknown", f"there is no stage {stage[:40]!r}: the stages are {', '.join(STAGES)}")
+
+
+def _no_sum(group: _Group) -> RefusedError:
+    return RefusedError(409, "no_sum", f"there is no sum of this round: {group.no_sum}")
