@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, pair_mask_key, self_mask_key, share_key
+from pocketfleet.training.privacy.secure_aggregation.masks import Purpose, add_masks, agreed_key, self_mask_key
 from pocketfleet.training.privacy.secure_aggregation.messages import (
     KEY,
     KEYS_BYTES,
@@ -55,6 +55,8 @@ class SecureClient:
         self._share_public = self._share_key.public_key().public_bytes_raw()
         self._seed = secrets.token_bytes(SECRET_BYTES)
         self._roster: Roster | None = None
+        # By the neighbour's place: what shares to and from it are sealed with.
+        self._ciphers: dict[int, AESGCM] = {}
         self._sent_shares: tuple[bytes, bytes] | None = None
         # A pair of shares, of seed and of key, by the place of the holder whose they are; its own too.
         self._held: dict[int, tuple[bytes, bytes]] = {}
@@ -86,16 +88,17 @@ class SecureClient:
                 strict=True,
             )
         )
+        ciphers = {place: AESGCM(self._agreed(keys, "shares")) for place, keys in given.keys.items()}
         sealed = []
         for holder, pair in zip(holders, pairs, strict=True):
             if holder == given.place:
                 own = pair
                 continue
             nonce = secrets.token_bytes(NONCE_BYTES)
-            cipher = self._cipher(given.keys[holder], incoming=False)
-            sealed.append(nonce + cipher.encrypt(nonce, b"".join(pair), _route(given.place, holder)))
+            sealed.append(nonce + ciphers[holder].encrypt(nonce, b"".join(pair), _route(given.place, holder)))
         answer = b"".join(sealed)
-        self._roster, self._held, self._sent_shares = given, {given.place: own}, (roster, answer)
+        self._roster, self._ciphers, self._sent_shares = given, ciphers, (roster, answer)
+        self._held = {given.place: own}
         return answer
 
     def masked(self, shares_for_me: bytes, vector: RingVector) -> bytes:
@@ -126,9 +129,9 @@ class SecureClient:
                 f"{len(held) + 1} holders of this member's secrets are left, the threshold is {roster.threshold}: the "
                 f"sum could not be unmasked"
             )
-        plus, minus = [self_mask_key(self._seed)], []
+        plus, minus = [self_mask_key(self._seed)], list[bytes]()
         for place in held:
-            (plus if place > roster.place else minus).append(self._pair_key(roster.keys[place]))
+            (plus if place > roster.place else minus).append(self._agreed(roster.keys[place], "pair mask"))
         words = vector.copy()
         add_masks(words, plus=plus, minus=minus)
         self._held |= held
@@ -211,34 +214,29 @@ class SecureClient:
             shares_for_me, count=len(roster.keys), part_bytes=1 + SEALED_BYTES, what="the shares for a member"
         )
         held = {}
-        for (place, keys), part in zip(roster.keys.items(), parts, strict=True):
-            if part[0] == 0 and not any(part):
+        for place, part in zip(roster.keys, parts, strict=True):
+            if not any(part):
                 continue
-            nonce, sealed = part[1 : 1 + NONCE_BYTES], part[1 + NONCE_BYTES :]
+            came, nonce, sealed = part[0], part[1 : 1 + NONCE_BYTES], part[1 + NONCE_BYTES :]
             try:
-                if part[0] != 1:
-                    raise InvalidTag
-                pair = self._cipher(keys, incoming=True).decrypt(nonce, sealed, _route(place, roster.place))
+                pair = self._ciphers[place].decrypt(nonce, sealed, _route(place, roster.place))
             except InvalidTag:
+                pair = b""
+            if came != 1 or not pair:
                 raise SecureAggregationError(
                     f"the shares of member {place} are altered, or were not sealed for this one"
-                ) from None
+                )
             held[place] = (pair[:SHARE_BYTES], pair[SHARE_BYTES:])
         return held
 
-    def _pair_key(self, keys: bytes) -> bytes:
-        """Of the mask shared with the neighbour of these keys."""
+    def _agreed(self, keys: bytes, purpose: Purpose) -> bytes:
+        """The key that this member agrees on with the neighbour of these keys."""
+        own = self.keys()
+        private, part = self._mask_key, slice(PUBLIC_KEY_BYTES)
+        if purpose == "shares":
+            private, part = self._share_key, slice(PUBLIC_KEY_BYTES, KEYS_BYTES)
         try:
-            return pair_mask_key(self._mask_key, self._mask_public, keys[:PUBLIC_KEY_BYTES])
-        except ValueError as exc:
-            raise SecureAggregationError(f"a neighbour's public key cannot be agreed with: {exc}") from exc
-
-    def _cipher(self, keys: bytes, *, incoming: bool) -> AESGCM:
-        """Of the shares that come from the neighbour of these keys, or go to it."""
-        other = keys[PUBLIC_KEY_BYTES:KEYS_BYTES]
-        sender, receiver = (other, self._share_public) if incoming else (self._share_public, other)
-        try:
-            return AESGCM(share_key(self._share_key, other, sender=sender, receiver=receiver))
+            return agreed_key(private, own[part], keys[part], purpose=purpose)
         except ValueError as exc:
             raise SecureAggregationError(f"a neighbour's public key cannot be agreed with: {exc}") from exc
 

@@ -9,6 +9,7 @@ public keys.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -20,7 +21,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pocketfleet.training.privacy.secure_aggregation.settings import RingVector
 
-__all__ = ["add_masks", "pair_mask_key", "self_mask_key", "share_key"]
+__all__ = ["add_masks", "agreed_key", "self_mask_key"]
+
+Purpose = Literal["pair mask", "shares"]
 
 KEY_BYTES = 32
 _LABEL = b"pocketfleet secure aggregation 1 "
@@ -33,32 +36,25 @@ _COUNTER = bytes(16)
 _ROOM_BYTES = 15
 
 
-def pair_mask_key(private: X25519PrivateKey, own: bytes, other: bytes) -> bytes:
-    """The key of the mask that two members share; the same from either side.
+def agreed_key(private: X25519PrivateKey, own: bytes, other: bytes, *, purpose: Purpose) -> bytes:
+    """The key that two members agree on; the same from either side.
 
     Args:
-        private: mask key of the one.
+        private: key of the one.
         own: its public key.
         other: public key of the other.
+        purpose: what the key is for.
 
     Raises:
         ValueError: the other's key is no point that a secret can be agreed with.
     """
-    return _derived(private, other, b"pair mask", *sorted((own, other)))
-
-
-def share_key(private: X25519PrivateKey, other: bytes, *, sender: bytes, receiver: bytes) -> bytes:
-    """The key under which ``sender`` seals shares for ``receiver``: public share keys, one of which is ``other``.
-
-    Raises:
-        ValueError: the other's key is no point that a secret can be agreed with.
-    """
-    return _derived(private, other, b"shares", sender, receiver)
+    secret = private.exchange(X25519PublicKey.from_public_bytes(other))
+    return _expanded(secret, purpose, *sorted((own, other)))
 
 
 def self_mask_key(seed: bytes) -> bytes:
     """The key of a member's own mask, of its seed."""
-    return _expanded(seed, b"self mask")
+    return _expanded(seed, "self mask")
 
 
 def add_masks(vector: RingVector, *, plus: Sequence[bytes] = (), minus: Sequence[bytes] = ()) -> None:
@@ -84,10 +80,6 @@ def _stream(key: bytes) -> CipherContext:
     return Cipher(AES256(key), CTR(_COUNTER)).encryptor()
 
 
-def _derived(private: X25519PrivateKey, other: bytes, purpose: bytes, *public: bytes) -> bytes:
-    secret = private.exchange(X25519PublicKey.from_public_bytes(other))
-    return _expanded(secret, purpose, *public)
-
-
-def _expanded(secret: bytes, purpose: bytes, *public: bytes) -> bytes:
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=_LABEL + b" ".join((purpose, b"".join(public)))).derive(secret)
+def _expanded(secret: bytes, purpose: str, *public: bytes) -> bytes:
+    info = _LABEL + purpose.encode() + b" " + b"".join(public)
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(secret)

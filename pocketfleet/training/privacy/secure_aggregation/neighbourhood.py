@@ -6,6 +6,7 @@ secrets too: of two members both hold one, and both are needed.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ class Neighbourhood:
     @property
     def degree(self) -> int:
         """Neighbours of each member."""
-        return self.neighbours.shape[1]
+        return int(self.neighbours.shape[1])
 
     def holders(self, member: int) -> list[int]:
         """Who holds shares of a member's secrets: its neighbours and itself, ascending."""
@@ -84,7 +85,7 @@ class Neighbourhood:
         return count
 
     def connected(self, present: npt.NDArray[np.bool_]) -> bool:
-        """Whether the present members are joined by neighbours that are present: else each part has a sum of its own."""
+        """Whether the present are joined by neighbours that are present; else each part has a sum of its own."""
         rows = np.repeat(np.arange(self.members), self.degree)
         columns = self.neighbours.reshape(-1)
         both = present[rows] & present[columns]
@@ -98,7 +99,7 @@ def chosen_degree(
     members: int,
     *,
     corrupt_ratio: float = 0.1,
-    dropout_ratio: float = 0.3,
+    dropout_ratio: float = 0.2,
     security_bits: int = 40,
     correctness_bits: int = 30,
 ) -> tuple[int, int]:
@@ -111,13 +112,14 @@ def chosen_degree(
     some member's neighbours fewer than ``threshold`` stay. Each is the tail of one member times their number; the
     paper's section 3 bounds the tails, here they are exact.
 
-    Where no even degree below ``members - 1`` does, the graph is complete, nothing is left to chance, and the
-    threshold is the least above half and above the corrupt.
+    Where that would take half of the others as neighbours or more, all of them are: the graph is complete, nothing is
+    left to chance, and the threshold is the least above half and above the corrupt. So of few members, more may drop
+    out than ``dropout_ratio`` says, and of two none.
 
     Args:
         members: of the group.
         corrupt_ratio: of the members that share what they know with the server, 0 up to below 1.
-        dropout_ratio: of the members that leave between their keys and the last stage, 0 up to below 1.
+        dropout_ratio: of the members that leave between their keys and the last stage, 0 up to below a half.
         security_bits: as above.
         correctness_bits: as above.
 
@@ -125,29 +127,37 @@ def chosen_degree(
         Degree and threshold.
 
     Raises:
-        InputError: a ratio is out of its range, or so many can neither collude nor leave at once.
+        InputError: a ratio is out of its range, or both together are not below 1.
     """
-    for name, ratio in (("corrupt_ratio", corrupt_ratio), ("dropout_ratio", dropout_ratio)):
-        if not 0.0 <= ratio < 1.0:
-            raise InputError(f"{name} must be 0 or more and below 1, got {ratio}")
     if members < 2:
         raise InputError(f"a secure sum needs 2 members or more, got {members}")
-    # A member counts itself with neither. Rounded first: 0.3 * 10 is a little more than 3.
-    corrupt, gone = (int(np.ceil(round(ratio * members, 9))) for ratio in (corrupt_ratio, dropout_ratio))
+    if not 0.0 <= dropout_ratio < 0.5:
+        raise InputError(
+            f"dropout_ratio must be 0 or more and below 0.5 (over half of the holders of a secret must stay), got "
+            f"{dropout_ratio}"
+        )
+    if not 0.0 <= corrupt_ratio < 1.0 - dropout_ratio:
+        raise InputError(
+            f"corrupt_ratio must be 0 or more and below {1.0 - dropout_ratio:g} (1 - dropout_ratio), got "
+            f"{corrupt_ratio}"
+        )
+    # Rounded first: 0.3 * 10 is a little more than 3.
+    corrupt, gone = (math.ceil(round(ratio * members, 9)) for ratio in (corrupt_ratio, dropout_ratio))
     rare, missed = 2.0 ** -(security_bits + 1) / members, 2.0**-correctness_bits / members
     others = members - 1
-    for degree in range(2, others, 2):
-        run = degree // 2
-        if hypergeom.pmf(run, members, min(corrupt + gone, members), run) > rare:
+    for degree in range(2, others // 2 + 1, 2):
+        if hypergeom.pmf(degree // 2, members, min(corrupt + gone, members), degree // 2) > rare:
             continue
-        # The least t with P[corrupt neighbours >= t] = sf(t - 1) <= rare.
-        threshold = max((degree + 1) // 2 + 1, int(hypergeom.isf(rare, others, min(corrupt, others), degree)) + 1)
-        if hypergeom.cdf(threshold - 1, others, max(others - gone, 0), degree) <= missed and threshold <= degree:
+        # [t]: P[corrupt neighbours >= t], for t of 0 to degree.
+        corrupted = _counts(others, min(corrupt, others), degree)[::-1].cumsum()[::-1]
+        safe = np.flatnonzero(corrupted <= rare)
+        threshold = max((degree + 1) // 2 + 1, int(safe[0]) if safe.size else degree + 1)
+        if threshold <= degree and _counts(others, others - min(gone, others), degree)[:threshold].sum() <= missed:
             return degree, threshold
-    threshold = max(members // 2 + 1, corrupt + 1)
-    if threshold > members - gone and gone > 0 and members > 2:
-        raise InputError(
-            f"of {members} members {corrupt} may collude with the server and {gone} drop out: a threshold above half "
-            f"and above {corrupt} needs {threshold} to stay; lower dropout_ratio or corrupt_ratio"
-        )
-    return others, min(threshold, members)
+    return others, min(max(members // 2 + 1, corrupt + 1), members)
+
+
+def _counts(total: int, marked: int, drawn: int) -> npt.NDArray[np.float64]:
+    """How likely 0 to ``drawn`` of those drawn are marked: tails of it are exact where ``hypergeom.isf`` is not."""
+    likely: npt.NDArray[np.float64] = hypergeom.pmf(np.arange(drawn + 1), total, marked, drawn)
+    return likely

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, pair_mask_key, self_mask_key
+from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, agreed_key, self_mask_key
 from pocketfleet.training.privacy.secure_aggregation.messages import (
     KEY,
     KEYS_BYTES,
@@ -271,7 +271,7 @@ class SecureServer:
             self._end("unmask", f"the shares of the mask key of member {place} restore another key than it reported")
         for other in self.neighbourhood.neighbours[place].tolist():
             if self._in_sum[other]:
-                key = pair_mask_key(private, public, self._keys[other][:PUBLIC_KEY_BYTES])
+                key = agreed_key(private, public, self._keys[other][:PUBLIC_KEY_BYTES], purpose="pair mask")
                 # A member adds the masks with those of a higher place, and takes away the others.
                 (minus if place > other else plus).append(key)
 
