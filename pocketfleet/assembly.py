@@ -17,6 +17,7 @@ from pocketfleet.device_sim.availability import Availability, make_availability
 from pocketfleet.device_sim.buffered_rounds import BufferedRounds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
+from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
 from pocketfleet.device_sim.population import Population
@@ -24,6 +25,7 @@ from pocketfleet.device_sim.program_cost import step_seconds_of, training_memory
 from pocketfleet.device_sim.recorded_rounds import RecordedRounds
 from pocketfleet.device_sim.recording import Recording
 from pocketfleet.device_sim.rounds import Rounds
+from pocketfleet.device_sim.secure_stages import SecureStages
 from pocketfleet.device_sim.simulator import Schedule
 from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.transfer import Outage
@@ -37,7 +39,6 @@ from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
-from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.release_verdict import ReleasePlan
@@ -64,6 +65,7 @@ from pocketfleet.training.task import (
 from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.update_parts import report_bytes, secure_group_of, secure_plan
 
 __all__ = [
     "Parts",
@@ -362,7 +364,7 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
         training_memory_bytes=training_memory_bytes(footprint, parts.weights.trainable, models=traffic.models),
         bundle_bytes=bundle.download_bytes(program) + _file_bytes(traffic.first),
         weights_bytes=tensors_bytes(traffic.weights) + _file_bytes(traffic.broadcast),
-        update_bytes=LosslessCodec().encoded_bytes(traffic.report),
+        update_bytes=report_bytes(experiment, traffic.report),
         partial_work=experiment.rounds.partial_work == "report",
     )
 
@@ -424,8 +426,26 @@ def make_rounds(experiment: Experiment, population: Population, log: EventLog, p
         size = batch_size(experiment, parts.data)
         return RecordedRounds(plan, population, log, recording=parts.recording, batch_size=size, selection=selection)
     if isinstance(plan, RoundPlan):
-        return SynchronousRounds(plan, population, log, selection=selection)
+        stages = _secure_stages(experiment, population, log, parts)
+        return SynchronousRounds(plan, population, log, selection=selection, stages=stages)
     return BufferedRounds(plan, population, log)
+
+
+def _secure_stages(experiment: Experiment, population: Population, log: EventLog, parts: Parts) -> SecureStages | None:
+    """The stages of rounds whose sums hide their parts."""
+    plan = secure_plan(experiment, parts.traffic.report)
+    if plan is None:
+        return None
+    return SecureStages(
+        fleet=parts.fleet,
+        availability=parts.availability,
+        rule=Rule(**experiment.eligibility.model_dump()),
+        seed=experiment.seed,
+        ledger=population.ledger,
+        log=log,
+        stage_deadline_s=plan.stage_deadline_s,
+        group_of=secure_group_of(plan),
+    )
 
 
 def _recording(experiment: Experiment, data: DeviceData) -> Recording:

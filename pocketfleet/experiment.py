@@ -30,11 +30,23 @@ from pocketfleet.sections import (
     TrainingSection,
 )
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
-from pocketfleet.update_sections import AggregationSection
+from pocketfleet.update_sections import AggregationSection, SecureAggregationSection
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# A sum of one hides nothing.
+_LEAST_GROUP = 2
+# What a server that reads sums alone cannot do: a key, the value that it must have, and why.
+_NOT_UNDER_SECURE_SUMS: tuple[tuple[str, object, str], ...] = (
+    ("rounds.policy", "synchronous", "masks cancel within a round's group, and a buffer has none"),
+    ("rounds.recording", "", "what a service recorded of such rounds holds no updates to be replayed"),
+    ("rounds.selection", "uniform", "it learns from each phone's loss, which nobody sees"),
+    ("aggregation.rule", "mean", "it compares single updates, which nobody sees"),
+    ("service.max_update_norm", 0.0, "it is checked on single updates, which nobody sees"),
+    ("service.max_num_examples", 0, "it is checked on single reports; secure_aggregation.max_examples bounds them"),
+)
 
 
 class Experiment(Section):
@@ -54,6 +66,7 @@ class Experiment(Section):
     rounds: RoundsSection = RoundsSection()
     algorithm: AlgorithmSection = AlgorithmSection()
     aggregation: AggregationSection = AggregationSection()
+    secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     server: ServerSection = ServerSection()
     release: ReleaseSection = ReleaseSection()
     engine: EngineSection = EngineSection()
@@ -95,6 +108,25 @@ class Experiment(Section):
                 f"release.canary_ratio {release.canary_ratio} of {devices} are {share:g}; lower the reports, raise the "
                 "ratio, or set it to 0 to have no share"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sums_that_hide_their_parts(self) -> Self:
+        if self.secure_aggregation.enabled:
+            for key, wanted, why in _NOT_UNDER_SECURE_SUMS:
+                section, _, name = key.partition(".")
+                value = getattr(getattr(self, section), name)
+                if value != wanted:
+                    raise ValueError(
+                        f"secure_aggregation.enabled does not go with {key} {value!r}: {why}; leave {key} at "
+                        f"{wanted!r}, or secure_aggregation out"
+                    )
+            plan = self.rounds
+            if math.ceil(plan.cohort * plan.minimum_ratio) < _LEAST_GROUP:
+                raise ValueError(
+                    f"secure_aggregation.enabled needs rounds of {_LEAST_GROUP} reports or more, and rounds.cohort "
+                    f"{plan.cohort} with rounds.minimum_ratio {plan.minimum_ratio} may have fewer: raise them"
+                )
         return self
 
     @model_validator(mode="after")

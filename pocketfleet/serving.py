@@ -39,7 +39,7 @@ from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
-from pocketfleet.update_parts import aggregator_factory
+from pocketfleet.update_parts import aggregator_factory, secure_plan
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["serve", "service_plan"]
@@ -83,6 +83,7 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         chunks=_chunks,
         staleness_exponent=experiment.rounds.staleness_exponent if experiment.rounds.policy == "buffered" else 0.0,
         codec=LosslessCodec(),
+        secure=secure_plan(experiment, parts.traffic.report),
         report=parts.traffic.report,
         download=frozenset(parts.traffic.weights),
         programs={runtime: _files(bundle, runtime) for runtime in bundle.runtimes},

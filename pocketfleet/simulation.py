@@ -29,6 +29,8 @@ from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.run import Run
 from pocketfleet.device_sim.run_directory import EXPERIMENT, RELEASED, RunDirectory
+from pocketfleet.device_sim.secure_stages import Group
+from pocketfleet.device_sim.secure_sum import SecureSum
 from pocketfleet.device_sim.simulator import Outcome, Simulator
 from pocketfleet.device_sim.stage_clock import StageClock, Watch, unwatched
 from pocketfleet.device_sim.tables import (
@@ -48,7 +50,7 @@ from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.update_parts import aggregator_factory
+from pocketfleet.update_parts import aggregator_factory, secure_plan
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
@@ -247,7 +249,19 @@ def _learner(
         population=experiment.fleet.devices,
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         make_aggregator=aggregator_factory(experiment, kept.parent),
+        make_sum=_make_sum(experiment, parts),
         staleness_exponent=experiment.rounds.staleness_exponent,
+    )
+
+
+def _make_sum(experiment: Experiment, parts: Parts) -> Callable[[Group, int, int], SecureSum] | None:
+    """What makes the secure sum of a group, its round and version."""
+    plan = secure_plan(experiment, parts.traffic.report)
+    if plan is None:
+        return None
+    masks = experiment.secure_aggregation.masks
+    return lambda group, round_index, version: SecureSum(
+        plan, group, round_index=round_index, model_version=version, masks=masks
     )
 
 

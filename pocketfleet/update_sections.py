@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pocketfleet.sections import NotNegative, Section
+from pocketfleet.sections import NotNegative, Positive, Section
 
-__all__ = ["AggregationSection"]
+__all__ = ["AggregationSection", "SecureAggregationSection"]
 
 
 class AggregationSection(Section):
@@ -35,4 +35,31 @@ class AggregationSection(Section):
                 raise ValueError(
                     f'aggregation.{key} is for aggregation.rule "{rule}", which is "{self.rule}": leave one out'
                 )
+        return self
+
+
+class SecureAggregationSection(Section):
+    """Sums that hide their parts; see ``training.privacy.secure_aggregation``."""
+
+    enabled: bool = False
+    # Our choice: weights of trained models are seldom further apart, and 20 bits make a step of 1.5e-5.
+    value_range: Positive = 8.0  # a delta's values are cut off beyond plus or minus this
+    bits: int = Field(default=20, ge=2, le=32)  # of a value
+    max_examples: int = Field(default=1024, ge=1, le=2**20)  # that a report counts for at most
+    # Bell et al. 2020 (eprint 2020/704) reckon with a fifth that collude; 6 to 10 % drop out of rounds (Bonawitz et al.
+    # 2019, arXiv:1902.01046, section 9), fewer of those that have trained already.
+    corrupt_ratio: float = Field(default=0.2, ge=0, lt=1)  # of a group, who may tell the server what they know
+    dropout_ratio: float = Field(default=0.1, ge=0, lt=1)  # of a group, who may leave before the end
+    # Our choice: several times what a phone takes to answer.
+    stage_deadline_s: Positive = 60.0
+    masks: bool = True  # a simulation computes them; false: adds in clear, to the same bits
+
+    @model_validator(mode="after")
+    def _only_where_enabled(self) -> Self:
+        changed = [key for key, field in type(self).model_fields.items() if getattr(self, key) != field.default]
+        if not self.enabled and changed:
+            raise ValueError(
+                f"secure_aggregation.{changed[0]} is for secure_aggregation.enabled, which is false: set it to true, "
+                "or leave the key out"
+            )
         return self

@@ -11,6 +11,7 @@ from pathlib import Path
 from pocketfleet.device_sim.client import Assignment as ClientWork
 from pocketfleet.device_sim.client import Client, ClientResult
 from pocketfleet.device_sim.device_data import HeldExamples
+from pocketfleet.device_sim.secure_participation import SecureParticipation
 from pocketfleet.errors import InputError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, program_files
@@ -18,7 +19,8 @@ from pocketfleet.export.session import Runtime, Session
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.codec import LosslessCodec
-from pocketfleet.training.server.protocol import Assignment, FileEntry, ReportFacts
+from pocketfleet.training.privacy.secure_aggregation.secure_plan import vector_of_terms
+from pocketfleet.training.server.protocol import MASKED, Assignment, FileEntry, ReportFacts
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.update import tensors_from_bytes
 from pocketfleet.training.weights import Tensors, Weights
@@ -182,8 +184,9 @@ class DeviceWork:
         if terms is None:
             return None
         weight = num_examples if self.algorithm.weighting == "examples" else 1
-        vector = secure_vector(terms, result.update)
-        return SecureParticipation(vector.settings, terms, vector.encode(result.update, weight, self.assignment.codec_seed))
+        vector = vector_of_terms(terms.model_dump(exclude={"stage_deadline_s"}), result.update)
+        encoded = vector.encode(result.update, weight=weight, shared_seed=self.assignment.codec_seed)
+        return SecureParticipation(vector.settings(), terms, encoded)
 
     def update(self, result: ClientResult) -> bytes:
         """The report's body.

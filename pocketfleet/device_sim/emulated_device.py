@@ -26,8 +26,15 @@ from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.session import Runtime
 from pocketfleet.training.codec import LosslessCodec
-from pocketfleet.training.server.protocol import PROTOCOL_VERSION, Assignment, CheckIn, EvaluationWork, Rule, TurnedAway
-from pocketfleet.training.server.service_plan import MASKED
+from pocketfleet.training.server.protocol import (
+    MASKED,
+    PROTOCOL_VERSION,
+    Assignment,
+    CheckIn,
+    EvaluationWork,
+    Rule,
+    TurnedAway,
+)
 from pocketfleet.training.server.wall_clock import wall_s
 
 __all__ = ["EmulatedDevice"]

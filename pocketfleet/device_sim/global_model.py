@@ -16,6 +16,7 @@ from pocketfleet.device_sim.device_store import DeviceStore
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
 from pocketfleet.device_sim.secure_stages import Group
+from pocketfleet.device_sim.secure_sum import KeptUpdates, SecureSum
 from pocketfleet.device_sim.workers import Trainers, one_torch_thread
 from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import Session
@@ -31,17 +32,20 @@ __all__ = ["GlobalModel", "Learning"]
 # Test examples a call; any number gives the same means up to rounding.
 _EVALUATION_BATCH = 500
 Columns = dict[str, npt.NDArray[Any]]
+MakeSum = Callable[[Group, int, int], SecureSum]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
     """What a round taught: the mean loss while training, by examples, and how many updates were not finite.
 
+    ``clipped``: values that a secure sum's fixed point cut, of all devices together.
     ``loss`` ``[k]`` is the root mean square of the steps' losses of each ``device`` ``[k]`` whose update was finite.
     """
 
     train_loss: float
     non_finite: int
+    clipped: int = 0
     device: Int64s = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     loss: Float64s = field(default_factory=lambda: np.empty(0))
 
@@ -63,6 +67,7 @@ class GlobalModel:
         chunk_size: Callable[[int], int],
         make_aggregator: Callable[[], Aggregator] = MeanAggregator,
         staleness_exponent: float = 0.0,
+        make_sum: MakeSum | None = None,
     ) -> None:
         """Take the parts.
 
@@ -78,6 +83,7 @@ class GlobalModel:
             chunk_size: devices a chunk, of a cohort of so many.
             make_aggregator: an empty aggregator for a round.
             staleness_exponent: of ``staleness_discount``.
+            make_sum: of a group, its round and its version, the secure sum; chunks are then ``KeptUpdates``.
         """
         self.weights = weights
         self.server_state = algorithm.init(weights)
@@ -95,6 +101,7 @@ class GlobalModel:
         self._population = population
         self._chunk_size = chunk_size
         self._make_aggregator = make_aggregator
+        self._make_sum = make_sum
         self._updates: list[Columns] = []
 
     @property
@@ -118,10 +125,16 @@ class GlobalModel:
         if group is not None and group.no_sum:
             self._publish(self.weights, self.server_state)
             return Learning(train_loss=math.nan, non_finite=0)
-        aggregator = self._make_aggregator()
+        aggregator, summing = self._make_aggregator(), None
+        if group is not None and self._make_sum is not None:
+            summing = self._make_sum(group, round_index, self.version)
         rows = []
         for result in self._train(accepted):
-            aggregator.merge(result.part)
+            if summing is not None:
+                assert isinstance(result.part, KeptUpdates)
+                summing.take(result.part, result.cohort.place)
+            else:
+                aggregator.merge(result.part)
             kept = np.flatnonzero(result.finite)
             self._keep(result, kept)
             rows.append(_rows(result, kept, self._headline))
@@ -130,8 +143,10 @@ class GlobalModel:
         if non_finite == len(accepted):
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
         participation = len(trained["place"]) / self._population
+        found = summing.result() if summing is not None else None
+        mean = found.update if found is not None else aggregator.result()
         weights, server_state = self._algorithm.server_update(
-            self.weights, aggregator.result(), self.server_state, participation=participation
+            self.weights, mean, self.server_state, participation=participation
         )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
@@ -142,6 +157,7 @@ class GlobalModel:
         return Learning(
             train_loss=float((trained["train_loss"] * examples).sum() / examples.sum()),
             non_finite=non_finite,
+            clipped=found.clipped if found is not None else 0,
             device=flights["device"].copy(),
             loss=trained["train_loss_rms"],
         )

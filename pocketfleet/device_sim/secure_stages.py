@@ -113,9 +113,7 @@ class SecureStages:
         self.log.add(now_s, SERVER, round_index, "sum", reason="no_sum" if no_sum else "")
         return Group(flights=flights, answered=answered, played=played, ended_s=now_s, no_sum=no_sum)
 
-    def _play_stage(
-        self, stage: int, device: Int64s, rules: SecureGroup, round_index: int, opens_s: float
-    ) -> Floats:
+    def _play_stage(self, stage: int, device: Int64s, rules: SecureGroup, round_index: int, opens_s: float) -> Floats:
         """When the devices ``[k]`` answered, infinite where they did not."""
         start_s = np.full(len(device), opens_s)
         deadline_s = start_s + self.stage_deadline_s

@@ -205,6 +205,8 @@ class Simulator:
             )
             self._model.keep(self._rounds.versions_in_use())
             row |= {"train_loss": learning.train_loss, "non_finite": learning.non_finite}
+            if closed.group is not None:
+                row["clipped"] = learning.clipped
             version = self._rounds.model_version
             if self._releases is not None:
                 self._releases.made(version, round_index=closing.round, now_s=closing.time_s)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "MASKED",
     "PROTOCOL_VERSION",
     "Assignment",
     "BenchmarkResult",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
+# The codec of populations whose sums hide their parts: a report is public keys, vectors come in the stages after it.
+MASKED = "masked"
 
 # Room for any phone's or app's name; what is longer is refused before it is stored.
 ShortText = Annotated[str, Field(max_length=200)]
@@ -157,7 +160,7 @@ class SecureTerms(_Message):
     value_range: Finite
     bits: Counted
     max_weight: Counted
-    ring_bytes: Counted
+    cohort: Counted
     rotation: bool
     ratio: Finite
     # How long the service waits in each stage.
@@ -198,6 +201,8 @@ class Assignment(_Message):
     rule: Rule
     # null: the report is the update.
     secure: SecureTerms | None = None
+    # What a round's devices draw alike; 0 to 2**63 - 1.
+    codec_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class EvaluationWork(_Message):

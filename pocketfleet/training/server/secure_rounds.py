@@ -96,9 +96,10 @@ class SecureRounds:
             members: of the group, in rising order of device.
         """
         with self._changed:
-            self._group = group = self._begun(round_index, members)
-            if group is None:
-                return Summed(mean=None, num_updates=0, reason=f"{len(members)} devices cannot hide from one another")
+            try:
+                self._group = group = self._begun(round_index, members)
+            except SecureAggregationError as exc:
+                return Summed(mean=None, num_updates=0, reason=str(exc))
             while not group.over and not self._stopped:
                 self._changed.wait(timeout=max(group.ends_s - self._now_s(), 0.0))
                 self._advance(group)
@@ -107,12 +108,12 @@ class SecureRounds:
             if group.no_sum:
                 return Summed(mean=None, num_updates=0, reason=group.no_sum)
             try:
-                total = group.server.sum()
+                total, members_in_sum = group.server.sum()
             except NoSumError as exc:
                 group.no_sum = exc.reason
                 return Summed(mean=None, num_updates=0, reason=exc.reason)
-        mean = self._plan.mean(total.vector, model_version)
-        return Summed(mean=mean, num_updates=len(total.members))
+        mean = self._plan.vector.decode(total, shared_seed=self._plan.codec_seed(model_version))
+        return Summed(mean=mean.update, num_updates=len(members_in_sum))
 
     def stop(self) -> None:
         """Nobody waits any longer."""
@@ -120,15 +121,18 @@ class SecureRounds:
             self._stopped = True
             self._changed.notify_all()
 
-    def _begun(self, round_index: int, members: Sequence[Member]) -> _Group | None:
-        try:
-            server = self._plan.server([member.keys for member in members], round_index)
-        except (NoSumError, SecureAggregationError):
-            return None
+    def _begun(self, round_index: int, members: Sequence[Member]) -> _Group:
+        """The group in its first stage.
+
+        Raises:
+            SecureAggregationError: two devices reported the same keys.
+        """
+        neighbourhood = self._plan.neighbourhood(len(members), round_index)
+        server = SecureServer(self._plan.settings, neighbourhood, [member.keys for member in members])
         return _Group(
             round=round_index,
             place={member.assignment: place for place, member in enumerate(members)},
-            degree=server.degree,
+            degree=neighbourhood.degree,
             server=server,
             ends_s=self._now_s() + self._plan.stage_deadline_s,
             left=set(range(len(members))),
@@ -136,7 +140,8 @@ class SecureRounds:
 
     def _advance(self, group: _Group) -> None:
         """Close the stage if it is over, and begin the next."""
-        if group.over or (len(group.answered) < len(group.left) and self._now_s() < group.ends_s):
+        everything = len(group.answered) == len(group.left) or group.server.restorable
+        if group.over or not (everything or self._now_s() >= group.ends_s):
             return
         try:
             if group.stage == 0:

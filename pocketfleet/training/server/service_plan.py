@@ -16,14 +16,11 @@ from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePl
 from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
-from pocketfleet.training.server.protocol import PartialWork, Rule
+from pocketfleet.training.server.protocol import MASKED, PartialWork, Rule
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Weights
 
-__all__ = ["MASKED", "Chunks", "Limits", "ServicePlan"]
-
-# What reports are written in where sums hide their parts: public keys, and masked vectors in the stages after.
-MASKED = "masked"
+__all__ = ["Chunks", "Limits", "ServicePlan"]
 
 # Rows of accepted reports, by (device, steps, examples_held, model_version) [k] each, in chunks: the order of sums.
 Chunks = Callable[[Int64s, Int64s, Int64s, Int64s], Iterable[Int64s]]

@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 
 from pocketfleet.training.codec import Codec
-from pocketfleet.training.privacy.secure_aggregation.messages import SecureAggregationError
 from pocketfleet.training.server.protocol import ReportFacts
 from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.update import Update, UpdateError
 
-__all__ = ["check_facts", "check_keys", "checked_update"]
+__all__ = ["check_facts", "checked_update"]
 
 
 def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
@@ -24,7 +23,9 @@ def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
     if plan.secure is not None:
         if facts != ReportFacts.of_nothing():
             raise RefusedError(
-                422, "wrong_facts", "under secure aggregation a report says nothing of the work: all of it is in the sum"
+                422,
+                "wrong_facts",
+                "a report says nothing of the work where sums hide their parts",
             )
         return
     if facts.num_examples > facts.steps * plan.batch_size:
@@ -38,19 +39,6 @@ def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
     most = plan.limits.max_num_examples
     if most and facts.num_examples > most:
         raise RefusedError(422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}")
-
-
-def check_keys(path: Path) -> None:
-    """Whether a file holds a device's public keys.
-
-    Raises:
-        RefusedError: it does not.
-        OSError: the file cannot be read.
-    """
-    try:
-        checked_keys(path.read_bytes())
-    except SecureAggregationError as exc:
-        raise RefusedError(422, "no_keys", f"the body holds no public keys: {exc}") from exc
 
 
 def checked_update(path: Path, *, codec: Codec, like: Update, max_norm: float) -> Update:

@@ -103,6 +103,7 @@ def assignment(
         update_bytes=plan.report_bytes,
         partial_work=plan.partial_work,
         rule=plan.rule,
+        codec_seed=int(draw_key(plan.seed, "codec", answer.model_version)) >> 1,
         secure=secure_terms(plan.secure) if plan.secure is not None else None,
     )
 
