@@ -4,12 +4,12 @@ All integers are little-endian; ``u32`` has four bytes. A *neighbour* of a membe
 with; they always come in ascending order of their places in the group. *Holders* of a member's secrets are its
 neighbours and itself, in ascending order.
 
-| message | layout |
+| kind | layout |
 |---|---|
 | keys | public mask key, 32 bytes (X25519, RFC 7748); public share key, 32 bytes |
 | roster | u32 members, u32 own place, u32 threshold, u32 degree; then a neighbour each: u32 place, 64 bytes keys |
 | shares | a neighbour each: nonce, 12 bytes; AES-256-GCM of seed share and key share, 33 bytes each; tag, 16 bytes |
-| shares for a member | a neighbour each: 1 where its shares came, else 0; the 94 bytes that it sent, else zeros |
+| shares_for | a neighbour each: 1 where its shares came, else 0; the 94 bytes that it sent, else zeros |
 | masked | a number each: its ``ring_bytes`` low bytes |
 | survivors | u32 members in the sum; then a holder each: u32 place, what is wanted of it: 0, ``SEED``, ``KEY`` |
 | unmask | a holder each: what it is, as wanted; the share, 33 bytes, zeros where nothing is wanted |
@@ -35,6 +35,8 @@ __all__ = [
     "SEALED_BYTES",
     "SEED",
     "STAGES",
+    "UP",
+    "MessageKind",
     "NoSumError",
     "Roster",
     "SecureAggregationError",
@@ -54,6 +56,8 @@ __all__ = [
 ]
 
 Stage = Literal["shares", "masked", "unmask"]
+MessageKind = Literal["keys", "roster", "shares", "shares_for", "masked", "survivors", "unmask"]
+UP: tuple[MessageKind, ...] = ("keys", "shares", "masked", "unmask")
 STAGES: tuple[Stage, ...] = ("shares", "masked", "unmask")
 
 PUBLIC_KEY_BYTES = 32

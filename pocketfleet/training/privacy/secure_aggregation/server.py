@@ -17,7 +17,7 @@ Rules (Bonawitz et al. 2017, figure 4; the sparse graph of Bell et al. 2020, alg
 After ``NoSumError`` or the sum, every message is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -31,6 +31,7 @@ from pocketfleet.training.privacy.secure_aggregation.messages import (
     PUBLIC_KEY_BYTES,
     SEALED_BYTES,
     SEED,
+    MessageKind,
     NoSumError,
     Roster,
     SecureAggregationError,
@@ -54,12 +55,19 @@ class SecureServer:
         settings: of the vector, as the members have them.
         neighbourhood: of the group.
         keys: what each member reported, by its place.
+        record: called with each message that passes, once it was accepted: its kind, the member, the bytes.
 
     Raises:
         SecureAggregationError: keys are not of one member each: so many, 64 bytes, no two the same.
     """
 
-    def __init__(self, settings: SecureSettings, neighbourhood: Neighbourhood, keys: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        settings: SecureSettings,
+        neighbourhood: Neighbourhood,
+        keys: Sequence[bytes],
+        record: Callable[[MessageKind, int, bytes], None] | None = None,
+    ) -> None:
         if len(keys) != neighbourhood.members:
             raise SecureAggregationError(f"keys of {neighbourhood.members} members are needed, got {len(keys)}")
         for place, key in enumerate(keys):
@@ -79,6 +87,9 @@ class SecureServer:
         self._running = np.zeros(settings.vector_length, settings.dtype)
         # Of each member whose secret is needed: shares by the holder's number among its holders.
         self._restoring: dict[int, dict[int, bytes]] = {}
+        self._record = record
+        for place, key in enumerate(keys):
+            self._passed("keys", place, key)
 
     @property
     def running_sum(self) -> RingVector:
@@ -112,12 +123,13 @@ class SecureServer:
         """
         self._expects("shares", member)
         neighbours = self.neighbourhood.neighbours[member].tolist()
-        return Roster(
+        roster = Roster(
             members=self.neighbourhood.members,
             place=member,
             threshold=self.neighbourhood.threshold,
             keys={place: self._keys[place] for place in neighbours},
-        ).to_bytes()
+        )
+        return self._passed("roster", member, roster.to_bytes())
 
     def take_shares(self, member: int, data: bytes) -> None:
         """Stage ``shares``, up: sealed shares, kept for the neighbours.
@@ -134,6 +146,7 @@ class SecureServer:
         parts = fixed_parts(data, count=degree, part_bytes=SEALED_BYTES, what="shares")
         self._sealed[member] = dict(zip(self.neighbourhood.neighbours[member].tolist(), parts, strict=True))
         self._sent_shares[member] = True
+        self._passed("shares", member, data)
 
     def close_shares(self) -> npt.NDArray[np.int64]:
         """End the stage ``shares``.
@@ -160,10 +173,11 @@ class SecureServer:
         """
         self._expects("masked", member)
         absent = bytes(1 + SEALED_BYTES)
-        return b"".join(
+        parts = [
             b"\1" + self._sealed[place][member] if self._sent_shares[place] else absent
             for place in self.neighbourhood.neighbours[member].tolist()
-        )
+        ]
+        return self._passed("shares_for", member, b"".join(parts))
 
     def take_masked(self, member: int, data: bytes) -> None:
         """Stage ``masked``, up: a masked vector, added to the running sum and forgotten.
@@ -174,6 +188,7 @@ class SecureServer:
         self._expects("masked", member, done=self._in_sum)
         self._running += unpacked(data, self.settings)
         self._in_sum[member] = True
+        self._passed("masked", member, data)
 
     def close_masked(self) -> npt.NDArray[np.int64]:
         """End the stage ``masked``.
@@ -204,7 +219,8 @@ class SecureServer:
             SecureAggregationError: no such member, it is not in the sum, or another stage.
         """
         self._expects("unmask", member)
-        return Survivors(members=int(self._in_sum.sum()), wanted=self._wanted(member)).to_bytes()
+        survivors = Survivors(members=int(self._in_sum.sum()), wanted=self._wanted(member))
+        return self._passed("survivors", member, survivors.to_bytes())
 
     def take_unmask(self, member: int, data: bytes) -> None:
         """Stage ``unmask``, up: the shares that were wanted.
@@ -223,6 +239,7 @@ class SecureServer:
             if kind and len(self._restoring[place]) < self.neighbourhood.threshold:
                 self._restoring[place][self.neighbourhood.holders(place).index(member)] = part[1:]
         self._answered[member] = True
+        self._passed("unmask", member, data)
 
     def sum(self) -> tuple[RingVector, npt.NDArray[np.int64]]:
         """The sum of the vectors, and whose they are; ends the group.
@@ -256,6 +273,11 @@ class SecureServer:
         self._restoring.clear()
         self.stage = "ended"
         return self._running, np.flatnonzero(self._in_sum).astype(np.int64)
+
+    def _passed(self, kind: MessageKind, member: int, data: bytes) -> bytes:
+        if self._record is not None:
+            self._record(kind, member, data)
+        return data
 
     def _restored(self, place: int, shares: dict[int, bytes]) -> bytes:
         try:
