@@ -19,7 +19,7 @@ from pocketfleet.training.privacy.secure_aggregation.messages import STAGES
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.privacy.secure_aggregation.secure_vector import SecureMean
 from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
-from pocketfleet.training.privacy.secure_aggregation.transcript import RecordedServer, Transcript
+from pocketfleet.training.privacy.secure_aggregation.transcript import Transcript
 from pocketfleet.training.update import Update
 
 __all__ = ["KeptUpdates", "SecureSum"]
@@ -68,6 +68,9 @@ class SecureSum:
         model_version: that they trained from.
         masks: see rule 3.
         transcript: whether messages are written down.
+
+    Attributes:
+        transcript: what passed, if it is written down.
     """
 
     def __init__(
@@ -85,16 +88,21 @@ class SecureSum:
         self._members = np.flatnonzero(group.in_sum)  # of the group, whose vectors will come
         self._total = np.zeros(plan.settings.vector_length, plan.settings.dtype)
         self._clients: dict[int, SecureClient] = {}
-        self._server: SecureServer | RecordedServer | None = None
+        self._server: SecureServer | None = None
+        self.transcript: Transcript | None = None
         if masks:
             neighbourhood = plan.neighbourhood(len(group.flights), round_index)
             # Those that were lost at the first stage too: the server does not know that they will be.
             self._clients = {place: SecureClient(plan.settings) for place in range(len(group.flights))}
-            make = RecordedServer if transcript else SecureServer
-            self._server = make(plan.settings, neighbourhood, [client.keys() for client in self._clients.values()])
+            keys = [client.keys() for client in self._clients.values()]
+            record = None
+            if transcript:
+                self.transcript = Transcript(plan.settings, neighbourhood)
+                record = self.transcript.record
+            self._server = SecureServer(plan.settings, neighbourhood, keys, record=record)
             self._share(self._server)
 
-    def _share(self, server: SecureServer | RecordedServer) -> None:
+    def _share(self, server: SecureServer) -> None:
         for place in np.flatnonzero(self._group.answered > 0).tolist():
             server.take_shares(place, self._clients[place].shares(server.roster(place)))
         server.close_shares()
@@ -120,8 +128,3 @@ class SecureSum:
                     self._server.take_unmask(place, answer)
             total, _ = self._server.sum()
         return self._plan.vector.decode(total, shared_seed=self._shared_seed)
-
-    @property
-    def transcript(self) -> Transcript | None:
-        """What passed; ``None``: it was not written down."""
-        return self._server.transcript if isinstance(self._server, RecordedServer) else None
