@@ -37,7 +37,7 @@ from pocketfleet.training.torch_compiler import compiler_failure
 from pocketfleet.training.train_step import StepSettings, TrainStep
 from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
 from pocketfleet.update_parts import aggregator_factory
-from pocketfleet.update_sections import AggregationSection
+from pocketfleet.update_sections import AggregationSection, SecureAggregationSection
 
 __all__ = ["check_engine", "make_trainer", "make_workers", "planned", "planned_way"]
 
@@ -124,9 +124,10 @@ def _steps(experiment: Experiment, parts: Parts, bundle_path: Path) -> float:
 
 
 def _honest(experiment: Experiment) -> Experiment:
-    """The experiment as what ways are compared by: what attackers report may be no number, and rules may drop it."""
+    """The experiment as what ways are compared by: plain means of what was learnt, which attackers and sums may hide."""
     fleet = experiment.fleet.model_copy(update={"attacks": []})
-    return experiment.model_copy(update={"fleet": fleet, "aggregation": AggregationSection()})
+    plain = {"aggregation": AggregationSection(), "secure_aggregation": SecureAggregationSection()}
+    return experiment.model_copy(update={"fleet": fleet, **plain})
 
 
 def _with_engine(experiment: Experiment, **changed: object) -> Experiment:
