@@ -82,6 +82,12 @@ def simulate(
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell where the wall time went, and write it to profile.json in the run.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Tell the last secure sum step by step: who sent what, and what the server could read."
+        ),
+    ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw plot.png into the run directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Json = False,
@@ -120,6 +126,11 @@ def simulate(
         _print_run(run, picture)
         if clock is not None:
             print_table(_stages(clock.seconds), title="wall time of the simulation by stage")
+    if explain:
+        from pocketfleet.device_sim.explained_sum import explained_sum
+
+        for line in explained_sum(run):
+            typer.echo(line, err=as_json)
 
 
 def _stages(seconds: "Mapping[Stage, float]") -> list[dict[str, str]]:

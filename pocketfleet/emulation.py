@@ -178,7 +178,12 @@ def _by_the_wall(experiment: Experiment, speed: float) -> Experiment:
     times = {name: getattr(experiment.rounds, name) / speed for name in _TIMES}
     deadline_s = experiment.rounds.deadline_s
     times["deadline_s"] = max(times["deadline_s"], min(deadline_s, _LEAST_DEADLINE_S))
-    return experiment.model_copy(update={"rounds": experiment.rounds.model_copy(update=times)})
+    changed: dict[str, object] = {"rounds": experiment.rounds.model_copy(update=times)}
+    secure = experiment.secure_aggregation
+    if secure.enabled:
+        stage_s = max(secure.stage_deadline_s / speed, min(secure.stage_deadline_s, _LEAST_DEADLINE_S))
+        changed["secure_aggregation"] = secure.model_copy(update={"stage_deadline_s": stage_s})
+    return experiment.model_copy(update=changed)
 
 
 def _free_port() -> int:

@@ -124,7 +124,7 @@ def _steps(experiment: Experiment, parts: Parts, bundle_path: Path) -> float:
 
 
 def _honest(experiment: Experiment) -> Experiment:
-    """The experiment as what ways are compared by: plain means of what was learnt, which attackers and sums may hide."""
+    """The experiment as what ways are compared by: plain means of what was learnt."""
     fleet = experiment.fleet.model_copy(update={"attacks": []})
     plain = {"aggregation": AggregationSection(), "secure_aggregation": SecureAggregationSection()}
     return experiment.model_copy(update={"fleet": fleet, **plain})

@@ -28,7 +28,7 @@ from pocketfleet.device_sim.global_model import GlobalModel
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.release_trials import ReleaseTrials
 from pocketfleet.device_sim.run import Run
-from pocketfleet.device_sim.run_directory import EXPERIMENT, RELEASED, RunDirectory
+from pocketfleet.device_sim.run_directory import EXPERIMENT, RELEASED, TRANSCRIPT, RunDirectory
 from pocketfleet.device_sim.secure_stages import Group
 from pocketfleet.device_sim.secure_sum import SecureSum
 from pocketfleet.device_sim.simulator import Outcome, Simulator
@@ -57,6 +57,8 @@ __all__ = ["resume", "simulate"]
 
 Observer = Callable[[str, Mapping[str, Any]], None]
 # What may change when a run is continued: nothing that its bundle or its past depends on.
+# Members of a group whose messages a reader can follow, and a file of some KB holds.
+_MOST_EXPLAINED = 8
 _CHANGEABLE = (
     "rounds.count",
     "rounds.horizon_s",
@@ -249,19 +251,24 @@ def _learner(
         population=experiment.fleet.devices,
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         make_aggregator=aggregator_factory(experiment, kept.parent),
-        make_sum=_make_sum(experiment, parts),
+        make_sum=_make_sum(experiment, parts, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
     )
 
 
-def _make_sum(experiment: Experiment, parts: Parts) -> Callable[[Group, int, int], SecureSum] | None:
-    """What makes the secure sum of a group, its round and version."""
+def _make_sum(experiment: Experiment, parts: Parts, path: Path) -> Callable[[Group, int, int], SecureSum] | None:
+    """What makes the secure sum of a group, its round and version; messages of small groups go to ``path``."""
     plan = secure_plan(experiment, parts.traffic.report)
     if plan is None:
         return None
     masks = experiment.secure_aggregation.masks
     return lambda group, round_index, version: SecureSum(
-        plan, group, round_index=round_index, model_version=version, masks=masks
+        plan,
+        group,
+        round_index=round_index,
+        model_version=version,
+        masks=masks,
+        transcript=path / TRANSCRIPT if len(group.flights) <= _MOST_EXPLAINED else None,
     )
 
 

@@ -260,13 +260,14 @@ class EmulatedDevice:
             folder.give_up()
             return
         self._crash("reported")
+        uploaded_s, up_bytes = clock.now_s(), link.up_bytes - up_bytes
         if attempt is not None and self._runner.participation is not None:
             ends_s = self._runner.deadline_s(report.deadline_wall_s)
             self._runner.participation.run(self._parts, report.assignment_id, round_ends_s=ends_s)
         line = report.line | {
             "outcome": "accepted",
-            "upload_s": clock.now_s() - began_s,
-            "up_bytes": link.up_bytes - up_bytes,
+            "upload_s": uploaded_s - began_s,
+            "up_bytes": up_bytes,
         }
         folder.acknowledge(report.model_copy(update={"line": line}))
         self.reports += 1

@@ -36,6 +36,7 @@ __all__ = ["Checkpoint", "RunDirectory"]
 EXPERIMENT, SUMMARY, MODEL = "experiment.toml", "summary.json", "model.safetensors"
 # Where a gate decides: the model that phones use at the end, while ``MODEL`` is the last that was made.
 RELEASED = "released.safetensors"
+TRANSCRIPT = "transcript.jsonl"
 _KEPT_CHECKPOINTS = 2
 
 

@@ -184,7 +184,9 @@ class SecureStages:
         kinds, columns = ("receive", name), ("downlink_bytes", "uplink_bytes")
         for way, (transfer, payload) in enumerate(zip(transfers, payload_bytes, strict=True)):
             seconds = np.minimum(spent_s, transfer.seconds)
-            ratio = np.divide(seconds, transfer.seconds, out=np.ones_like(seconds), where=transfer.seconds > 0.0)
+            # What a cut leaves of the bytes, as of the seconds.
+            cut = (cause != Drop.NONE) & (seconds < transfer.seconds)
+            ratio = np.divide(seconds, transfer.seconds, out=np.ones_like(seconds), where=cut)
             moved = (ratio * payload).astype(np.int64)
             metered = np.where(link.metered, moved, 0)
             joules = transfer_joules(

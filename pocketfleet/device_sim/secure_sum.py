@@ -7,7 +7,9 @@ Rules:
 3. With ``masks`` false vectors are added in clear, to the same bits: what masks and their removal cost is left out.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from pocketfleet.training.privacy.secure_aggregation.secure_vector import Secure
 from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
 from pocketfleet.training.privacy.secure_aggregation.transcript import Transcript
 from pocketfleet.training.update import Update
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["KeptUpdates", "SecureSum"]
 
@@ -67,10 +70,7 @@ class SecureSum:
         round_index: of the round.
         model_version: that they trained from.
         masks: see rule 3.
-        transcript: whether messages are written down.
-
-    Attributes:
-        transcript: what passed, if it is written down.
+        transcript: the file into which what passed is written; ``None``: it is not.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SecureSum:
         round_index: int,
         model_version: int,
         masks: bool,
-        transcript: bool = False,
+        transcript: Path | None = None,
     ) -> None:
         self._plan, self._group = plan, group
         self._shared_seed = plan.codec_seed(model_version)
@@ -89,16 +89,14 @@ class SecureSum:
         self._total = np.zeros(plan.settings.vector_length, plan.settings.dtype)
         self._clients: dict[int, SecureClient] = {}
         self._server: SecureServer | None = None
-        self.transcript: Transcript | None = None
+        self._file, self._round = transcript, round_index
         if masks:
             neighbourhood = plan.neighbourhood(len(group.flights), round_index)
             # Those that were lost at the first stage too: the server does not know that they will be.
             self._clients = {place: SecureClient(plan.settings) for place in range(len(group.flights))}
             keys = [client.keys() for client in self._clients.values()]
-            record = None
-            if transcript:
-                self.transcript = Transcript(plan.settings, neighbourhood)
-                record = self.transcript.record
+            self._transcript = Transcript(plan.settings, neighbourhood)
+            record = self._transcript.record if self._file is not None else None
             self._server = SecureServer(plan.settings, neighbourhood, keys, record=record)
             self._share(self._server)
 
@@ -127,4 +125,7 @@ class SecureSum:
                     answer = self._clients[place].unmask(self._server.survivors_for(place))
                     self._server.take_unmask(place, answer)
             total, _ = self._server.sum()
+            if self._file is not None:
+                head = {"round": self._round, "devices": self._group.flights["device"].tolist()}
+                write_whole(self._file, json.dumps(head).encode() + b"\n" + self._transcript.to_bytes())
         return self._plan.vector.decode(total, shared_seed=self._shared_seed)

@@ -9,6 +9,8 @@ Rules:
    was there before: its round teaches nothing.
 3. Of vectors only their sum is kept. The same message again is taken as the first time; another one is refused.
 4. Any thread may bring messages and ask; the one that makes versions waits for the sum.
+5. Where updates are kept, so are a group's messages: ``transcripts/round-N.jsonl``, from which alone the sum can be
+   made again.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pocketfleet.training.privacy.secure_aggregation.messages import (
     STAGES,
@@ -26,9 +29,11 @@ from pocketfleet.training.privacy.secure_aggregation.messages import (
 )
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
+from pocketfleet.training.privacy.secure_aggregation.transcript import Transcript
 from pocketfleet.training.server.protocol import StageWait
 from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.update import Update
+from pocketfleet.whole_file import write_whole
 
 __all__ = ["Member", "SecureRounds", "Summed"]
 
@@ -61,6 +66,7 @@ class _Group:
     place: dict[int, int]  # of each assignment
     degree: int
     server: SecureServer
+    transcript: Transcript | None
     ends_s: float
     stage: int = 0
     left: set[int]  # places that may answer in this stage
@@ -77,11 +83,15 @@ class SecureRounds:
 
     Args:
         plan: how sums are made.
+        folder: where messages are kept; ``None``: they are not.
         now_s: seconds that never go back.
     """
 
-    def __init__(self, plan: SecurePlan, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, plan: SecurePlan, *, folder: Path | None = None, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._plan = plan
+        self._folder = folder
         self._now_s = now_s
         self._changed = threading.Condition()
         self._group: _Group | None = None
@@ -112,6 +122,9 @@ class SecureRounds:
             except NoSumError as exc:
                 group.no_sum = exc.reason
                 return Summed(mean=None, num_updates=0, reason=exc.reason)
+        if self._folder is not None and group.transcript is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._folder / f"round-{round_index}.jsonl", group.transcript.to_bytes())
         mean = self._plan.vector.decode(total, shared_seed=self._plan.codec_seed(model_version))
         return Summed(mean=mean.update, num_updates=len(members_in_sum))
 
@@ -128,12 +141,19 @@ class SecureRounds:
             SecureAggregationError: two devices reported the same keys.
         """
         neighbourhood = self._plan.neighbourhood(len(members), round_index)
-        server = SecureServer(self._plan.settings, neighbourhood, [member.keys for member in members])
+        transcript = Transcript(self._plan.settings, neighbourhood) if self._folder is not None else None
+        server = SecureServer(
+            self._plan.settings,
+            neighbourhood,
+            [member.keys for member in members],
+            record=transcript.record if transcript is not None else None,
+        )
         return _Group(
             round=round_index,
             place={member.assignment: place for place, member in enumerate(members)},
             degree=neighbourhood.degree,
             server=server,
+            transcript=transcript,
             ends_s=self._now_s() + self._plan.stage_deadline_s,
             left=set(range(len(members))),
         )

@@ -82,7 +82,8 @@ class Upkeep:
         self.leader: Leader | None = None
         self.controls = Controls()
         self.preparing = True
-        self.secure = SecureRounds(plan.secure) if plan.secure is not None else None
+        kept = folder / "transcripts" if plan.limits.keep_updates else None
+        self.secure = SecureRounds(plan.secure, folder=kept) if plan.secure is not None else None
         self._blobs = BlobFolder(folder / "files")
         self.downloads = Downloads(plan, database=self.database, blobs=self._blobs)
         self._writer = ThreadPoolExecutor(1, "decisions")
