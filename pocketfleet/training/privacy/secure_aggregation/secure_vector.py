@@ -149,10 +149,10 @@ class SecureVector:
         whole[self._places(shared_seed)] = values * (self._made / self._kept if self._kept else 1.0)
         if self.rotation:
             whole = rotated_back(whole.astype(np.float32), shared_seed, length=self._size).astype(np.float64)
-        pieces = torch.from_numpy(whole[: self._size]).split(list(piece_lengths(self._like.delta)))
+        ends = np.cumsum(piece_lengths(self._like.delta))
         delta = {
-            name: piece.reshape(value.shape)
-            for (name, value), piece in zip(sorted(self._like.delta.items()), pieces, strict=True)
+            name: torch.from_numpy(whole[end - value.numel() : end]).reshape(value.shape)
+            for (name, value), end in zip(sorted(self._like.delta.items()), ends.tolist(), strict=True)
         }
         return Update({name: delta[name] for name in self._like.delta}, {})
 
