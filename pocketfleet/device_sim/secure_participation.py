@@ -3,7 +3,8 @@
 Rules:
 
 1. Its secrets are in this process's memory alone: after a crash it cannot go on, and has dropped out.
-2. It asks for what it needs for its next message until that is there, and sends the message until it is taken.
+2. It asks for what it needs for its next message until that is there, and sends the message until it is taken. Where
+   nothing is needed any more the sum is made, with its vector in it.
 3. It gives up where the service says that it is too late or that there is no sum, where what comes is not what the
    protocol allows, and where nothing comes for so long that every stage must be over.
 """
@@ -56,6 +57,8 @@ class SecureParticipation:
             parts.link.use(parts.phone.request(clock.now_s()))
             try:
                 given = service.stage_input(assignment_id, stage, until_s=until_s)
+                if not given:
+                    return
                 service.stage(assignment_id, stage, self._message(stage, given), until_s=until_s)
             except Unreachable as exc:
                 raise Dropped("deadline") from exc

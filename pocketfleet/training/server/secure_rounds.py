@@ -4,7 +4,8 @@ Rules:
 
 1. A group is a round's accepted reports, the public keys of their devices, in rising order of device. It goes through
    the stages ``shares``, ``masked`` and ``unmask``; each is over when all who are left have answered, or at its
-   deadline.
+   deadline. The last one is over as soon as the shares are there that it takes: those in the sum that have not answered
+   need not.
 2. It lives in this process's memory alone. A server that is started anew, or takes over, makes no sum of a group that
    was there before: its round teaches nothing.
 3. Of vectors only their sum is kept. The same message again is taken as the first time; another one is refused.
@@ -70,6 +71,7 @@ class _Group:
     ends_s: float
     stage: int = 0
     left: set[int]  # places that may answer in this stage
+    in_sum: set[int] = field(default_factory=set)  # places whose vectors are
     answered: dict[int, str] = field(default_factory=dict)  # hashes of this stage's messages by place
     no_sum: str = ""
 
@@ -167,7 +169,7 @@ class SecureRounds:
             if group.stage == 0:
                 group.server.close_shares()
             elif group.stage == 1:
-                group.server.close_masked()
+                group.in_sum = set(group.server.close_masked().tolist())
         except NoSumError as exc:
             group.no_sum = exc.reason
             return
@@ -200,6 +202,8 @@ class SecureRounds:
                 raise _no_sum(group)
             if number > group.stage:
                 raise RefusedError(409, "too_early", f"the stage {stage!r} has not begun: ask for what it needs first")
+            if group.stage == len(STAGES) and number == group.stage - 1 and place in group.in_sum:
+                return
             if number < group.stage or place not in group.left:
                 raise RefusedError(409, "stage_over", f"the stage {stage!r} is over for this device")
             if place in group.answered:
@@ -216,7 +220,7 @@ class SecureRounds:
             self._changed.notify_all()
 
     def needed(self, round_index: int, assignment: int, stage: str) -> bytes | StageWait:
-        """What a device needs for its message of a stage, or when to ask again.
+        """What a device needs for its message of a stage, or when to ask again; empty: no message is needed any more.
 
         Raises:
             RefusedError: it is not asked for one.
@@ -231,6 +235,8 @@ class SecureRounds:
                 raise _no_sum(group)
             if number > group.stage:
                 return StageWait(retry_after_s=_ASK_AGAIN_S)
+            if group.stage == len(STAGES) and number == group.stage - 1 and place in group.in_sum:
+                return b""
             if number < group.stage or place not in group.left:
                 raise RefusedError(409, "stage_over", f"the stage {stage!r} is over for this device")
             give = (group.server.roster, group.server.shares_for, group.server.survivors_for)[number]
