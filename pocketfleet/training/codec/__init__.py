@@ -1,33 +1,18 @@
-"""How an update becomes bytes and back; a size depends on shapes and settings alone.
+"""How an update becomes bytes and back, and a model version too; a size depends on shapes and settings alone.
 
-``lossless`` is the only format yet: canonical safetensors.
+Read in this order:
+
+1. ``codec``: what all formats have in common. ``lossless``: every bit kept.
+2. ``flat_vector``; ``rotation``, ``random_k``, ``top_k``: what can be done to a vector; ``quantisation``, ``packing``.
+3. ``stages``, ``lossy``: an update through some of these; ``seeds``: what is drawn.
+4. ``error_feedback``: what an update did not say. ``download``: the way down.
+5. ``codec_by_name``: which chains there are.
 """
 
-from typing import Protocol
-
+from pocketfleet.training.codec.codec import Codec
+from pocketfleet.training.codec.codec_by_name import DEVICE_PARTS, load_codec
+from pocketfleet.training.codec.download import Download
 from pocketfleet.training.codec.lossless import LosslessCodec
-from pocketfleet.training.update import Update
+from pocketfleet.training.codec.seeds import Seeds, round_seed
 
-__all__ = ["Codec", "LosslessCodec"]
-
-
-class Codec(Protocol):
-    """An update format.
-
-    ``lossless`` tells the simulator that decoding what was encoded gives the same bits, so that it may skip both.
-    """
-
-    name: str
-    lossless: bool
-
-    def encode(self, update: Update) -> bytes:
-        """The update as bytes."""
-        ...
-
-    def decode(self, data: bytes, like: Update) -> Update:
-        """The update in ``data``; ``UpdateError`` when names, shapes or types are not those of ``like``."""
-        ...
-
-    def encoded_bytes(self, like: Update) -> int:
-        """How long ``encode`` of any update like this one is."""
-        ...
+__all__ = ["DEVICE_PARTS", "Codec", "Download", "LosslessCodec", "Seeds", "load_codec", "round_seed"]

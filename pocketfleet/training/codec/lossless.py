@@ -7,13 +7,16 @@ Format: 8 bytes of little-endian header length; the header, JSON without spaces,
 
 import itertools
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 
+from pocketfleet.training.codec.seeds import Seeds
 from pocketfleet.training.update import Update, UpdateError, tensors_from_bytes, tensors_to_bytes
 from pocketfleet.training.weights import Tensors
 
-__all__ = ["LosslessCodec", "tensors_bytes"]
+__all__ = ["LosslessCodec", "checked_tensors", "tensors_bytes"]
 
 _EXTRA = "extra/"
 # safetensors' names of the types, in the order in which the library lays them out (safetensors 0.8).
@@ -47,13 +50,39 @@ def tensors_bytes(tensors: Tensors) -> int:
     return 8 + -(-length // 8) * 8 + offset
 
 
+def checked_tensors(data: bytes, like: Tensors) -> Tensors:
+    """The tensors in ``data``, by name.
+
+    Raises:
+        UpdateError: names, shapes or types are not those of ``like``.
+    """
+    tensors = tensors_from_bytes(data)
+    for name in sorted(tensors.keys() | like.keys()):
+        if name not in tensors or name not in like:
+            side = "lacks" if name in like else "has an unknown"
+            raise UpdateError(f"the update {side} tensor {name!r}")
+        got, want = tensors[name], like[name]
+        if got.shape != want.shape or got.dtype != want.dtype:
+            raise UpdateError(
+                f"tensor {name!r} must be {want.dtype} of shape {tuple(want.shape)}, got {got.dtype} of shape "
+                f"{tuple(got.shape)}"
+            )
+    return tensors
+
+
 class LosslessCodec:
     """Deltas and buffers side by side under their names, what else is reported under ``extra/`` and its name."""
 
     name = "lossless"
     lossless = True
+    error_feedback = False
+    options: Mapping[str, int | float | bool] = MappingProxyType({})
+    parts: tuple[str, ...] = ("lossless",)
 
-    def encode(self, update: Update) -> bytes:
+    def check(self, like: Update) -> None:
+        """Whether updates like this one can be encoded: all can."""
+
+    def encode(self, update: Update, seeds: Seeds | None = None) -> bytes:  # noqa: ARG002 - nothing is drawn
         """Canonical bytes of the update.
 
         Raises:
@@ -61,24 +90,13 @@ class LosslessCodec:
         """
         return tensors_to_bytes(_side_by_side(update))
 
-    def decode(self, data: bytes, like: Update) -> Update:
+    def decode(self, data: bytes, like: Update, shared_seed: int = 0) -> Update:  # noqa: ARG002 - likewise
         """The update in ``data``.
 
         Raises:
             UpdateError: names, shapes or types are not those of ``like``.
         """
-        tensors = tensors_from_bytes(data)
-        expected = _side_by_side(like)
-        for name in sorted(tensors.keys() | expected.keys()):
-            if name not in tensors or name not in expected:
-                side = "lacks" if name in expected else "has an unknown"
-                raise UpdateError(f"the update {side} tensor {name!r}")
-            got, want = tensors[name], expected[name]
-            if got.shape != want.shape or got.dtype != want.dtype:
-                raise UpdateError(
-                    f"tensor {name!r} must be {want.dtype} of shape {tuple(want.shape)}, got {got.dtype} of shape "
-                    f"{tuple(got.shape)}"
-                )
+        tensors = checked_tensors(data, _side_by_side(like))
         return Update(
             delta={name: tensors[name] for name in like.delta},
             buffers={name: tensors[name] for name in like.buffers},
