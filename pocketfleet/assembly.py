@@ -37,7 +37,6 @@ from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
-from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.release_verdict import ReleasePlan
@@ -64,6 +63,7 @@ from pocketfleet.training.task import (
 from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
+from pocketfleet.update_parts import codec_of, download_of
 
 __all__ = [
     "Parts",
@@ -138,6 +138,9 @@ class Parts:
         algorithm = make_algorithm(experiment)
         plain, hyper = step_terms(experiment)
         settings = algorithm.step_settings(plain)
+        traffic = Traffic.of(algorithm, weights, hyper)
+        codec_of(experiment).check(traffic.report)
+        download_of(experiment, traffic).check(weights)
         availability = fleet_days(experiment.fleet, seed=experiment.seed)
         return cls(
             task=task,
@@ -145,7 +148,7 @@ class Parts:
             data=data,
             weights=weights,
             algorithm=algorithm,
-            traffic=Traffic.of(algorithm, weights, hyper),
+            traffic=traffic,
             settings=settings,
             attackers=make_attackers(experiment, data),
             fleet=make_fleet(experiment.fleet, seed=experiment.seed),
@@ -361,8 +364,8 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
         batch_size=size,
         training_memory_bytes=training_memory_bytes(footprint, parts.weights.trainable, models=traffic.models),
         bundle_bytes=bundle.download_bytes(program) + _file_bytes(traffic.first),
-        weights_bytes=tensors_bytes(traffic.weights) + _file_bytes(traffic.broadcast),
-        update_bytes=LosslessCodec().encoded_bytes(traffic.report),
+        weights_bytes=download_of(experiment, traffic).encoded_bytes(parts.weights) + _file_bytes(traffic.broadcast),
+        update_bytes=codec_of(experiment).encoded_bytes(traffic.report),
         partial_work=experiment.rounds.partial_work == "report",
     )
 

@@ -30,7 +30,7 @@ from pocketfleet.sections import (
     TrainingSection,
 )
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
-from pocketfleet.update_sections import AggregationSection
+from pocketfleet.update_sections import AggregationSection, CodecSection
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
@@ -54,6 +54,7 @@ class Experiment(Section):
     rounds: RoundsSection = RoundsSection()
     algorithm: AlgorithmSection = AlgorithmSection()
     aggregation: AggregationSection = AggregationSection()
+    codec: CodecSection = CodecSection()
     server: ServerSection = ServerSection()
     release: ReleaseSection = ReleaseSection()
     engine: EngineSection = EngineSection()
@@ -82,6 +83,11 @@ class Experiment(Section):
             raise ValueError(
                 'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each '
                 "stays on its device: leave one out"
+            )
+        if self.codec.download_bits:
+            raise ValueError(
+                f"codec.download_bits {self.codec.download_bits} rounds the weights that devices train from, and "
+                'release.gate "evaluation" compares versions as they are released, in all their bits: leave one out'
             )
         if release.evaluation_reports > devices:
             raise ValueError(

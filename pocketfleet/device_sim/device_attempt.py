@@ -304,6 +304,9 @@ class AttemptRunner:
     def _finish(
         self, ready: DeviceWork, work: WorkUnderWay, attempt: Attempt, result: ClientResult, line: Line
     ) -> None:
+        sent = ready.report(result)
+        if sent is None:
+            raise Dropped("not_finite")
         facts = ready.facts(
             result,
             steps=attempt.steps,
@@ -325,7 +328,8 @@ class AttemptRunner:
             facts=facts,
             line=line,
         )
-        self._parts.folder.finish(report, ready.update(result), state=result.device_state, model=result.personalised)
+        update, state = sent
+        self._parts.folder.finish(report, update, state=state, model=result.personalised)
         self._crash("trained")
 
 

@@ -23,7 +23,7 @@ from pocketfleet.device_sim.fault_plan import Moment
 from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.session import Runtime
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import DEVICE_PARTS
 from pocketfleet.training.server.protocol import PROTOCOL_VERSION, Assignment, CheckIn, EvaluationWork, Rule, TurnedAway
 from pocketfleet.training.server.wall_clock import wall_s
 
@@ -80,7 +80,7 @@ class EmulatedDevice:
             CheckIn(
                 protocol=PROTOCOL_VERSION,
                 programs={self._parts.runtime: version(_DISTRIBUTION[self._parts.runtime])},
-                codecs=[LosslessCodec.name],
+                codecs=list(DEVICE_PARTS),
                 app_version=f"pocketfleet {version('pocketfleet')}",
                 conditions=phone.conditions(look),
                 # Of data that arrives nobody says here which part is there.

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from pocketfleet.training.codec import round_seed
 from pocketfleet.training.round import CheckInCode, ReportCode
 from pocketfleet.training.server.database import AUDIT, BENCHMARKS, REPORTS
 from pocketfleet.training.server.device_register import Device
@@ -27,6 +28,7 @@ from pocketfleet.training.server.durable_coordinator import (
     ReportAsk,
     Reported,
     StorageError,
+    Work,
 )
 from pocketfleet.training.server.leader import Leader
 from pocketfleet.training.server.live_figures import LiveFigures, LiveReader
@@ -256,7 +258,7 @@ class Service:
             StorageError: it is not durable: to be sent again.
         """
         parts = self.upkeep.leading()
-        self._check_owner(parts, device, assignment)
+        work = self._own_work(parts, device, assignment)
         check_facts(self.plan, facts)
         expected = self.plan.codec.encoded_bytes(self.plan.report)
         if length != expected:
@@ -276,7 +278,9 @@ class Service:
                 raise RefusedError(
                     422, "wrong_hash", f"the body's SHA-256 is {received.sha256}, Content-Digest says {sha256}"
                 )
-            await asyncio.get_running_loop().run_in_executor(self._checkers, self._check_and_keep, received, assignment)
+            await asyncio.get_running_loop().run_in_executor(
+                self._checkers, self._check_and_keep, received, assignment, work.model_version
+            )
         except OSError as exc:
             self.metrics.storage_failures.inc()
             raise StorageError(f"the disk did not take the report: {exc.strerror or exc}") from exc
@@ -295,18 +299,23 @@ class Service:
             return ReportAnswer(code="repeated", round=answer.round)
         raise RefusedError(409, answer.code.name.lower(), f"the report does not count: {_NOT_COUNTED[answer.code]}")
 
-    def _check_owner(self, parts: Leader, device: Device, assignment: int) -> None:
+    def _own_work(self, parts: Leader, device: Device, assignment: int) -> Work:
         work = parts.coordinator.work(assignment)
         if work is None:
             raise RefusedError(404, "unknown", f"there is no assignment {assignment}")
         if work.device != device.number:
             raise RefusedError(403, "not_yours", f"assignment {assignment} is another device's")
+        return work
 
-    def _check_and_keep(self, received: Received, assignment: int) -> None:
+    def _check_and_keep(self, received: Received, assignment: int, model_version: int) -> None:
         try:
             received.sync()
             checked_update(
-                received.path, codec=self.plan.codec, like=self.plan.report, max_norm=self.plan.limits.max_update_norm
+                received.path,
+                codec=self.plan.codec,
+                like=self.plan.report,
+                shared_seed=round_seed(self.plan.seed, model_version),
+                max_norm=self.plan.limits.max_update_norm,
             )
             self.upkeep.updates.keep(received, assignment)
         except BaseException:

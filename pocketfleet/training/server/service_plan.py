@@ -10,7 +10,7 @@ from typing import Any
 
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
-from pocketfleet.training.codec import Codec
+from pocketfleet.training.codec import Codec, DownloadCodec
 from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
@@ -76,7 +76,7 @@ class ServicePlan:
         staleness_exponent: see ``training.staleness``.
         codec: of the reports.
         report: any update, for names, shapes and types.
-        download: names of the weights and buffers that a device gets with each version.
+        download: what a device gets of the weights and buffers with each version, and how that is written.
         programs: the bundle's files by program and name, in a folder or folders of their own.
         preferred_program: that devices run which can.
         hyper: of the steps, by name.
@@ -104,7 +104,7 @@ class ServicePlan:
     staleness_exponent: float
     codec: Codec
     report: Update
-    download: frozenset[str]
+    download: DownloadCodec
     programs: Mapping[str, Mapping[str, Path]]
     preferred_program: str
     hyper: Mapping[str, float]

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from pocketfleet.training.codec import round_seed
+from pocketfleet.training.codec.codec_by_name import QUANTISED_DOWNLOAD
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.release_gate import Evaluation
 from pocketfleet.training.release_verdict import ReleaseState
@@ -45,8 +47,9 @@ def incapable(plan: ServicePlan, request: CheckIn, programs: Mapping[str, object
     if chosen_program(plan, request, programs) is None:
         message = f"the bundle holds programs for {', '.join(programs)}, got {', '.join(request.programs)}"
         return TurnedAway(reason="no_program", message=message, retry_after_s=None)
-    if plan.codec.name not in request.codecs:
-        message = f"reports are written in {plan.codec.name}, got {', '.join(request.codecs)}"
+    wanted = [*plan.codec.parts, *([QUANTISED_DOWNLOAD] if plan.download.bits else [])]
+    if not set(wanted) <= set(request.codecs):
+        message = f"this population's devices can do {', '.join(wanted)}, got {', '.join(request.codecs)}"
         return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
     return None
 
@@ -98,6 +101,9 @@ def assignment(
         batch_size=plan.batch_size,
         batch_seed=int(seed) >> 1,
         codec=plan.codec.name,
+        codec_options=dict(plan.codec.options),
+        codec_seed=round_seed(plan.seed, answer.model_version),
+        download_bits=plan.download.bits,
         update_bytes=plan.codec.encoded_bytes(plan.report),
         partial_work=plan.partial_work,
         rule=plan.rule,
