@@ -32,7 +32,7 @@ import torch
 
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithms.fedavg import FedAvg
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import DownloadCodec, LosslessCodec
 from pocketfleet.training.round import BufferedPlan, Int64s
 from pocketfleet.training.server.administration import issue_tokens
 from pocketfleet.training.server.app import make_app
@@ -82,13 +82,14 @@ def plan(folder: Path, *, size: int, concurrency: int) -> ServicePlan:
         staleness_exponent=0.5,
         codec=LosslessCodec(),
         report=Update({"w": torch.zeros(size)}, {}),
-        download=frozenset({"w"}),
+        download=DownloadCodec(frozenset({"w"})),
         programs={"onnx": {"train_step.onnx": program}},
         preferred_program="onnx",
         hyper={"learning_rate": 0.1},
         epochs=1,
         steps=0,
         batch_size=8,
+        partial_work="report",
         rule=Rule(idle=True, charging=True, unmetered=True, min_battery_ratio=0.3, min_examples=1),
         limits=Limits(
             max_devices=DEVICES, device_requests_per_s=0.0, longest_retry_s=1.0, header_timeout_s=600.0, keep_models=4

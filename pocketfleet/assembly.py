@@ -65,7 +65,7 @@ from pocketfleet.training.task import (
 from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
-from pocketfleet.update_parts import report_bytes, secure_group_of, secure_plan
+from pocketfleet.update_parts import codec_of, download_of, report_bytes, secure_group_of, secure_plan
 
 __all__ = [
     "Parts",
@@ -140,6 +140,9 @@ class Parts:
         algorithm = make_algorithm(experiment)
         plain, hyper = step_terms(experiment)
         settings = algorithm.step_settings(plain)
+        traffic = Traffic.of(algorithm, weights, hyper)
+        codec_of(experiment).check(traffic.report)
+        download_of(experiment, traffic).check(weights)
         availability = fleet_days(experiment.fleet, seed=experiment.seed)
         return cls(
             task=task,
@@ -147,7 +150,7 @@ class Parts:
             data=data,
             weights=weights,
             algorithm=algorithm,
-            traffic=Traffic.of(algorithm, weights, hyper),
+            traffic=traffic,
             settings=settings,
             attackers=make_attackers(experiment, data),
             fleet=make_fleet(experiment.fleet, seed=experiment.seed),
@@ -363,7 +366,7 @@ def workload(experiment: Experiment, parts: Parts, bundle: Bundle) -> Workload:
         batch_size=size,
         training_memory_bytes=training_memory_bytes(footprint, parts.weights.trainable, models=traffic.models),
         bundle_bytes=bundle.download_bytes(program) + _file_bytes(traffic.first),
-        weights_bytes=tensors_bytes(traffic.weights) + _file_bytes(traffic.broadcast),
+        weights_bytes=download_of(experiment, traffic).encoded_bytes(parts.weights) + _file_bytes(traffic.broadcast),
         update_bytes=report_bytes(experiment, traffic.report),
         partial_work=experiment.rounds.partial_work == "report",
     )

@@ -36,8 +36,8 @@ from pocketfleet.training.task import Task, check_task, initial_model
 from pocketfleet.training.torch_compiler import compiler_failure
 from pocketfleet.training.train_step import StepSettings, TrainStep
 from pocketfleet.training.unfolded_convolution import UnfoldedConvolutions
-from pocketfleet.update_parts import aggregator_factory
-from pocketfleet.update_sections import AggregationSection, SecureAggregationSection
+from pocketfleet.update_parts import aggregator_factory, uplink_of
+from pocketfleet.update_sections import AggregationSection, CodecSection, SecureAggregationSection
 
 __all__ = ["check_engine", "make_trainer", "make_workers", "planned", "planned_way"]
 
@@ -124,10 +124,18 @@ def _steps(experiment: Experiment, parts: Parts, bundle_path: Path) -> float:
 
 
 def _honest(experiment: Experiment) -> Experiment:
-    """The experiment as what ways are compared by: plain means of what was learnt."""
-    fleet = experiment.fleet.model_copy(update={"attacks": []})
-    plain = {"aggregation": AggregationSection(), "secure_aggregation": SecureAggregationSection()}
-    return experiment.model_copy(update={"fleet": fleet, **plain})
+    """The experiment as what ways are compared by.
+
+    What attackers report may be no number, and rules may drop it; a codec costs all ways alike, and tells less apart; a
+    secure sum is of a round, not of a way.
+    """
+    plain = {
+        "fleet": experiment.fleet.model_copy(update={"attacks": []}),
+        "aggregation": AggregationSection(),
+        "codec": CodecSection(),
+        "secure_aggregation": SecureAggregationSection(),
+    }
+    return experiment.model_copy(update=plain)
 
 
 def _with_engine(experiment: Experiment, **changed: object) -> Experiment:
@@ -198,6 +206,7 @@ def make_trainer(
         personalised=experiment.training.personalised,
         make_aggregator=aggregator_factory(experiment),
         attackers=make_attackers(experiment, data) if experiment.fleet.attacks else None,
+        uplink=uplink_of(experiment),
     )
 
 
@@ -262,4 +271,5 @@ def _batched(
         personalised=experiment.training.personalised,
         make_aggregator=aggregator_factory(experiment),
         attackers=make_attackers(experiment, data) if experiment.fleet.attacks else None,
+        uplink=uplink_of(experiment),
     )

@@ -30,7 +30,7 @@ from pocketfleet.sections import (
     TrainingSection,
 )
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
-from pocketfleet.update_sections import AggregationSection, SecureAggregationSection
+from pocketfleet.update_sections import AggregationSection, CodecSection, SecureAggregationSection
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
@@ -38,6 +38,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # A sum of one hides nothing.
 _LEAST_GROUP = 2
+# Parts of a codec that are linear and the same on all devices.
+_SUMMED_PARTS = {"lossless", "random_k", "rotation"}
 # What a server that reads sums alone cannot do: a key, the value that it must have, and why.
 _NOT_UNDER_SECURE_SUMS: tuple[tuple[str, object, str], ...] = (
     ("rounds.policy", "synchronous", "masks cancel within a round's group, and a buffer has none"),
@@ -67,6 +69,7 @@ class Experiment(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     aggregation: AggregationSection = AggregationSection()
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
+    codec: CodecSection = CodecSection()
     server: ServerSection = ServerSection()
     release: ReleaseSection = ReleaseSection()
     engine: EngineSection = EngineSection()
@@ -96,6 +99,11 @@ class Experiment(Section):
                 'release.gate "evaluation" compares whole models, and under algorithm.name "fedper" a part of each '
                 "stays on its device: leave one out"
             )
+        if self.codec.download_bits:
+            raise ValueError(
+                f"codec.download_bits {self.codec.download_bits} rounds the weights that devices train from, and "
+                'release.gate "evaluation" compares versions as they are released, in all their bits: leave one out'
+            )
         if release.evaluation_reports > devices:
             raise ValueError(
                 f"release.evaluation_reports must be 1..{devices} (the fleet's size), got {release.evaluation_reports}:"
@@ -121,6 +129,15 @@ class Experiment(Section):
                         f"secure_aggregation.enabled does not go with {key} {value!r}: {why}; leave {key} at "
                         f"{wanted!r}, or secure_aggregation out"
                     )
+            codec = self.codec
+            if codec.error_feedback or not set(codec.name.split("+")) <= _SUMMED_PARTS:
+                raise ValueError(
+                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"'
+                    f"{' and codec.error_feedback' if codec.error_feedback else ''}: what all devices of a round keep or "
+                    "turn alike can be summed, what each rounds or chooses for itself cannot, and nobody decodes a "
+                    "single update; secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
+                    "rotation+random_k or lossless, without error feedback"
+                )
             plan = self.rounds
             if math.ceil(plan.cohort * plan.minimum_ratio) < _LEAST_GROUP:
                 raise ValueError(

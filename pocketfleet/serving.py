@@ -28,7 +28,6 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.serving_file import forget_serving, tell_serving
-from pocketfleet.training.codec import LosslessCodec
 from pocketfleet.training.round import Int64s
 from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server.app import make_app
@@ -39,7 +38,7 @@ from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
-from pocketfleet.update_parts import aggregator_factory, secure_plan
+from pocketfleet.update_parts import aggregator_factory, codec_of, download_of, secure_plan
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["serve", "service_plan"]
@@ -82,10 +81,10 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         make_aggregator=aggregator_factory(experiment),
         chunks=_chunks,
         staleness_exponent=experiment.rounds.staleness_exponent if experiment.rounds.policy == "buffered" else 0.0,
-        codec=LosslessCodec(),
+        codec=codec_of(experiment),
         secure=secure_plan(experiment, parts.traffic.report),
         report=parts.traffic.report,
-        download=frozenset(parts.traffic.weights),
+        download=download_of(experiment, parts.traffic),
         programs={runtime: _files(bundle, runtime) for runtime in bundle.runtimes},
         preferred_program=experiment.fleet.program,
         hyper=step_terms(experiment)[1],

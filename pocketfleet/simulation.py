@@ -49,8 +49,9 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
+from pocketfleet.training.codec.error_feedback import first_residual
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.update_parts import aggregator_factory, secure_plan
+from pocketfleet.update_parts import aggregator_factory, codec_of, download_of, secure_plan
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
@@ -253,6 +254,8 @@ def _learner(
         make_aggregator=aggregator_factory(experiment, kept.parent),
         make_sum=_make_sum(experiment, parts, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
+        download=watch(download_of(experiment, parts.traffic), "codec"),
+        residual=first_residual(codec_of(experiment), parts.traffic.report),
     )
 
 

@@ -7,15 +7,25 @@ from typing import Any
 
 from pocketfleet.device_sim.secure_group import SecureGroup
 from pocketfleet.device_sim.secure_sum import KeptUpdates
+from pocketfleet.device_sim.uplink import Uplink
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.training.aggregation_by_rule import make_aggregator
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import Codec, DownloadCodec, LosslessCodec, load_codec
 from pocketfleet.training.privacy.secure_aggregation.messages import KEYS_BYTES
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
+from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.update import Update
 
-__all__ = ["aggregator_factory", "report_bytes", "secure_group_of", "secure_plan"]
+__all__ = [
+    "aggregator_factory",
+    "codec_of",
+    "download_of",
+    "report_bytes",
+    "secure_group_of",
+    "secure_plan",
+    "uplink_of",
+]
 
 
 def aggregator_factory(experiment: Experiment, folder: Path | None = None) -> Callable[[], Any]:
@@ -37,14 +47,15 @@ def secure_plan(experiment: Experiment, report: Update) -> SecurePlan | None:
     section = experiment.secure_aggregation
     if not section.enabled:
         return None
+    codec = load_codec(experiment.codec.name, experiment.codec.options())
     plan = SecurePlan(
         seed=experiment.seed,
         value_range=section.value_range,
         bits=section.bits,
         max_weight=section.max_examples,
         cohort=experiment.rounds.cohort,
-        rotation=False,
-        ratio=1.0,
+        rotation="rotation" in codec.parts,
+        ratio=float(codec.options.get("ratio", 1.0)),
         like=report,
         corrupt_ratio=section.corrupt_ratio,
         dropout_ratio=section.dropout_ratio,
@@ -66,4 +77,21 @@ def report_bytes(experiment: Experiment, report: Update) -> int:
     """How long a report's body is: an update as the codec writes it, or a device's public keys."""
     if experiment.secure_aggregation.enabled:
         return KEYS_BYTES
-    return LosslessCodec().encoded_bytes(report)
+    return codec_of(experiment).encoded_bytes(report)
+
+
+def codec_of(experiment: Experiment) -> Codec:
+    """What updates are written in; under secure aggregation nothing is, see ``secure_plan``."""
+    if experiment.secure_aggregation.enabled:
+        return LosslessCodec()
+    return load_codec(experiment.codec.name, experiment.codec.options())
+
+
+def download_of(experiment: Experiment, traffic: Traffic) -> DownloadCodec:
+    """What model versions are written in."""
+    return DownloadCodec(frozenset(traffic.weights), bits=experiment.codec.download_bits)
+
+
+def uplink_of(experiment: Experiment) -> Uplink:
+    """What arrives of the experiment's updates."""
+    return Uplink(codec=codec_of(experiment), seed=experiment.seed)

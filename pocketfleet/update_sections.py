@@ -4,9 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pocketfleet.errors import InputError
 from pocketfleet.sections import NotNegative, Positive, Section
+from pocketfleet.training.codec import load_codec
 
-__all__ = ["AggregationSection", "SecureAggregationSection"]
+__all__ = ["AggregationSection", "CodecSection", "SecureAggregationSection"]
 
 
 class AggregationSection(Section):
@@ -63,3 +65,25 @@ class SecureAggregationSection(Section):
                 "or leave the key out"
             )
         return self
+
+
+class CodecSection(Section):
+    """In how few bytes updates and weights travel; see ``training.codec``. 0 and false: not given."""
+
+    name: str = "lossless"  # or parts joined by +, such as "rotation+random_k+quantised"
+    bits: Literal[0, 2, 4, 8] = 0  # quantised: of a value
+    ratio: float = Field(default=0.0, ge=0, le=1)  # top_k, random_k: of the values are sent
+    error_feedback: bool = False  # what an update does not say is added to the device's next one
+    download_bits: Literal[0, 2, 4, 8] = 0  # of a weight that devices download; 0: all
+
+    @model_validator(mode="after")
+    def _of_the_codec(self) -> Self:
+        try:
+            load_codec(self.name, self.options())
+        except InputError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+    def options(self) -> dict[str, int | float | bool]:
+        """Of the codec."""
+        return {"bits": self.bits, "ratio": self.ratio, "error_feedback": self.error_feedback}

@@ -21,11 +21,13 @@ from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
 from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import DeviceData
+from pocketfleet.device_sim.uplink import Uplink
 from pocketfleet.errors import InputError
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm, ClientTerms, Trained
 from pocketfleet.training.batched_step import BatchedStep, joined_states, rows_of_state, stacked_state
 from pocketfleet.training.batches import BatchTable
+from pocketfleet.training.codec.error_feedback import parted_state
 from pocketfleet.training.device_rows import PaddedRows
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.task import Task
@@ -58,6 +60,7 @@ class BatchedClient:
         personalised: whether a device keeps the model that it trained, and measures it.
         make_aggregator: an empty aggregator for a chunk's updates.
         attackers: of the fleet; ``None``: all devices are honest.
+        uplink: what arrives of updates; ``None``: every bit.
     """
 
     task: Task
@@ -73,11 +76,13 @@ class BatchedClient:
     personalised: bool = True
     make_aggregator: Callable[[], Aggregator] = MeanAggregator
     attackers: Attackers | None = None
+    uplink: Uplink | None = None
     # Found at the first chunk: whether torch can map the algorithm's calls.
     _maps: bool = field(default=True, init=False)
 
     def train_chunk(self, cohort: Cohort, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ChunkResult:
         """Train the devices of a chunk; see ``client.Client.train_chunk``."""
+        device_state, residual = parted_state(device_state)
         weights = _moved_weights(weights, self.device)
         broadcast, device_state = _moved(broadcast, self.device), _moved(device_state, self.device)
         training, held_out = self.data.splits(cohort.device, cohort.first_example, cohort.num_present)
@@ -102,6 +107,8 @@ class BatchedClient:
             updates,
             self.make_aggregator(),
             attackers=self.attackers,
+            uplink=self.uplink,
+            residual=residual,
             train_loss=losses.sum(axis=0) / cohort.steps,
             train_loss_rms=np.sqrt(np.square(losses).sum(axis=0) / cohort.steps),
             num_held_out=held_out[1] if measured else np.zeros(len(cohort), dtype=np.int64),

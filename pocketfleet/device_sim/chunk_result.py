@@ -9,7 +9,9 @@ import torch
 
 from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.cohort import Cohort
+from pocketfleet.device_sim.uplink import Uplink
 from pocketfleet.training.aggregation import Aggregator
+from pocketfleet.training.codec.error_feedback import state_with
 from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors
 
@@ -32,7 +34,7 @@ class ChunkResult:
         metrics_before: means over these by name, of the downloaded model; nan where there are none.
         metrics_after: of the device's own model.
         own_model: that model, trainable weights and buffers; empty where devices keep none.
-        device_state: the algorithm's, after the round.
+        device_state: what devices keep, after the round: the algorithm's state and what their updates did not say.
     """
 
     cohort: Cohort
@@ -54,6 +56,8 @@ class ChunkResult:
         part: Aggregator,
         *,
         attackers: Attackers | None,
+        uplink: Uplink | None,
+        residual: Tensors,
         train_loss: Floats,
         train_loss_rms: Floats,
         num_held_out: npt.NDArray[np.int64],
@@ -64,13 +68,17 @@ class ChunkResult:
     ) -> "ChunkResult":
         """The result of stacked ``updates``, which ``part`` (empty) takes but for those that are not finite.
 
-        ``attackers`` report something else; ``None``: all devices are honest.
+        ``attackers`` report something else; ``None``: all devices are honest. ``uplink`` says what arrives; ``None``:
+        everything. ``residual`` is what the devices' last updates did not say, stacked, ``device_state`` the
+        algorithm's alone.
         """
         if attackers is not None:
             updates = attackers.reported(updates, cohort.device)
         finite = np.isfinite(train_loss)
         for tensors in updates.groups().values():
             finite &= all_finite_rows(tensors, len(cohort))
+        if uplink is not None:
+            updates, residual, finite = uplink.sent(updates, cohort, residual, finite)
         part.add_many(updates, weight=np.where(finite, cohort.weight, 0.0), scale=cohort.scale)
         return cls(
             cohort=cohort,
@@ -82,7 +90,7 @@ class ChunkResult:
             metrics_before=metrics_before,
             metrics_after=metrics_after,
             own_model=own_model,
-            device_state=device_state,
+            device_state=state_with(device_state, residual),
         )
 
 

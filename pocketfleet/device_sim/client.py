@@ -15,11 +15,13 @@ from pocketfleet.device_sim.attack import Attackers
 from pocketfleet.device_sim.chunk_result import ChunkResult, row_of, stacked
 from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.device_data import HeldExamples
+from pocketfleet.device_sim.uplink import Uplink
 from pocketfleet.errors import InputError
 from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm, Trained
 from pocketfleet.training.batches import batch_indices
+from pocketfleet.training.codec.error_feedback import parted_state
 from pocketfleet.training.dropout import step_seeds
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.train_step import StepSettings, TrainState, hyper_tensors
@@ -92,6 +94,7 @@ class Client:
         personalised: whether a device keeps the model that it trained, and measures it.
         make_aggregator: an empty aggregator for a chunk's updates.
         attackers: of the fleet; ``None``: all devices are honest.
+        uplink: what arrives of updates; ``None``: every bit.
     """
 
     session: Session
@@ -103,6 +106,7 @@ class Client:
     personalised: bool = True
     make_aggregator: Callable[[], Aggregator] = MeanAggregator
     attackers: Attackers | None = None
+    uplink: Uplink | None = None
 
     def train_chunk(self, cohort: Cohort, weights: Weights, broadcast: Tensors, device_state: Tensors) -> ChunkResult:
         """Train the devices of a chunk one after the other.
@@ -111,8 +115,10 @@ class Client:
             cohort: of one model version.
             weights: what they downloaded.
             broadcast: the algorithm's, downloaded too.
-            device_state: the algorithm's, stacked ``[k, ...]``; empty where devices keep none.
+            device_state: what they keep, stacked ``[k, ...]``: the algorithm's state, and what their updates did not
+                say; empty where devices keep none.
         """
+        device_state, residual = parted_state(device_state)
         results = [
             self.train(
                 Assignment(
@@ -136,6 +142,8 @@ class Client:
             ),
             self.make_aggregator(),
             attackers=self.attackers,
+            uplink=self.uplink,
+            residual=residual,
             train_loss=np.array([result.train_loss for result in results]),
             train_loss_rms=np.array([result.train_loss_rms for result in results]),
             num_held_out=np.array([result.num_held_out for result in results]),

@@ -309,6 +309,10 @@ class AttemptRunner:
     def _finish(
         self, ready: DeviceWork, work: WorkUnderWay, attempt: Attempt, result: ClientResult, line: Line
     ) -> None:
+        self.participation = taking_part = ready.participation(result, num_examples=attempt.num_examples)
+        sent = ready.report(result) if taking_part is None else (taking_part.keys, result.device_state)
+        if sent is None:
+            raise Dropped("not_finite")
         facts = ready.facts(
             result,
             steps=attempt.steps,
@@ -330,9 +334,8 @@ class AttemptRunner:
             facts=facts if work.assignment.secure is None else ReportFacts.of_nothing(),
             line=line,
         )
-        self.participation = ready.participation(result, num_examples=attempt.num_examples)
-        body = ready.update(result) if self.participation is None else self.participation.keys
-        self._parts.folder.finish(report, body, state=result.device_state, model=result.personalised)
+        update, state = sent
+        self._parts.folder.finish(report, update, state=state, model=result.personalised)
         self._crash("trained")
 
 

@@ -9,7 +9,8 @@
 ``assignment.json``     the work under way
 ``report/``             finished work that was not acknowledged: the update as it is sent, what is said of it, and
                         what the device keeps if it counts
-``model.safetensors``   its own model; ``state.safetensors``: what its algorithm keeps
+``model.safetensors``   its own model; ``state.safetensors``: what its algorithm keeps, and what its last update
+                        did not say
 ``rounds.jsonl``        a line for each attempt that is over
 ======================  ================================================================================================
 
@@ -140,7 +141,7 @@ class DeviceFolder:
         return self.path / "bundles" / manifest_sha256
 
     def state(self) -> Tensors:
-        """What the algorithm keeps; empty before the first report."""
+        """What the algorithm keeps, and what the last update did not say; empty before the first report."""
         return _tensors(self.path / _STATE)
 
     def finish(self, report: FinishedReport, update: bytes, *, state: Tensors, model: Tensors) -> None:

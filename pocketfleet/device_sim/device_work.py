@@ -18,11 +18,19 @@ from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.session import Runtime, Session
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.algorithm_by_name import load_algorithm
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import Codec, DownloadCodec, Seeds, load_codec
+from pocketfleet.training.codec.error_feedback import (
+    compensated,
+    first_residual,
+    parted_state,
+    residual_after,
+    state_with,
+)
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import vector_of_terms
-from pocketfleet.training.server.protocol import MASKED, Assignment, FileEntry, ReportFacts
+from pocketfleet.training.server.protocol import Assignment, FileEntry, ReportFacts
 from pocketfleet.training.server_optimizer import ServerSgd
-from pocketfleet.training.update import tensors_from_bytes
+from pocketfleet.training.traffic import Traffic
+from pocketfleet.training.update import UpdateError, tensors_from_bytes
 from pocketfleet.training.weights import Tensors, Weights
 from pocketfleet.whole_folder import whole_folder
 
@@ -70,6 +78,8 @@ class DeviceWork:
         weights: downloaded.
         broadcast: what the algorithm sent beside them.
         device_state: what it keeps on this device.
+        codec: of the report.
+        residual: what the last report did not say; empty without error feedback, and before the first.
         models: that a step trains, 1 or 2.
     """
 
@@ -79,6 +89,8 @@ class DeviceWork:
     weights: Weights
     broadcast: Tensors
     device_state: Tensors
+    codec: Codec
+    residual: Tensors
     models: int
 
     @classmethod
@@ -111,10 +123,10 @@ class DeviceWork:
                 f"the service asks for the algorithm {assignment.algorithm!r}, code of its own: devices run packaged "
                 "algorithms"
             )
-        if assignment.codec != (LosslessCodec.name if assignment.secure is None else MASKED):
-            raise InputError(
-                f"the service asks for the codec {assignment.codec!r}, this device has {LosslessCodec.name}"
-            )
+        try:
+            codec = load_codec(assignment.codec, assignment.codec_options)
+        except InputError as exc:
+            raise InputError(f"the service asks for the codec {assignment.codec!r}: {exc}") from exc
         if assignment.batch_size > bundle.max_batch or assignment.batch_size < 1:
             raise InputError(
                 f"the service asks for batches of {assignment.batch_size}, its programs take 1 to {bundle.max_batch}"
@@ -126,9 +138,10 @@ class DeviceWork:
             # The server's own; a device never asks it.
             server_optimizer=ServerSgd(),
         )
-        downloaded = bundle.weights(version=weights)
+        downloaded = _downloaded(assignment, bundle, algorithm, weights)
         first = bundle.weights() if bundle.has_weights else downloaded
-        state = device_state or algorithm.device_init(first)
+        own_state, residual = parted_state(device_state)
+        state = own_state or algorithm.device_init(first)
         sent = tensors_from_bytes(broadcast.read_bytes()) if broadcast is not None else {}
         terms = algorithm.client_start(downloaded, sent, state)
         return cls(
@@ -138,6 +151,8 @@ class DeviceWork:
             weights=downloaded,
             broadcast=sent,
             device_state=state,
+            codec=codec,
+            residual=residual,
             models=2 if terms.personal else 1,
         )
 
@@ -188,19 +203,43 @@ class DeviceWork:
         encoded = vector.encode(result.update, weight=weight, shared_seed=self.assignment.codec_seed)
         return SecureParticipation(vector.settings(), terms, encoded)
 
-    def update(self, result: ClientResult) -> bytes:
-        """The report's body.
+    def report(self, result: ClientResult) -> tuple[bytes, Tensors] | None:
+        """The report's body, and what the device keeps if it counts; of finite results alone.
+
+        ``None``: with what the last report did not say, the update is not finite.
 
         Raises:
             InputError: it has not the length that the service wants.
         """
-        data = LosslessCodec().encode(result.update)
-        if len(data) != self.assignment.update_bytes:
+        update = result.update
+        wanted = compensated(update, self.residual or first_residual(self.codec, update))
+        if not wanted.finite:
+            return None
+        assignment = self.assignment
+        data = self.codec.encode(wanted, Seeds(shared=assignment.codec_seed, own=assignment.batch_seed))
+        if len(data) != assignment.update_bytes:
             raise InputError(
-                f"the update holds {len(data)} bytes, the service wants {self.assignment.update_bytes}: its bundle and "
+                f"the update holds {len(data)} bytes, the service wants {assignment.update_bytes}: its bundle and "
                 "its model are not of one experiment"
             )
-        return data
+        if not self.codec.error_feedback:
+            return data, result.device_state
+        sent = self.codec.decode(data, update, assignment.codec_seed)
+        return (data, state_with(result.device_state, residual_after(wanted, sent))) if sent.finite else None
+
+
+def _downloaded(assignment: Assignment, bundle: Bundle, algorithm: Algorithm, file: Path) -> Weights:
+    """The version in a file."""
+    if not assignment.download_bits:
+        return bundle.weights(version=file)
+    if not bundle.has_weights:
+        raise InputError("the service rounds the weights of its versions, and its bundle holds none: export it anew")
+    first = bundle.weights()
+    names = frozenset(Traffic.of(algorithm, first, assignment.hyper).weights)
+    try:
+        return DownloadCodec(names, bits=assignment.download_bits).decode(file.read_bytes(), first)
+    except UpdateError as exc:
+        raise InputError(f"the service's version {assignment.model_version} is none of this model: {exc}") from exc
 
 
 def _finite(value: float | None) -> float | None:

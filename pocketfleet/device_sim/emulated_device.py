@@ -25,7 +25,7 @@ from pocketfleet.device_sim.fault_plan import Moment
 from pocketfleet.device_sim.service_client import Refused, Unreachable
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.export.session import Runtime
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import DEVICE_PARTS
 from pocketfleet.training.server.protocol import (
     MASKED,
     PROTOCOL_VERSION,
@@ -90,7 +90,7 @@ class EmulatedDevice:
             CheckIn(
                 protocol=PROTOCOL_VERSION,
                 programs={self._parts.runtime: version(_DISTRIBUTION[self._parts.runtime])},
-                codecs=[LosslessCodec.name, MASKED],
+                codecs=[*DEVICE_PARTS, MASKED],
                 app_version=f"pocketfleet {version('pocketfleet')}",
                 conditions=phone.conditions(look),
                 # Of data that arrives nobody says here which part is there.

@@ -22,6 +22,8 @@ from pocketfleet.errors import TrainingDivergedError
 from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
+from pocketfleet.training.codec import DownloadCodec
+from pocketfleet.training.codec.error_feedback import state_with
 from pocketfleet.training.examples import Examples
 from pocketfleet.training.round import Float64s, Int64s
 from pocketfleet.training.staleness import staleness_discount
@@ -68,6 +70,8 @@ class GlobalModel:
         make_aggregator: Callable[[], Aggregator] = MeanAggregator,
         staleness_exponent: float = 0.0,
         make_sum: MakeSum | None = None,
+        download: DownloadCodec | None = None,
+        residual: Tensors | None = None,
     ) -> None:
         """Take the parts.
 
@@ -84,6 +88,8 @@ class GlobalModel:
             make_aggregator: an empty aggregator for a round.
             staleness_exponent: of ``staleness_discount``.
             make_sum: of a group, its round and its version, the secure sum; chunks are then ``KeptUpdates``.
+            download: what devices get of the weights; ``None``: every bit.
+            residual: of a device that has not reported; ``None``: devices keep none.
         """
         self.weights = weights
         self.server_state = algorithm.init(weights)
@@ -93,7 +99,8 @@ class GlobalModel:
         self._staleness_exponent = staleness_exponent
         self.store = store
         self._algorithm = algorithm
-        self._device_start = algorithm.device_init(weights)
+        self._download = download
+        self._device_start = state_with(algorithm.device_init(weights), residual or {})
         self._session = session
         self._test = test
         self._headline = headline
@@ -180,15 +187,18 @@ class GlobalModel:
             weight=examples if self._algorithm.weighting == "examples" else np.ones(len(accepted)),
             scale=staleness_discount(self.version - accepted["model_version"], exponent=self._staleness_exponent),
         )
-        models = {
-            number: (weights, self._algorithm.broadcast(server_state))
-            for number, (weights, server_state) in self._versions.items()
-        }
+        models = {number: self._downloaded(number) for number in np.unique(accepted["model_version"]).tolist()}
         return self._trainers.train(
             chunks(cohort, size=self._chunk_size(len(cohort))),
             models,
             lambda chunk: self.store.states(chunk.device, self._device_start),
         )
+
+    def _downloaded(self, version: int) -> tuple[Weights, Tensors]:
+        """What devices train from: a version's weights as they decode them, and what the algorithm broadcasts."""
+        weights, server_state = self._versions[version]
+        seen = weights if self._download is None else self._download.seen(weights)
+        return seen, self._algorithm.broadcast(server_state)
 
     def _keep(self, result: ChunkResult, kept: Int64s) -> None:
         """Write what devices with finite updates keep."""

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar, cast, get_args
 
 __all__ = ["Stage", "StageClock", "Watch", "unwatched"]
 
-# ``evaluation``: of the global model; ``server``: updates into the next model; ``codec``: lossy encodings, none yet.
+# ``evaluation``: of the global model; ``server``: updates into the next model; ``codec``: of the
+# weights that devices download; their updates are encoded as part of their training.
 Stage = Literal["training", "evaluation", "server", "physics", "coordinator", "codec", "events", "disk", "other"]
 T = TypeVar("T")
 

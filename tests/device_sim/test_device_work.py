@@ -64,7 +64,7 @@ def test_altered_files_are_no_bundle(tmp_path: Path, boston_bundle: Bundle) -> N
     ("changed", "message"),
     [
         ({"algorithm": "my_module:make"}, "code of its own: devices run packaged algorithms"),
-        ({"codec": "zip"}, "asks for the codec 'zip', this device has lossless"),
+        ({"codec": "zip"}, "asks for the codec 'zip': codec.name must be \"lossless\", or quantised"),
         ({"batch_size": 9}, "batches of 9, its programs take 1 to 8"),
         ({"algorithm": "nothing"}, "algorithm.name must be one of"),
     ],
@@ -80,9 +80,11 @@ def test_an_update_of_another_length_is_told(boston_bundle: Bundle) -> None:
     assignment = work(boston_bundle)
     result = trained_alone(boston_bundle, assignment, boston_data(), steps=1)
     found = ready(boston_bundle, assignment)
-    assert len(found.update(result)) == assignment.update_bytes
+    sent = found.report(result)
+    assert sent is not None
+    assert (len(sent[0]), sent[1]) == (assignment.update_bytes, {})
     facts = found.facts(result, steps=1, num_examples=8, examples_held=63)
     assert facts.metric_global == result.metrics_before[found.headline]
     assert result.device == DEVICE
     with pytest.raises(InputError, match="not of one experiment"):
-        ready(boston_bundle, work(boston_bundle, update_bytes=3)).update(result)
+        ready(boston_bundle, work(boston_bundle, update_bytes=3)).report(result)

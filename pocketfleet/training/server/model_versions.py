@@ -19,6 +19,7 @@ import numpy as np
 import sqlalchemy as sa
 import torch
 
+from pocketfleet.training.codec import round_seed
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.database import MODELS, REPORTS, ROUNDS
 from pocketfleet.training.server.leadership import Leadership
@@ -234,7 +235,11 @@ class ModelVersions:
     def _stacked(self, reports: Sequence[sa.Row[Any]]) -> Update:
         """The updates of a chunk, each tensor ``[k, ...]``."""
         updates = [
-            self._plan.codec.decode(self._updates.path(row.assignment, row.sha256).read_bytes(), self._plan.report)
+            self._plan.codec.decode(
+                self._updates.path(row.assignment, row.sha256).read_bytes(),
+                self._plan.report,
+                round_seed(self._plan.seed, row.model_version),
+            )
             for row in reports
         ]
         groups = [update.groups() for update in updates]
@@ -258,8 +263,7 @@ class ModelVersions:
         reports: tuple[tuple[int, str], ...] = (),
     ) -> Made:
         whole = weights.trainable | weights.buffers
-        download = self._file({name: value for name, value in whole.items() if name in self._plan.download})
-        assert download is not None
+        download = self._kept(self._plan.download.encode(weights))
         broadcast = self._file(self._plan.algorithm.broadcast(state))
         kept, kept_state = self._file(whole), self._file(state)
         assert kept is not None
@@ -292,5 +296,7 @@ class ModelVersions:
     def _file(self, tensors: Tensors) -> FileEntry | None:
         if not tensors:
             return None
-        data = tensors_to_bytes(tensors)
+        return self._kept(tensors_to_bytes(tensors))
+
+    def _kept(self, data: bytes) -> FileEntry:
         return FileEntry(sha256=self._blobs.add(data), bytes=len(data))

@@ -120,6 +120,7 @@ class CheckIn(_Message):
     protocol: Annotated[int, Field(ge=1, le=1_000_000)]
     # Programs that it can run, with the versions of their runtimes, such as {"onnx": "1.31.0"}.
     programs: Annotated[dict[ShortText, ShortText], Field(min_length=1, max_length=16)]
+    # Parts of codecs that it can do (docs/codecs.md), such as ["lossless", "quantised", "rotation"].
     codecs: Annotated[list[ShortText], Field(min_length=1, max_length=16)]
     app_version: ShortText = ""
     conditions: Conditions = Conditions()
@@ -194,15 +195,19 @@ class Assignment(_Message):
     batch_size: Counted
     # 0 to 2**63 - 1: a whole number, not to be read as a double.
     batch_seed: Annotated[int, Field(ge=0, lt=2**63)]
+    # How the report is written: docs/codecs.md.
     codec: str
+    codec_options: dict[str, int | float | bool]
+    # What all devices of this version draw from, 0 to 2**63 - 1 as well.
+    codec_seed: Annotated[int, Field(ge=0, lt=2**63)]
+    # Of a weight in ``weights``; 0: all, each tensor under its name.
+    download_bits: Counted
     # Exactly so long is the report's body.
     update_bytes: Counted
     partial_work: PartialWork
     rule: Rule
     # null: the report is the update.
     secure: SecureTerms | None = None
-    # What a round's devices draw alike; 0 to 2**63 - 1.
-    codec_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class EvaluationWork(_Message):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from pocketfleet.training.codec import round_seed
 from pocketfleet.training.round import CheckInCode, ReportCode
 from pocketfleet.training.server.database import AUDIT, BENCHMARKS, REPORTS
 from pocketfleet.training.server.device_register import Device
@@ -27,6 +28,7 @@ from pocketfleet.training.server.durable_coordinator import (
     ReportAsk,
     Reported,
     StorageError,
+    Work,
 )
 from pocketfleet.training.server.leader import Leader
 from pocketfleet.training.server.live_figures import LiveFigures, LiveReader
@@ -259,7 +261,7 @@ class Service:
             StorageError: it is not durable: to be sent again.
         """
         parts = self.upkeep.leading()
-        self._check_owner(parts, device, assignment)
+        work = self._own_work(parts, device, assignment)
         check_facts(self.plan, facts)
         expected = self.plan.report_bytes
         if length != expected:
@@ -279,7 +281,9 @@ class Service:
                 raise RefusedError(
                     422, "wrong_hash", f"the body's SHA-256 is {received.sha256}, Content-Digest says {sha256}"
                 )
-            await asyncio.get_running_loop().run_in_executor(self._checkers, self._check_and_keep, received, assignment)
+            await asyncio.get_running_loop().run_in_executor(
+                self._checkers, self._check_and_keep, received, assignment, work.model_version
+            )
         except OSError as exc:
             self.metrics.storage_failures.inc()
             raise StorageError(f"the disk did not take the report: {exc.strerror or exc}") from exc
@@ -298,20 +302,26 @@ class Service:
             return ReportAnswer(code="repeated", round=answer.round)
         raise RefusedError(409, answer.code.name.lower(), f"the report does not count: {_NOT_COUNTED[answer.code]}")
 
-    def _check_owner(self, parts: Leader, device: Device, assignment: int) -> None:
+    def _own_work(self, parts: Leader, device: Device, assignment: int) -> Work:
         work = parts.coordinator.work(assignment)
         if work is None:
             raise RefusedError(404, "unknown", f"there is no assignment {assignment}")
         if work.device != device.number:
             raise RefusedError(403, "not_yours", f"assignment {assignment} is another device's")
+        return work
 
-    def _check_and_keep(self, received: Received, assignment: int) -> None:
+    def _check_and_keep(self, received: Received, assignment: int, model_version: int) -> None:
         try:
             received.sync()
             # Keys may be any bytes of their length; whoever agrees with them finds out.
             if self.plan.secure is None:
-                most = self.plan.limits.max_update_norm
-                checked_update(received.path, codec=self.plan.codec, like=self.plan.report, max_norm=most)
+                checked_update(
+                    received.path,
+                    codec=self.plan.codec,
+                    like=self.plan.report,
+                    shared_seed=round_seed(self.plan.seed, model_version),
+                    max_norm=self.plan.limits.max_update_norm,
+                )
             self.upkeep.updates.keep(received, assignment)
         except BaseException:
             received.discard()
@@ -350,12 +360,9 @@ class Service:
 
     def _staged(self, device: Device, assignment: int) -> tuple[SecureRounds, int]:
         """What makes sums, and the round of an assignment of this device's."""
-        parts = self.upkeep.leading()
-        self._check_owner(parts, device, assignment)
+        work = self._own_work(self.upkeep.leading(), device, assignment)
         if self.upkeep.secure is None:
             raise RefusedError(409, "no_stages", "rounds of this service have no stages")
-        work = parts.coordinator.work(assignment)
-        assert work is not None
         return self.upkeep.secure, work.round
 
     async def status(self, device: Device) -> Status:

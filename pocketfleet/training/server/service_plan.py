@@ -10,7 +10,8 @@ from typing import Any
 
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
-from pocketfleet.training.codec import Codec
+from pocketfleet.training.codec import Codec, DownloadCodec
+from pocketfleet.training.codec.codec_by_name import QUANTISED_DOWNLOAD
 from pocketfleet.training.privacy.secure_aggregation.messages import KEYS_BYTES
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.release_verdict import ReleasePlan
@@ -79,7 +80,7 @@ class ServicePlan:
         codec: of the reports.
         secure: how sums hide their parts; ``None``: reports are updates.
         report: any update, for names, shapes and types.
-        download: names of the weights and buffers that a device gets with each version.
+        download: what a device gets of the weights and buffers with each version, and how that is written.
         programs: the bundle's files by program and name, in a folder or folders of their own.
         preferred_program: that devices run which can.
         hyper: of the steps, by name.
@@ -107,7 +108,7 @@ class ServicePlan:
     staleness_exponent: float
     codec: Codec
     report: Update
-    download: frozenset[str]
+    download: DownloadCodec
     programs: Mapping[str, Mapping[str, Path]]
     preferred_program: str
     hyper: Mapping[str, float]
@@ -123,9 +124,10 @@ class ServicePlan:
     limits: Limits = field(default_factory=Limits)
 
     @property
-    def codec_name(self) -> str:
-        """Of the reports, as devices know it."""
-        return self.codec.name if self.secure is None else MASKED
+    def device_parts(self) -> tuple[str, ...]:
+        """What a device must be able to do, by the words in which it says so at its check-in."""
+        download = (QUANTISED_DOWNLOAD,) if self.download.bits else ()
+        return (*self.codec.parts, *download, *((MASKED,) if self.secure is not None else ()))
 
     @property
     def report_bytes(self) -> int:

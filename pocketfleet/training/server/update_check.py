@@ -41,13 +41,14 @@ def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
         raise RefusedError(422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}")
 
 
-def checked_update(path: Path, *, codec: Codec, like: Update, max_norm: float) -> Update:
+def checked_update(path: Path, *, codec: Codec, like: Update, shared_seed: int, max_norm: float) -> Update:
     """The update in a file.
 
     Args:
         path: of the file.
         codec: that it is written in.
         like: names, shapes and types.
+        shared_seed: of the version that it was trained from, see ``codec.seeds``.
         max_norm: of the delta as one vector; 0: any.
 
     Raises:
@@ -55,7 +56,7 @@ def checked_update(path: Path, *, codec: Codec, like: Update, max_norm: float) -
         OSError: the file cannot be read.
     """
     try:
-        update = codec.decode(path.read_bytes(), like)
+        update = codec.decode(path.read_bytes(), like, shared_seed)
     except UpdateError as exc:
         raise RefusedError(422, "no_update", f"the body is no update of this model: {exc}") from exc
     if not update.finite:

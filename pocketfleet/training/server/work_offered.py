@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from pocketfleet.training.codec import round_seed
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.release_gate import Evaluation
@@ -47,8 +48,8 @@ def incapable(plan: ServicePlan, request: CheckIn, programs: Mapping[str, object
     if chosen_program(plan, request, programs) is None:
         message = f"the bundle holds programs for {', '.join(programs)}, got {', '.join(request.programs)}"
         return TurnedAway(reason="no_program", message=message, retry_after_s=None)
-    if plan.codec_name not in request.codecs:
-        message = f"reports are written in {plan.codec_name}, got {', '.join(request.codecs)}"
+    if not set(plan.device_parts) <= set(request.codecs):
+        message = f"this population's devices can do {', '.join(plan.device_parts)}, got {', '.join(request.codecs)}"
         return TurnedAway(reason="no_codec", message=message, retry_after_s=None)
     return None
 
@@ -99,11 +100,13 @@ def assignment(
         steps=plan.steps,
         batch_size=plan.batch_size,
         batch_seed=int(seed) >> 1,
-        codec=plan.codec_name,
+        codec=plan.codec.name,
+        codec_options=dict(plan.codec.options),
+        codec_seed=round_seed(plan.seed, answer.model_version),
+        download_bits=plan.download.bits,
         update_bytes=plan.report_bytes,
         partial_work=plan.partial_work,
         rule=plan.rule,
-        codec_seed=int(draw_key(plan.seed, "codec", answer.model_version)) >> 1,
         secure=secure_terms(plan.secure) if plan.secure is not None else None,
     )
 

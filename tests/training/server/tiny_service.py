@@ -16,7 +16,7 @@ import torch
 
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.algorithms.fedavg import FedAvg
-from pocketfleet.training.codec import LosslessCodec
+from pocketfleet.training.codec import DownloadCodec, LosslessCodec
 from pocketfleet.training.round import Int64s, RoundPlan
 from pocketfleet.training.server.administration import issue_tokens
 from pocketfleet.training.server.app import make_app
@@ -59,7 +59,7 @@ def tiny_plan(folder: Path, *, size: int = 3, limits: Limits | None = None, **ch
         staleness_exponent=0.0,
         codec=LosslessCodec(),
         report=Update({"w": torch.zeros(size)}, {"b": torch.zeros(1)}),
-        download=frozenset({"w", "b"}),
+        download=DownloadCodec(frozenset({"w", "b"})),
         programs={"onnx": {"train_step.onnx": program}},
         preferred_program="executorch",
         hyper={"learning_rate": 0.1},

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.codec.seeds import round_seed
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.privacy.secure_aggregation.fixed_point import FixedPoint
 from pocketfleet.training.privacy.secure_aggregation.neighbourhood import Neighbourhood, chosen_degree
@@ -78,7 +79,7 @@ class SecurePlan:
 
     def codec_seed(self, model_version: int) -> int:
         """What the devices of a round share: of the version that they train from."""
-        return int(draw_key(self.seed, "codec", model_version)) >> 1
+        return round_seed(self.seed, model_version)
 
     def terms(self) -> dict[str, Any]:
         """What a device must know, as JSON has it."""
