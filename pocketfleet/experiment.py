@@ -131,11 +131,11 @@ class Experiment(Section):
                     )
             codec = self.codec
             if codec.error_feedback or not set(codec.name.split("+")) <= _SUMMED_PARTS:
+                feedback = " with codec.error_feedback" if codec.error_feedback else ""
                 raise ValueError(
-                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"'
-                    f"{' and codec.error_feedback' if codec.error_feedback else ''}: what all devices of a round keep or "
-                    "turn alike can be summed, what each rounds or chooses for itself cannot, and nobody decodes a "
-                    "single update; secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
+                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"{feedback}: what all devices '
+                    "of a round keep or turn alike can be summed, what each rounds or chooses for itself cannot; "
+                    "secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
                     "rotation+random_k or lossless, without error feedback"
                 )
             plan = self.rounds
