@@ -58,6 +58,7 @@ TurnedAwayReason = Literal[
     "not_yet",
     "held",
     "population_full",
+    "privacy_spent",
     "preparing",
     "paused",
     "no_program",
