@@ -48,7 +48,7 @@ from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.update_parts import aggregator_factory
+from pocketfleet.update_parts import aggregator_factory, check_private, privacy_summary, private_run, with_noise_found
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
@@ -95,7 +95,9 @@ def simulate(
     """
     path = Path(out)
     check_engine(experiment)
+    experiment = with_noise_found(experiment)
     parts = Parts.of(experiment, given_path(experiment))
+    check_private(experiment, parts.traffic.report)
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
         if parts.given_bundle is None:
@@ -248,6 +250,7 @@ def _learner(
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         make_aggregator=aggregator_factory(experiment, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
+        privacy=private_run(experiment),
     )
 
 
@@ -325,6 +328,8 @@ def _finish(
         "events_sha256": digest.hexdigest(),
     }
     tables = {"rounds": rounds, "devices": devices}
+    if model.figures:
+        summary["privacy"] = privacy_summary(experiment, model.figures)
     if releases is not None:
         tables["releases"] = directory.read_parts("releases")
         summary["release"] = {"released_version": releases.released, **final_states(tables["releases"])}

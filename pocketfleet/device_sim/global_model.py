@@ -21,8 +21,10 @@ from pocketfleet.export.session import Session
 from pocketfleet.training.aggregation import Aggregator, MeanAggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.privacy.private_run import PrivateRun
 from pocketfleet.training.round import Float64s, Int64s
 from pocketfleet.training.staleness import staleness_discount
+from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
 __all__ = ["GlobalModel", "Learning"]
@@ -62,6 +64,7 @@ class GlobalModel:
         chunk_size: Callable[[int], int],
         make_aggregator: Callable[[], Aggregator] = MeanAggregator,
         staleness_exponent: float = 0.0,
+        privacy: PrivateRun | None = None,
     ) -> None:
         """Take the parts.
 
@@ -77,6 +80,7 @@ class GlobalModel:
             chunk_size: devices a chunk, of a cohort of so many.
             make_aggregator: an empty aggregator for a round.
             staleness_exponent: of ``staleness_discount``.
+            privacy: clips updates and adds noise to their mean; ``None``: it is the mean.
         """
         self.weights = weights
         self.server_state = algorithm.init(weights)
@@ -95,6 +99,7 @@ class GlobalModel:
         self._chunk_size = chunk_size
         self._make_aggregator = make_aggregator
         self._updates: list[Columns] = []
+        self._privacy = privacy
 
     @property
     def sha256(self) -> str:
@@ -124,9 +129,12 @@ class GlobalModel:
         non_finite = len(accepted) - len(trained["place"])
         if non_finite == len(accepted):
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
-        participation = len(trained["place"]) / self._population
+        mean, reported = aggregator.result(), len(trained["place"])
+        if self._privacy is not None:
+            # How many updates are finite is not told apart: they all count.
+            mean, reported = self._private(self._privacy, mean, accepted, trained), len(accepted)
         weights, server_state = self._algorithm.server_update(
-            self.weights, aggregator.result(), self.server_state, participation=participation
+            self.weights, mean, self.server_state, participation=reported / self._population
         )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
@@ -143,6 +151,17 @@ class GlobalModel:
             loss=trained["train_loss_rms"],
         )
 
+    def _private(self, privacy: PrivateRun, mean: Update, accepted: Flights, trained: Columns) -> Update:
+        """The mean of the finite updates with noise on it."""
+        finite, norms = np.zeros(len(accepted), np.bool_), np.full(len(accepted), np.nan)
+        finite[trained["place"]], norms[trained["place"]] = True, trained["norm"]
+        return privacy.take(mean, device=accepted["device"], norms=norms, finite=finite, version=self.version + 1)
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """What a round's row holds beside the simulator's own columns: of privacy, where there is any."""
+        return {} if self._privacy is None else self._privacy.figures
+
     def _train(self, accepted: Flights) -> Iterator[ChunkResult]:
         """Results in the order of the chunks, each device's from the version that it downloaded."""
         examples = accepted["num_examples"].astype(np.float64)
@@ -152,7 +171,8 @@ class GlobalModel:
                 name: accepted[name].copy()
                 for name in ("device", "steps", "batch_seed", "first_example", "num_present", "model_version")
             },
-            weight=examples if self._algorithm.weighting == "examples" else np.ones(len(accepted)),
+            weight=examples if self._by_examples else np.ones(len(accepted)),
+            max_norm=np.full(len(accepted), np.inf if self._privacy is None else self._privacy.max_norm),
             scale=staleness_discount(self.version - accepted["model_version"], exponent=self._staleness_exponent),
         )
         models = {
@@ -164,6 +184,10 @@ class GlobalModel:
             models,
             lambda chunk: self.store.states(chunk.device, self._device_start),
         )
+
+    @property
+    def _by_examples(self) -> bool:
+        return self._algorithm.weighting == "examples" and self._privacy is None
 
     def _keep(self, result: ChunkResult, kept: Int64s) -> None:
         """Write what devices with finite updates keep."""
@@ -197,6 +221,8 @@ class GlobalModel:
         """Tensors for a checkpoint."""
         tensors = {"version": torch.tensor(self.version)}
         tensors |= {f"frozen/{name}": value for name, value in self.weights.frozen.items()}
+        if self._privacy is not None:
+            tensors |= {f"privacy/{name}": value for name, value in self._privacy.state().items()}
         for number, (weights, server_state) in self._versions.items():
             parts = {"trainable": weights.trainable, "buffers": weights.buffers, "server": server_state}
             for part, values in parts.items():
@@ -219,6 +245,8 @@ class GlobalModel:
             for number in sorted(numbers | {self.version})
         }
         self.weights, self.server_state = self._versions[self.version]
+        if self._privacy is not None:
+            self._privacy.restore(part("privacy/"))
 
     def take_updates(self) -> Sequence[Mapping[str, npt.NDArray[np.generic]]]:
         """Columns of the updates that were taken into a model since the last call; ``tables.update_rows``."""
@@ -243,6 +271,7 @@ def _rows(result: ChunkResult, kept: Int64s, headline: str) -> Columns:
     missing = np.full(len(result.cohort), np.nan)
     columns = {
         "place": result.cohort.place,
+        "norm": result.norm,
         "train_loss": result.train_loss,
         "train_loss_rms": result.train_loss_rms,
         "num_held_out": result.num_held_out,

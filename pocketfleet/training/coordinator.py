@@ -224,9 +224,7 @@ class Coordinator:
         else:
             self._check_in(device, allowed, segment, answers)
         self.admission.admit(device[allowed])
-        refused_code = np.where(
-            self.admission.spent(device), CheckInCode.PRIVACY_SPENT, CheckInCode.POPULATION_FULL
-        )
+        refused_code = np.where(self.admission.spent(device), CheckInCode.PRIVACY_SPENT, CheckInCode.POPULATION_FULL)
         answers.code[segment][~allowed] = refused_code[~allowed]
         answers.retry_at_s[segment][~allowed] = math.inf
         return stop

@@ -141,7 +141,8 @@ def test_rounds_are_those_played_one_event_at_a_time(
             rows = getattr(played, name)
             assert list(zip(rows.device, rows.at_s, strict=True)) == getattr(plain, name), name
         assert (played.candidates > 0) == (window_s > 0.0 and len(plain.started) > 0)
-        event(f"window {window_s > 0.0} cap {cap > 0} left {len(plain.left) > 0} refused {len(plain.refused) > 0} once {once}")
+        event(f"window {window_s > 0.0} cap {cap > 0} once {once}")
+        event(f"left {len(plain.left) > 0} refused {len(plain.refused) > 0}")
         for name in ("refused", "free_s", "failures", "has_bundle", "assigned"):
             np.testing.assert_array_equal(fast.ledger.column[name], slow.ledger.column[name], err_msg=name)
         if closes_s == np.inf:

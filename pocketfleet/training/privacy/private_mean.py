@@ -50,6 +50,14 @@ class PrivateMean:
         """To which the next round's updates are clipped."""
         return float(state[_MAX_NORM])
 
+    def check(self) -> None:
+        """Whether the noise can be divided between updates and count.
+
+        Raises:
+            InputError: see ``AdaptiveClipping.update_multiplier``.
+        """
+        _ = self.update_multiplier
+
     @property
     def update_multiplier(self) -> float:
         """Of the noise on the updates alone."""

@@ -11,6 +11,7 @@ from typing import Any
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import Codec
+from pocketfleet.training.privacy.privacy_plan import PrivacyPlan
 from pocketfleet.training.release_verdict import ReleasePlan
 from pocketfleet.training.round import BufferedPlan, Int64s, RoundPlan
 from pocketfleet.training.selection import Selection
@@ -87,6 +88,7 @@ class ServicePlan:
             windows.
         release: what the gate of versions keeps to; ``None``: devices use the newest.
         release_metric: that it goes by, by the name that the program's ``evaluate`` gives it.
+        privacy: what protects the models; ``None``: nothing does.
         limits: see ``Limits``.
     """
 
@@ -116,4 +118,5 @@ class ServicePlan:
     make_selection: Callable[[], Selection] | None = None
     release: ReleasePlan | None = None
     release_metric: str = "loss"
+    privacy: PrivacyPlan | None = None
     limits: Limits = field(default_factory=Limits)
