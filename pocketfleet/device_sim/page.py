@@ -160,7 +160,7 @@ def _privacy(run: Run) -> str:
         whose = "if rounds were random samples that nobody knows, which is an assumption"
     words = (
         f"Epsilon {figure_tag('privacy_epsilon', found['epsilon'])} at delta "
-        f"{figure_tag('privacy_delta', found['delta'])}, {whose}. The models keep to it; this page and the run's tables "
+        f"{figure_tag('privacy_delta', found['delta'])}, {whose}. The models keep to it; this page and the tables "
         "do not: losses and metrics are those of the phones, without noise."
     )
     table = figures.learning(run)
