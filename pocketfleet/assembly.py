@@ -398,6 +398,7 @@ def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
         pace_s=rounds.pace_s,
         selection_window_s=rounds.selection_window_s,
         population_cap=rounds.population_cap,
+        max_participations=experiment.privacy.max_participations,
     )
     if rounds.policy == "synchronous":
         return plan

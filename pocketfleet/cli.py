@@ -274,6 +274,7 @@ def _print_run(run: "Run", picture: Path | None) -> None:
         f"{summary['metered_bytes'] / 1e6:.1f} MB metered",
         "energy": f"{summary['energy_joules']:.0f} J",
         **_personalisation_fact(summary["personalisation"]),
+        **_privacy_fact(summary.get("privacy")),
         "run directory": str(run.path),
     }
     if picture is not None:
@@ -303,6 +304,17 @@ def _ineligible_fact(summary: dict[str, Any]) -> dict[str, str]:
     counts = ", ".join(f"{count} {reason}" for reason, count in summary["ineligible"].items())
     advice = "" if summary["rounds"] else "; see [eligibility], fleet.network, fleet.availability, rounds.deadline_s"
     return {"phones once ineligible": counts + advice}
+
+
+def _privacy_fact(found: dict[str, Any] | None) -> dict[str, str]:
+    if found is None:
+        return {}
+    if found["epsilon"] is None:
+        return {"privacy": "none: updates were clipped, and no noise was added"}
+    how = "of the phone that took part most often"
+    if found["accounting"] == "poisson":
+        how = "if rounds were random samples that nobody knows, which is an assumption"
+    return {"privacy": f"epsilon {found['epsilon']:.3g} at delta {found['delta']:.3g}, {how}"}
 
 
 def _personalisation_fact(found: dict[str, Any]) -> dict[str, str]:

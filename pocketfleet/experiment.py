@@ -30,7 +30,7 @@ from pocketfleet.sections import (
     TrainingSection,
 )
 from pocketfleet.training.robust_rules import least_cohort, most_liars, trimmed_each_side
-from pocketfleet.update_sections import AggregationSection, CodecSection, SecureAggregationSection
+from pocketfleet.update_sections import AggregationSection, CodecSection, PrivacySection, SecureAggregationSection
 
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
@@ -70,6 +70,7 @@ class Experiment(Section):
     aggregation: AggregationSection = AggregationSection()
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     codec: CodecSection = CodecSection()
+    privacy: PrivacySection = PrivacySection()
     server: ServerSection = ServerSection()
     release: ReleaseSection = ReleaseSection()
     engine: EngineSection = EngineSection()
@@ -133,8 +134,8 @@ class Experiment(Section):
             if codec.error_feedback or not set(codec.name.split("+")) <= _SUMMED_PARTS:
                 feedback = " with codec.error_feedback" if codec.error_feedback else ""
                 raise ValueError(
-                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"{feedback}: what all devices '
-                    "of a round keep or turn alike can be summed, what each rounds or chooses for itself cannot; "
+                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"{feedback}: what all '
+                    "devices of a round keep or turn alike can be summed, what each rounds or chooses for itself cannot; "
                     "secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
                     "rotation+random_k or lossless, without error feedback"
                 )
@@ -167,6 +168,62 @@ class Experiment(Section):
             raise ValueError(
                 f"aggregation.byzantine {byzantine} needs a rounds.cohort of {least_cohort(byzantine)} or more, got "
                 f"{cohort}, which has room for {most_liars(cohort, byzantine)}: raise the cohort, or lower byzantine"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bounded_share_of_each_device(self) -> Self:
+        privacy = self.privacy
+        if privacy.mechanism == "none":
+            return self
+        given = f'privacy.mechanism "{privacy.mechanism}"'
+        for refused, reason in (
+            (
+                self.rounds.policy != "synchronous",
+                'counts the rounds that a device is in, and a buffer has none: set rounds.policy to "synchronous"',
+            ),
+            (
+                self.aggregation.rule != "mean",
+                f"puts noise on a sum that no update moves further than its clipped length, which aggregation.rule "
+                f'"{self.aggregation.rule}" does not keep to: set it to "mean"',
+            ),
+            (
+                self.algorithm.name == "scaffold",
+                'puts noise on the updates, and algorithm.name "scaffold" reports variates beside them: choose another',
+            ),
+            (
+                self.rounds.selection != "uniform",
+                "counts on it that who takes part does not depend on anybody's data, and rounds.selection "
+                f'"{self.rounds.selection}" may choose by losses: set it to "uniform"',
+            ),
+            (
+                self.release.gate != "none",
+                f'protects the models alone, and release.gate "{self.release.gate}" chooses among them by figures of '
+                'devices without noise: set it to "none"',
+            ),
+        ):
+            if refused:
+                raise ValueError(f"{given} {reason}")
+        if privacy.delta >= 1.0 / self.fleet.devices:
+            raise ValueError(
+                f"privacy.delta must be below one over the number of devices, {1.0 / self.fleet.devices:.3g}, got "
+                f"{privacy.delta:.3g}: at that, giving away one device whole would pass for private; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_participations(self) -> Self:
+        privacy, cap = self.privacy, self.privacy.max_participations
+        if privacy.noisy and privacy.target_epsilon and privacy.accounting == "participations" and not cap:
+            raise ValueError(
+                "privacy.target_epsilon needs privacy.max_participations, how many models a device is in at most: "
+                "without it the noise would have to be enough for one that is in all; set it"
+            )
+        if cap and cap * self.fleet.devices < self.rounds.count * self.rounds.cohort:
+            raise ValueError(
+                f"privacy.max_participations {cap} of {self.fleet.devices} devices are {cap * self.fleet.devices} "
+                f"reports, and rounds.count {self.rounds.count} of rounds.cohort {self.rounds.cohort} need "
+                f"{self.rounds.count * self.rounds.cohort}: raise it, or lower one of them"
             )
         return self
 

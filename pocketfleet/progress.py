@@ -73,6 +73,7 @@ class Progress:
         # The headline metric alone: a terminal's line is short, and the tables have the rest.
         names = [name for name in row if name.startswith("test_") and name != "test_loss"]
         metric = f", {names[0]} {row[names[0]]:.4g}" if names else ""
+        metric += f", epsilon {row['epsilon']:.3g}" if "epsilon" in row else ""
         self._show(
             f"version {version}, {row['accepted']} of {row['assigned']} phones reported, "
             f"virtual {row['closed_s']:,.0f} s{metric}",

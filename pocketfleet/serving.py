@@ -28,6 +28,7 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.serving_file import forget_serving, tell_serving
+from pocketfleet.training.privacy.random_bits import secret_bits
 from pocketfleet.training.round import Int64s
 from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server.app import make_app
@@ -38,7 +39,15 @@ from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
-from pocketfleet.update_parts import aggregator_factory, codec_of, download_of, secure_plan
+from pocketfleet.update_parts import (
+    aggregator_factory,
+    check_private,
+    codec_of,
+    download_of,
+    privacy_plan,
+    secure_plan,
+    with_noise_found,
+)
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["serve", "service_plan"]
@@ -68,6 +77,19 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         raise InputError("rounds.recording is of simulations: a service takes the devices that come; leave it out")
     if experiment.fleet.attacks:
         raise InputError("fleet.attacks is of simulations: a service takes devices as they are; leave it out")
+    experiment = with_noise_found(experiment)
+    privacy = experiment.privacy
+    if privacy.mechanism != "none" and privacy.accounting == "poisson":
+        raise InputError(
+            'privacy.accounting "poisson" is of simulations: who comes to a service is no random sample that nobody '
+            'knows; leave it at "participations"'
+        )
+    if privacy.delta >= 1.0 / experiment.service.max_devices:
+        raise InputError(
+            f"privacy.delta must be below one over service.max_devices, {1.0 / experiment.service.max_devices:.3g}, "
+            f"got {privacy.delta:.3g}: lower one of them"
+        )
+    check_private(experiment, parts.traffic.report)
     return ServicePlan(
         population=experiment.service.population,
         fingerprint=_fingerprint(experiment, bundle),
@@ -103,6 +125,7 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         rule=Rule(**experiment.eligibility.model_dump()),
         release=release_plan(experiment),
         release_metric=experiment.release.metric,
+        privacy=privacy_plan(experiment, bits=secret_bits()),
         limits=Limits(**experiment.service.model_dump(exclude={"population"})),
     )
 
@@ -135,6 +158,7 @@ def _chunks(device: Int64s, steps: Int64s, examples_held: Int64s, model_version:
         model_version=model_version,
         weight=np.ones(len(device)),
         scale=np.ones(len(device)),
+        max_norm=np.full(len(device), np.inf),
     )
     for chunk in chunks(cohort, size=one_by_one_chunk(len(cohort))):
         yield chunk.place

@@ -51,7 +51,16 @@ from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
 from pocketfleet.training.codec.error_feedback import first_residual
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.update_parts import aggregator_factory, codec_of, download_of, secure_plan
+from pocketfleet.update_parts import (
+    aggregator_factory,
+    check_private,
+    codec_of,
+    download_of,
+    privacy_summary,
+    private_run,
+    secure_plan,
+    with_noise_found,
+)
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]
@@ -100,7 +109,9 @@ def simulate(
     """
     path = Path(out)
     check_engine(experiment)
+    experiment = with_noise_found(experiment)
     parts = Parts.of(experiment, given_path(experiment))
+    check_private(experiment, parts.traffic.report)
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
         if parts.given_bundle is None:
@@ -256,6 +267,7 @@ def _learner(
         staleness_exponent=experiment.rounds.staleness_exponent,
         download=watch(download_of(experiment, parts.traffic), "codec"),
         residual=first_residual(codec_of(experiment), parts.traffic.report),
+        privacy=private_run(experiment),
     )
 
 
@@ -349,6 +361,8 @@ def _finish(
         "events_sha256": digest.hexdigest(),
     }
     tables = {"rounds": rounds, "devices": devices}
+    if model.figures:
+        summary["privacy"] = privacy_summary(experiment, model.figures)
     if releases is not None:
         tables["releases"] = directory.read_parts("releases")
         summary["release"] = {"released_version": releases.released, **final_states(tables["releases"])}

@@ -1,5 +1,6 @@
 """Sections of an experiment file that say what becomes of updates on their way from the phones to the next model."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,7 +9,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.sections import NotNegative, Positive, Section
 from pocketfleet.training.codec import load_codec
 
-__all__ = ["AggregationSection", "CodecSection", "SecureAggregationSection"]
+__all__ = ["AggregationSection", "CodecSection", "PrivacySection", "SecureAggregationSection"]
 
 
 class AggregationSection(Section):
@@ -87,3 +88,64 @@ class CodecSection(Section):
     def options(self) -> dict[str, int | float | bool]:
         """Of the codec."""
         return {"bits": self.bits, "ratio": self.ratio, "error_feedback": self.error_feedback}
+
+
+class PrivacySection(Section):
+    """How much a model may tell of any one device; see ``training.privacy`` and docs/privacy.md.
+
+    0: not given. Of ``noise_multiplier`` and ``target_epsilon`` exactly one is.
+    """
+
+    mechanism: Literal["none", "central"] = "none"
+    # No default: how long updates are is the task's. Andrew et al. 2021 begin adaptive clipping at 0.1.
+    max_norm: NotNegative = 0.0
+    clipping: Literal["fixed", "adaptive"] = "fixed"
+    # Of adaptive clipping, these three: Andrew et al. 2021 (arXiv:1905.03871), section 3, where the noise on the count
+    # is a twentieth of the devices of a round: 0 here.
+    target_quantile: float = Field(default=0.5, gt=0, lt=1)
+    clip_learning_rate: Positive = 0.2
+    count_stddev: NotNegative = 0.0
+    noise_multiplier: NotNegative = 0.0  # standard deviation of the noise on the sum, over max_norm
+    target_epsilon: float = Field(default=0.0, ge=0)  # inf: updates are clipped, and there is no noise
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    accounting: Literal["participations", "poisson"] = "participations"
+    max_participations: int = Field(default=0, ge=0)  # models that a device is in at most; 0: any number
+
+    @model_validator(mode="after")
+    def _of_the_mechanism(self) -> Self:
+        fields = type(self).model_fields
+        if self.mechanism == "none":
+            changed = [key for key, field in fields.items() if getattr(self, key) != field.default]
+            if changed:
+                raise ValueError(
+                    f'privacy.{changed[0]} is for privacy.mechanism "central", which is "none": set the mechanism, or '
+                    "leave it out"
+                )
+            return self
+        if not self.max_norm:
+            raise ValueError(
+                f'privacy.mechanism "{self.mechanism}" needs privacy.max_norm, the length that updates are clipped to: '
+                "set it, such as 1.0"
+            )
+        if bool(self.noise_multiplier) == bool(self.target_epsilon):
+            raise ValueError(
+                f'privacy.mechanism "{self.mechanism}" needs exactly one of privacy.noise_multiplier, such as 1.0, and '
+                f"privacy.target_epsilon, such as 4.0, got {self.noise_multiplier} and {self.target_epsilon}"
+            )
+        if not self.delta:
+            raise ValueError(
+                f'privacy.mechanism "{self.mechanism}" needs privacy.delta, at which epsilon is stated: set it well '
+                "below one over the number of devices, such as 1e-6"
+            )
+        for key in ("target_quantile", "clip_learning_rate", "count_stddev"):
+            if self.clipping == "fixed" and getattr(self, key) != fields[key].default:
+                raise ValueError(
+                    f'privacy.{key} is for privacy.clipping "adaptive", which is "fixed": leave it at '
+                    f"{fields[key].default}"
+                )
+        return self
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise: not where a target of inf asks for none."""
+        return self.mechanism != "none" and not math.isinf(self.target_epsilon)

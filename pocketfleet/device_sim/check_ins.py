@@ -20,9 +20,11 @@ def check_in(coordinator: Coordinator, played: PlayedRound) -> Flights:
     # Of one time, who is refused comes last: the others filled the population before.
     device = np.concatenate([held.device, flights["device"], played.turned_away, refused.device])
     at_s = np.concatenate([held.at_s, flights["start_s"], played.turned_away_s, refused.at_s])
-    codes = (CheckInCode.HELD, CheckInCode.ASSIGNED, CheckInCode.ROUND_FULL, CheckInCode.POPULATION_FULL)
-    counts = [len(held.device), len(flights), len(played.turned_away), len(refused.device)]
-    code = np.repeat(np.array([int(each) for each in codes], dtype=np.int8), counts)
+    codes = (CheckInCode.HELD, CheckInCode.ASSIGNED, CheckInCode.ROUND_FULL)
+    counts = [len(held.device), len(flights), len(played.turned_away)]
+    spent = coordinator.admission.spent(refused.device)
+    refusals = np.where(spent, int(CheckInCode.PRIVACY_SPENT), int(CheckInCode.POPULATION_FULL)).astype(np.int8)
+    code = np.concatenate([np.repeat(np.array([int(each) for each in codes], dtype=np.int8), counts), refusals])
     order = np.argsort(at_s, kind="stable")
     ids = np.full(len(order), -1, dtype=np.int64)
     start = 0

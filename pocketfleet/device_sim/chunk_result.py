@@ -12,7 +12,9 @@ from pocketfleet.device_sim.cohort import Cohort
 from pocketfleet.device_sim.uplink import Uplink
 from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.codec.error_feedback import state_with
+from pocketfleet.training.privacy.clipping import clip_factors
 from pocketfleet.training.update import Update
+from pocketfleet.training.update_norm import update_norms
 from pocketfleet.training.weights import Tensors
 
 __all__ = ["ChunkResult", "all_finite_rows", "row_of", "stacked"]
@@ -28,6 +30,7 @@ class ChunkResult:
         cohort: the chunk.
         part: the aggregate of its finite updates.
         finite: whether a device's losses and update are.
+        norm: of a delta as it arrived, before it was clipped; nan where none is.
         train_loss: mean of the steps' losses.
         train_loss_rms: root of the mean of their squares.
         num_held_out: examples that a device measured its models on.
@@ -40,6 +43,7 @@ class ChunkResult:
     cohort: Cohort
     part: Aggregator
     finite: npt.NDArray[np.bool_]
+    norm: Floats
     train_loss: Floats
     train_loss_rms: Floats
     num_held_out: npt.NDArray[np.int64]
@@ -79,11 +83,17 @@ class ChunkResult:
             finite &= all_finite_rows(tensors, len(cohort))
         if uplink is not None:
             updates, residual, finite = uplink.sent(updates, cohort, residual, finite)
-        part.add_many(updates, weight=np.where(finite, cohort.weight, 0.0), scale=cohort.scale)
+        norm, scale = np.full(len(cohort), np.nan), cohort.scale
+        if bool(np.isfinite(cohort.max_norm).any()):
+            # What arrived, whatever a codec made of it: this is the length that the server vouches for.
+            norm = update_norms(updates.delta)
+            scale = scale * clip_factors(norm, cohort.max_norm)
+        part.add_many(updates, weight=np.where(finite, cohort.weight, 0.0), scale=scale)
         return cls(
             cohort=cohort,
             part=part,
             finite=finite,
+            norm=norm,
             train_loss=train_loss,
             train_loss_rms=train_loss_rms,
             num_held_out=num_held_out,

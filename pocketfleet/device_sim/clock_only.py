@@ -37,6 +37,11 @@ class ClockOnly:
         """There is one version, whatever its number."""
         del versions
 
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """None: nothing is learnt, and nothing given away."""
+        return {}
+
     def evaluate(self, *, round_index: int) -> dict[str, float]:
         """No metrics."""
         del round_index

@@ -35,6 +35,7 @@ class Cohort:
         model_version: what it trained from.
         weight: its share in the mean.
         scale: a factor of its delta, see ``aggregation``.
+        max_norm: to which its delta is clipped before that; inf: not at all.
     """
 
     place: Int64s
@@ -46,6 +47,7 @@ class Cohort:
     model_version: Int64s
     weight: Floats
     scale: Floats
+    max_norm: Floats
 
     def __len__(self) -> int:
         return len(self.device)
@@ -77,6 +79,7 @@ class Cohort:
             model_version=zeros,
             weight=np.ones(len(device)),
             scale=np.ones(len(device)),
+            max_norm=np.full(len(device), np.inf),
         )
 
 

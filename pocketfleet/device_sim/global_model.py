@@ -25,8 +25,10 @@ from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import DownloadCodec
 from pocketfleet.training.codec.error_feedback import state_with
 from pocketfleet.training.examples import Examples
+from pocketfleet.training.privacy.private_run import PrivateRun
 from pocketfleet.training.round import Float64s, Int64s
 from pocketfleet.training.staleness import staleness_discount
+from pocketfleet.training.update import Update
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
 __all__ = ["GlobalModel", "Learning"]
@@ -72,6 +74,7 @@ class GlobalModel:
         make_sum: MakeSum | None = None,
         download: DownloadCodec | None = None,
         residual: Tensors | None = None,
+        privacy: PrivateRun | None = None,
     ) -> None:
         """Take the parts.
 
@@ -90,6 +93,7 @@ class GlobalModel:
             make_sum: of a group, its round and its version, the secure sum; chunks are then ``KeptUpdates``.
             download: what devices get of the weights; ``None``: every bit.
             residual: of a device that has not reported; ``None``: devices keep none.
+            privacy: clips updates and adds noise to their mean; ``None``: it is the mean.
         """
         self.weights = weights
         self.server_state = algorithm.init(weights)
@@ -110,6 +114,7 @@ class GlobalModel:
         self._make_aggregator = make_aggregator
         self._make_sum = make_sum
         self._updates: list[Columns] = []
+        self._privacy = privacy
 
     @property
     def sha256(self) -> str:
@@ -149,11 +154,13 @@ class GlobalModel:
         non_finite = len(accepted) - len(trained["place"])
         if non_finite == len(accepted):
             raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
-        participation = len(trained["place"]) / self._population
         found = summing.result() if summing is not None else None
-        mean = found.update if found is not None else aggregator.result()
+        mean, reported = found.update if found is not None else aggregator.result(), len(trained["place"])
+        if self._privacy is not None:
+            # How many updates are finite is not told apart: they all count.
+            mean, reported = self._private(self._privacy, mean, accepted, trained), len(accepted)
         weights, server_state = self._algorithm.server_update(
-            self.weights, mean, self.server_state, participation=participation
+            self.weights, mean, self.server_state, participation=reported / self._population
         )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
             raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
@@ -175,6 +182,17 @@ class GlobalModel:
         self.version += 1
         self._versions[self.version] = (weights, server_state)
 
+    def _private(self, privacy: PrivateRun, mean: Update, accepted: Flights, trained: Columns) -> Update:
+        """The mean of the finite updates with noise on it."""
+        finite, norms = np.zeros(len(accepted), np.bool_), np.full(len(accepted), np.nan)
+        finite[trained["place"]], norms[trained["place"]] = True, trained["norm"]
+        return privacy.take(mean, device=accepted["device"], norms=norms, finite=finite, version=self.version + 1)
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """What a round's row holds beside the simulator's own columns: of privacy, where there is any."""
+        return {} if self._privacy is None else self._privacy.figures
+
     def _train(self, accepted: Flights) -> Iterator[ChunkResult]:
         """Results in the order of the chunks, each device's from the version that it downloaded."""
         examples = accepted["num_examples"].astype(np.float64)
@@ -184,7 +202,8 @@ class GlobalModel:
                 name: accepted[name].copy()
                 for name in ("device", "steps", "batch_seed", "first_example", "num_present", "model_version")
             },
-            weight=examples if self._algorithm.weighting == "examples" else np.ones(len(accepted)),
+            weight=examples if self._by_examples else np.ones(len(accepted)),
+            max_norm=np.full(len(accepted), np.inf if self._privacy is None else self._privacy.max_norm),
             scale=staleness_discount(self.version - accepted["model_version"], exponent=self._staleness_exponent),
         )
         models = {number: self._downloaded(number) for number in np.unique(accepted["model_version"]).tolist()}
@@ -199,6 +218,10 @@ class GlobalModel:
         weights, server_state = self._versions[version]
         seen = weights if self._download is None else self._download.seen(weights)
         return seen, self._algorithm.broadcast(server_state)
+
+    @property
+    def _by_examples(self) -> bool:
+        return self._algorithm.weighting == "examples" and self._privacy is None
 
     def _keep(self, result: ChunkResult, kept: Int64s) -> None:
         """Write what devices with finite updates keep."""
@@ -232,6 +255,8 @@ class GlobalModel:
         """Tensors for a checkpoint."""
         tensors = {"version": torch.tensor(self.version)}
         tensors |= {f"frozen/{name}": value for name, value in self.weights.frozen.items()}
+        if self._privacy is not None:
+            tensors |= {f"privacy/{name}": value for name, value in self._privacy.state().items()}
         for number, (weights, server_state) in self._versions.items():
             parts = {"trainable": weights.trainable, "buffers": weights.buffers, "server": server_state}
             for part, values in parts.items():
@@ -254,6 +279,8 @@ class GlobalModel:
             for number in sorted(numbers | {self.version})
         }
         self.weights, self.server_state = self._versions[self.version]
+        if self._privacy is not None:
+            self._privacy.restore(part("privacy/"))
 
     def take_updates(self) -> Sequence[Mapping[str, npt.NDArray[np.generic]]]:
         """Columns of the updates that were taken into a model since the last call; ``tables.update_rows``."""
@@ -278,6 +305,7 @@ def _rows(result: ChunkResult, kept: Int64s, headline: str) -> Columns:
     missing = np.full(len(result.cohort), np.nan)
     columns = {
         "place": result.cohort.place,
+        "norm": result.norm,
         "train_loss": result.train_loss,
         "train_loss_rms": result.train_loss_rms,
         "num_held_out": result.num_held_out,

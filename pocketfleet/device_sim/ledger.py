@@ -23,7 +23,7 @@ def ineligible_column(reason: Reason) -> str:
 _COLUMNS: dict[str, tuple[Any, Any]] = {
     "free_s": (np.float64, 0.0),  # in an attempt or backing off until then
     "has_bundle": (np.bool_, False),  # programs and frozen weights are on the device
-    "refused": (np.bool_, False),  # not admitted to a full population
+    "refused": (np.bool_, False),  # not admitted to a full population, or in as many models as it may be
     "failures": (np.int64, 0),  # drops since its last report
     "assigned": (np.int64, 0),
     "accepted": (np.int64, 0),

@@ -15,7 +15,8 @@ closes. So stories are worked out for many devices at once, and those that begin
    are left go to those who come first. Where all are gone, the next to check in begins a new window.
 4. One that drops out backs off, looks again and, if it may train, takes the slot that is still its own.
 5. The round closes with the cohort's last report or at its deadline, whichever comes first; nobody comes from then on.
-6. One that checks in and is not admitted to a full population never comes again.
+6. One that checks in and is not admitted to a full population, or is in as many models as one may be, never comes
+   again.
 """
 
 from collections.abc import Iterator
@@ -130,7 +131,7 @@ class OpenRound:
 
     def _come(self, device: Int64s, at_s: Floats) -> None:
         """Devices come for the first time; ``[n]``, in order of time."""
-        if self._plan.population_cap:
+        if self._plan.population_cap or self._plan.max_participations:
             comes = ~self._population.ledger.column["refused"][device]
             device, at_s = device[comes], at_s[comes]
         free_s = self._population.ledger.column["free_s"][device]

@@ -57,8 +57,8 @@ def page(run: Run, *, round_index: int | None = None) -> str:
     """
     style = resources.files("pocketfleet").joinpath("templates", "report.css").read_text()
     title = f"{run.summary['task']}: {run.summary['devices']:,} phones"
-    sections = (_head(run, title), _learning(run), _timeline(run, round_index), _dropouts(run), _devices(run))
-    body = "".join((*sections, _fairness(run), _personal(run), _costs(run), _again(run)))
+    sections = (_head(run, title), _learning(run), _privacy(run), _timeline(run, round_index), _dropouts(run))
+    body = "".join((*sections, _devices(run), _fairness(run), _personal(run), _costs(run), _again(run)))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -147,6 +147,30 @@ def _learning(run: Run) -> str:
         "spaced; the table has all."
     )
     return _section("Learning", words, *cards) + _table("rounds", table)
+
+
+def _privacy(run: Run) -> str:
+    found = run.summary.get("privacy")
+    if found is None:
+        return ""
+    if found["epsilon"] is None:
+        return _section("Privacy", "Updates were clipped and no noise was added: nothing is promised to any phone.")
+    whose = "of the phone that is in most models"
+    if found["accounting"] == "poisson":
+        whose = "if rounds were random samples that nobody knows, which is an assumption"
+    words = (
+        f"Epsilon {figure_tag('privacy_epsilon', found['epsilon'])} at delta "
+        f"{figure_tag('privacy_delta', found['delta'])}, {whose}. The models keep to it; this page and the tables "
+        "do not: losses and metrics are those of the phones, without noise."
+    )
+    table = figures.learning(run)
+    if table.empty:
+        return _section("Privacy", words)
+    title, x_label = "epsilon against rounds", "rounds closed"
+    drawing = charts.line(
+        "privacy", table["round"] + 1, table["epsilon"], x_label=x_label, y_label="epsilon", title=title
+    )
+    return _section("Privacy", words, _card(title, "", drawing))
 
 
 def _timeline(run: Run, wanted: int | None) -> str:

@@ -60,7 +60,7 @@ def learning(run: Run) -> pd.DataFrame:
     Returns:
         A row a closed round: ``round``, ``model_version``, ``outcome``, ``assigned``, ``accepted``, ``closed_hours``;
         ``total_bytes`` (down and up) and ``total_joules`` up to it; ``train_loss`` and the ``test_`` columns, if any
-        row has a value there.
+        row has a value there; of a private run ``epsilon`` up to it, and ``clip_norm``.
     """
     rounds = run.rounds
     table = rounds[["round", "model_version", "outcome", "assigned", "accepted"]].copy()
@@ -68,7 +68,8 @@ def learning(run: Run) -> pd.DataFrame:
     table["total_bytes"] = (rounds["downlink_bytes"] + rounds["uplink_bytes"]).cumsum()
     table["total_joules"] = rounds["energy_joules"].cumsum()
     for name in rounds.columns:
-        if (name == "train_loss" or name.startswith("test_")) and rounds[name].notna().any():
+        shown = name in {"train_loss", "epsilon", "clip_norm"} or name.startswith("test_")
+        if shown and rounds[name].notna().any():
             table[name] = rounds[name]
     return table
 

@@ -30,6 +30,7 @@ from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.coordinator_by_plan import make_coordinator, restore_coordinator
 from pocketfleet.training.draws import draw_key
 from pocketfleet.training.round import (
+    REFUSALS,
     BufferedPlan,
     CheckInCode,
     Float64s,
@@ -238,7 +239,7 @@ class RecordedRounds:
             looks=sum(self._counts.values()),
             turned_away=sum(self._counts.get(code, 0) for code in _TURNED_AWAY),
             held=self._counts.get(CheckInCode.HELD, 0),
-            refused=self._counts.get(CheckInCode.POPULATION_FULL, 0),
+            refused=sum(self._counts.get(code, 0) for code in REFUSALS),
         )
 
     def _still_under_way(self) -> Flights:

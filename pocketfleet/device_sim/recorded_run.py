@@ -25,7 +25,7 @@ from pocketfleet.device_sim.ledger import ineligible_column
 from pocketfleet.device_sim.tables import server_rows, update_rows
 from pocketfleet.errors import InputError
 from pocketfleet.training.partition import HELD_OUT_ONE_IN
-from pocketfleet.training.round import CheckInCode, CheckIns, ReportCode, Reports
+from pocketfleet.training.round import REFUSALS, CheckInCode, CheckIns, ReportCode, Reports
 from pocketfleet.training.server.recorded_log import RecordedLog
 
 __all__ = ["RecordedRun", "recorded_run"]
@@ -220,7 +220,7 @@ def _rounds(log: RecordedLog, check_ins: pd.DataFrame) -> pd.DataFrame:
         "turned_away": told(*_TURNED_AWAY),
         "held": told(CheckInCode.HELD),
         "candidates": np.zeros(count),
-        "refused": told(CheckInCode.POPULATION_FULL),
+        "refused": told(*REFUSALS),
         "num_examples": total("num_examples"),
         "steps": total("steps"),
         "staleness_mean": mean,

@@ -25,7 +25,8 @@ class ClosedRound:
         turned_away: check-ins that found no free slot, or were not chosen.
         held: check-ins that waited for a selection window's end.
         candidates: devices that were there to be chosen from.
-        refused: check-ins that were not admitted to a full population.
+        refused: check-ins of devices that are never to come again: the population is full, or they are in as many
+            models as one may be.
         group: how those whose reports were accepted fared on the way to a sum, under secure aggregation; ``accepted``
             are then those in the sum.
     """

@@ -50,6 +50,11 @@ class Learner(Protocol):
         """Forget all versions but these and the newest."""
         ...
 
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """Of a round's row, beside what the simulator knows."""
+        ...
+
     def evaluate(self, *, round_index: int) -> dict[str, float]:
         """Metrics by name, each beginning with ``test_``."""
         ...
@@ -212,6 +217,7 @@ class Simulator:
                 self._releases.made(version, round_index=closing.round, now_s=closing.time_s)
             if version % self._schedule.evaluate_every == 0 or version == self._schedule.count:
                 row |= self._model.evaluate(round_index=closing.round)
+        row |= self._model.figures
         self._rounds.learnt(closed, learning.device, learning.loss)
         self._rows.append(row)
         self._observer(row)

@@ -80,7 +80,10 @@ _LAST_EVALUATIONS = 5
 
 
 def server_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none too, and whatever ``test_`` columns they have."""
+    """Rows of closed rounds as a table of ``ROUND_COLUMNS``, none too, and whatever else they have.
+
+    That is ``test_`` columns, and of a private run ``epsilon`` so far and the ``clip_norm``.
+    """
     return _typed(rows, ROUND_COLUMNS)
 
 

@@ -54,6 +54,8 @@ synchronous round:
 14. With ``population_cap`` above 0, a device is admitted for ever with its first check-in from a round's opening time
     on, whatever the answer, while fewer are admitted. Any other is turned away, POPULATION_FULL, never to retry, before
     all rules but 12, and changes nothing.
+15. With ``max_participations`` above 0, a device whose accepted reports belong to so many rounds that succeeded is
+    turned away from then on, PRIVACY_SPENT, never to retry, before all rules but 12, and changes nothing.
 """
 
 import dataclasses
@@ -117,7 +119,9 @@ class Coordinator:
         # The latest time brought, and the one before which no report may be.
         self._now_s = self._reported_s = 0.0
         self._model_version = model_version
-        self.admission = Admission(cap=plan.population_cap, population=population)
+        self.admission = Admission(
+            cap=plan.population_cap, population=population, max_participations=plan.max_participations
+        )
         self._window = SelectionWindow(length_s=plan.selection_window_s, population=population, selection=selection)
         self._open(0, opens_s=0.0)
 
@@ -199,7 +203,7 @@ class Coordinator:
         return answers
 
     def _answer(self, device: Int64s, times: Float64s, start: int, answers: CheckIns) -> int:
-        """Rules 13 and 14 for devices [n] without repeats, the first at ``start``; returns how far they reach."""
+        """Rules 13 to 15 for devices [n] without repeats, the first at ``start``; returns how far they reach."""
         allowed = self.admission.allowed(device)
         refused = 0 if allowed is None or allowed[0] else int(allowed.argmax()) or len(device)
         if not refused and self._window.is_open:
@@ -220,7 +224,8 @@ class Coordinator:
         else:
             self._check_in(device, allowed, segment, answers)
         self.admission.admit(device[allowed])
-        answers.code[segment][~allowed] = CheckInCode.POPULATION_FULL
+        refused_code = np.where(self.admission.spent(device), CheckInCode.PRIVACY_SPENT, CheckInCode.POPULATION_FULL)
+        answers.code[segment][~allowed] = refused_code[~allowed]
         answers.retry_at_s[segment][~allowed] = math.inf
         return stop
 
@@ -394,6 +399,8 @@ class Coordinator:
         )
         self._closings.append(closing)
         self._model_version += closing.succeeded
+        if closing.succeeded:
+            self.admission.count(closing.device)
         self._reported_s = max(self._reported_s, time_s)
         self._open(self._round + 1, opens_s=max(self._opened_s + self._plan.interval_s, time_s))
 
@@ -404,7 +411,7 @@ class Coordinator:
             "population": np.array(self._assignments.population),
             **self._assignments.state(),
             **saved_closings(self._closings),
-            "admitted": self.admission.devices,
+            **self.admission.state(),
             **self._window.state(),
             **{name: np.array(getattr(self, f"_{name}")) for name in _OPEN_ROUND},
         }
@@ -428,7 +435,7 @@ class Coordinator:
     def _load(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         for name in _OPEN_ROUND:
             setattr(self, f"_{name}", state[name].item())
-        self.admission.admit(state["admitted"])
+        self.admission.restore(state)
         self._window.restore(state)
         self._assignments.restore(state)
         self._closings = closings_from(state)

@@ -3,7 +3,6 @@
 Each update is looked at alone and added to a mean: memory is one model, as for the mean.
 """
 
-import math
 from typing import Self
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from pocketfleet.training.aggregation import MeanAggregator
 from pocketfleet.training.update import Update
-from pocketfleet.training.weights import Tensors
+from pocketfleet.training.update_norm import update_norms
 
 __all__ = ["NormBoundedAggregator"]
 
@@ -35,7 +34,7 @@ class NormBoundedAggregator:
 
     def add_many(self, updates: Update, *, weight: Float64s, scale: Float64s) -> None:
         """Add a chunk of devices; see ``MeanAggregator.add_many``."""
-        norms = scale * _norms(updates.delta)
+        norms = scale * update_norms(updates.delta)
         # A norm that is not finite is of an update of weight 0.
         clipped = np.where(norms > self._max_norm, self._max_norm / np.maximum(norms, self._max_norm), 1.0)
         self._mean.add_many(updates, weight=weight, scale=scale * clipped)
@@ -49,15 +48,3 @@ class NormBoundedAggregator:
     def result(self) -> Update:
         """The weighted mean; see ``MeanAggregator.result``."""
         return self._mean.result()
-
-
-def _norms(delta: Tensors) -> Float64s:
-    """Of each update, ``[k]``, in float64; one update's bits do not depend on the others."""
-    squares = [
-        np.square(value.numpy(force=True).reshape(len(value), math.prod(value.shape[1:])).astype(np.float64)).sum(
-            axis=1
-        )
-        for value in delta.values()
-    ]
-    norms: Float64s = np.sqrt(np.sum(squares, axis=0))
-    return norms

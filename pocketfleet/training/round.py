@@ -13,7 +13,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BufferedPlan", "CheckInCode", "CheckIns", "ReportCode", "Reports", "RoundClosed", "RoundPlan"]
+__all__ = [
+    "REFUSALS",
+    "BufferedPlan",
+    "CheckInCode",
+    "CheckIns",
+    "ReportCode",
+    "Reports",
+    "RoundClosed",
+    "RoundPlan",
+]
 
 Bools = npt.NDArray[np.bool_]
 Int8s = npt.NDArray[np.int8]
@@ -37,6 +46,7 @@ class RoundPlan:
         selection_window_s: seconds from a round's first check-in in which devices wait, to be chosen from at its end;
             0: first come, first assigned.
         population_cap: how many distinct devices are ever admitted; 0: all.
+        max_participations: how many models a device's reports are in at most; 0: any number.
     """
 
     cohort: int
@@ -54,6 +64,7 @@ class RoundPlan:
     # Our choice: without a window, as a fleet of volunteers is served; what a choice needs is up to its maker.
     selection_window_s: float = 0.0
     population_cap: int = 0
+    max_participations: int = 0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.cohort, int) and self.cohort >= 1):
@@ -76,6 +87,10 @@ class RoundPlan:
         if not (isinstance(cap, int) and (cap == 0 or cap >= self.cohort)):
             raise ValueError(
                 f"population_cap must be 0 (none) or an integer, the cohort ({self.cohort}) or more, got {cap!r}"
+            )
+        if not (isinstance(self.max_participations, int) and self.max_participations >= 0):
+            raise ValueError(
+                f"max_participations must be 0 (any number) or an integer above it, got {self.max_participations!r}"
             )
 
     @property
@@ -123,6 +138,11 @@ class CheckInCode(enum.IntEnum):
     NOT_YET = 3
     HELD = 4
     POPULATION_FULL = 5
+    PRIVACY_SPENT = 6
+
+
+# Who is told so never takes part again.
+REFUSALS = (CheckInCode.POPULATION_FULL, CheckInCode.PRIVACY_SPENT)
 
 
 class ReportCode(enum.IntEnum):

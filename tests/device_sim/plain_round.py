@@ -30,6 +30,7 @@ class PlainRound:
     looks: int = 0
     selection: Selection | None = None
     admitted: set[int] = field(default_factory=set)
+    spent: set[int] = field(default_factory=set)
     held: list[tuple[int, float]] = field(default_factory=list)
     left: list[tuple[int, float]] = field(default_factory=list)
     refused: list[tuple[int, float]] = field(default_factory=list)
@@ -131,6 +132,8 @@ class PlainRound:
             heapq.heappush(self.events, (float(flight["free_s"]), LOOK, device, device))
 
     def admits(self, device: int) -> bool:
+        if device in self.spent:
+            return False
         if self.plan.population_cap and device not in self.admitted:
             if len(self.admitted) == self.plan.population_cap:
                 return False

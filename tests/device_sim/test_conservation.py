@@ -46,6 +46,7 @@ PLANS = st.builds(
     pace_s=st.sampled_from([0.0, 900.0]),
     selection_window_s=st.sampled_from([0.0, 60.0, 1000.0]),
     population_cap=st.sampled_from([0, 10, 40]),
+    max_participations=st.sampled_from([0, 0, 1, 3]),
 )
 BUFFERED_PLANS = st.builds(
     BufferedPlan,

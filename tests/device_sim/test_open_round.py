@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from plain_round import PlainRound
 from scripted import ScriptedDay
 
+from pocketfleet.device_sim.attempt import Drop
 from pocketfleet.device_sim.availability import Availability, FlashDay
 from pocketfleet.device_sim.eligibility import Rule
 from pocketfleet.device_sim.events import EventLog
@@ -82,10 +83,11 @@ def play(
     horizon_s=st.sampled_from([10.0, 2000.0, 20_000.0]),
     window_s=st.sampled_from([0.0, 0.0, 7.0, 170.0, 1700.0]),
     beyond=st.sampled_from([None, None, 0, 1, 3]),
+    once=st.booleans(),
 )
 # Phones that come again after a choice has filled the round; and at the very time at which its last slot is taken.
-@example(144, 1, 1.0, 20.0, 0.0, 0.0, 2000.0, 7.0, 0)
-@example(301, 5, 1.0, 20.0, 0.0, 0.0, 2000.0, 0.0, None)
+@example(144, 1, 1.0, 20.0, 0.0, 0.0, 2000.0, 7.0, 0, False)
+@example(301, 5, 1.0, 20.0, 0.0, 0.0, 2000.0, 0.0, None, False)
 def test_rounds_are_those_played_one_event_at_a_time(
     seed: int,
     cohort: int,
@@ -96,6 +98,7 @@ def test_rounds_are_those_played_one_event_at_a_time(
     horizon_s: float,
     window_s: float,
     beyond: int | None,
+    once: bool,
 ) -> None:
     # A cap is the cohort or somewhat more: few devices of 60 may train in these hours.
     cap = 0 if beyond is None else cohort + beyond
@@ -106,18 +109,28 @@ def test_rounds_are_those_played_one_event_at_a_time(
         pace_s=pace_s,
         selection_window_s=window_s,
         population_cap=cap,
+        max_participations=int(once),
     )
     admitted: set[int] = set()
+    spent: set[int] = set()
     fast, slow = population(seed=seed), population(seed=seed)
     end_s = opens_s + horizon_s
     # Two rounds: into the second some devices come that are still busy or backing off from the first.
     for index in range(2):
-        admission = Admission(cap=cap, population=DEVICES)
+        admission = Admission(cap=cap, population=DEVICES, max_participations=int(once))
         admission.admit(np.array(sorted(admitted), dtype=np.int64))
+        admission.count(np.array(sorted(spent), dtype=np.int64))
         played = play(fast, plan, index=index, opens_s=opens_s, horizon_s=end_s, admission=admission)
         selection = Uniform(seed=3, population=DEVICES)
         plain = PlainRound(
-            slow, plan, round_index=index, opens_s=opens_s, horizon_s=end_s, selection=selection, admitted=admitted
+            slow,
+            plan,
+            round_index=index,
+            opens_s=opens_s,
+            horizon_s=end_s,
+            selection=selection,
+            admitted=admitted,
+            spent=spent,
         )
         closes_s = plain.play()
         assert played.closes_s == closes_s
@@ -128,12 +141,16 @@ def test_rounds_are_those_played_one_event_at_a_time(
             rows = getattr(played, name)
             assert list(zip(rows.device, rows.at_s, strict=True)) == getattr(plain, name), name
         assert (played.candidates > 0) == (window_s > 0.0 and len(plain.started) > 0)
-        event(f"window {window_s > 0.0} cap {cap > 0} left {len(plain.left) > 0} refused {len(plain.refused) > 0}")
+        event(f"window {window_s > 0.0} cap {cap > 0} once {once}")
+        event(f"left {len(plain.left) > 0} refused {len(plain.refused) > 0}")
         for name in ("refused", "free_s", "failures", "has_bundle", "assigned"):
             np.testing.assert_array_equal(fast.ledger.column[name], slow.ledger.column[name], err_msg=name)
         if closes_s == np.inf:
             return
         opens_s = closes_s
+        if once:
+            reported = (played.flights["drop"] == Drop.NONE) & (played.flights["end_s"] <= closes_s)
+            spent |= set(played.flights["device"][reported].tolist())
 
 
 def test_without_a_pace_all_who_may_come_at_once() -> None:

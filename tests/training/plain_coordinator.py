@@ -40,6 +40,7 @@ class PlainCoordinator:
     def __init__(self, plan: RoundPlan, *, model_version: int = 0, selection: Selection | None = None) -> None:
         self.plan, self.selection = plan, selection
         self.admitted: set[int] = set()
+        self.models: dict[int, int] = {}  # by device: those that it is in
         self.selected, self.minimum = plan.selected, plan.minimum
         self.open = Round(0, model_version)
         self.assignments: list[Assignment] = []
@@ -63,6 +64,8 @@ class PlainCoordinator:
         self.advance(now_s)
         if now_s < self.opens_s():  # rule 12
             return (-1, "NOT_YET", self.opens_s(), self.open.index, self.open.model_version)
+        if self.plan.max_participations and self.models.get(device, 0) >= self.plan.max_participations:  # rule 15
+            return (-1, "PRIVACY_SPENT", math.inf, self.open.index, self.open.model_version)
         if self.plan.population_cap and device not in self.admitted:  # rule 14
             if len(self.admitted) == self.plan.population_cap:
                 return (-1, "POPULATION_FULL", math.inf, self.open.index, self.open.model_version)
@@ -148,4 +151,7 @@ class PlainCoordinator:
             "withdrawn": len(closed.withdrawn),
         }
         self.closings.append(closing)
+        if succeeded:
+            for device in closed.accepted:
+                self.models[device] = self.models.get(device, 0) + 1
         self.open = Round(closed.index + 1, closed.model_version + succeeded)

@@ -119,6 +119,7 @@ def test_plan_numbers() -> None:
         ({"selection_window_s": math.nan}, "selection_window_s must be 0 seconds or more"),
         ({"population_cap": 1}, r"population_cap must be 0 \(none\) or an integer, the cohort \(2\) or more, got 1"),
         ({"population_cap": 2.0}, "population_cap must be 0"),
+        ({"max_participations": -1}, r"max_participations must be 0 \(any number\) or an integer above it, got -1"),
     ],
 )
 def test_wrong_plans_are_refused(change: dict[str, Any], message: str) -> None:
@@ -517,6 +518,31 @@ def test_a_full_population_admits_nobody_else() -> None:  # rule 14
     assert coordinator.next_deadline_s() == 42.0
 
 
+def test_a_device_is_in_so_many_models_and_no_more() -> None:  # rule 15
+    plan = RoundPlan(cohort=2, over_selection=1.0, minimum_ratio=1.0, deadline_s=10.0, max_participations=1)
+    coordinator = make(plan)
+    check_in(coordinator, 0, 1, at=0.0)
+    coordinator.report_many([0], [3], [1.0])
+    # An abandoned round is in no model.
+    (abandoned,) = coordinator.advance(10.0)
+    assert (abandoned.succeeded, abandoned.device.tolist()) == (False, [0])
+    check_in(coordinator, 0, 1, at=11.0)
+    coordinator.report_many([2, 3], [3, 3], [12.0, 12.0])
+    assert check_in(coordinator, 1, at=12.0) == [(-1, "PRIVACY_SPENT", math.inf, 2, 1)]
+    # Who is turned away begins no round, and takes no slot.
+    assert coordinator.next_deadline_s() == math.inf
+    restored = reloaded(coordinator, plan)
+    for one in (coordinator, restored):
+        assert [row[1] for row in check_in(one, 0, 2, 1, 3, 0, at=13.0)] == [
+            "PRIVACY_SPENT",
+            "ASSIGNED",
+            "PRIVACY_SPENT",
+            "ASSIGNED",
+            "PRIVACY_SPENT",
+        ]
+        assert one.next_deadline_s() == 23.0
+
+
 def test_a_window_needs_a_selection() -> None:
     with pytest.raises(ValueError, match=r"selection_window_s is 5\.0, which needs a selection"):
         Coordinator(WINDOWED, population=POPULATION)
@@ -604,7 +630,14 @@ def test_a_state_remembers_when_the_open_round_opens() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"deadline_s": 11.0}, {"interval_s": 1.0}, {"selection_window_s": 1.0}, {"population_cap": 9}]
+    "change",
+    [
+        {"deadline_s": 11.0},
+        {"interval_s": 1.0},
+        {"selection_window_s": 1.0},
+        {"population_cap": 9},
+        {"max_participations": 1},
+    ],
 )
 def test_a_state_belongs_to_its_plan(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="saved under another plan"):
@@ -658,6 +691,7 @@ PLANS = st.builds(
     interval_s=st.sampled_from([0.0] * 4 + [1e-17, 0.1, 0.3, 10.0, 13.0]),
     selection_window_s=st.sampled_from([0.0] * 4 + [0.05, 0.1, 5.0, 12.0]),
     population_cap=st.sampled_from([0] * 4 + [4, 5]),
+    max_participations=st.sampled_from([0] * 3 + [1, 2]),
 )
 
 

@@ -1,4 +1,6 @@
-"""What keeps one device's update from being read, by the server or out of the model. Knows no phone and no wire.
+"""What keeps updates unreadable and models forgetful of any one device. Knows no phone and no wire.
 
-``secure_aggregation``: the server learns a sum of updates and no single one. Nothing is imported here.
+``secure_aggregation``: the server learns a sum of updates and no single one. The modules here are of differential
+privacy: read ``privacy_plan``, ``clipping``, ``private_mean``, ``accountant``, then ``distributed_gaussian``, which is
+for secure sums. Nothing is imported here.
 """

@@ -19,6 +19,7 @@ __all__ = [
     "FACTS",
     "GATE",
     "MODELS",
+    "PRIVACY",
     "RELEASES",
     "REPORTS",
     "ROUNDS",
@@ -136,6 +137,15 @@ MODELS = _table(
     sa.Column("train_loss", sa.Float(53)),
     sa.Column("num_updates", sa.BigInteger, nullable=False),
     sa.Column("files_kept", sa.Boolean, nullable=False, default=True),  # no: see ``retention``
+)
+
+# What a version's making gave away of its devices, where something protects them.
+PRIVACY = _table(
+    "privacy",
+    sa.Column("version", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("clip_norm", sa.Float(53), nullable=False),  # to which its updates were clipped
+    sa.Column("participations", sa.BigInteger, nullable=False),  # of the device that is in most versions so far
+    sa.Column("epsilon", sa.Float(53)),  # so far; without a value: nothing is promised
 )
 
 # The gate's state, JSON, in the one row of number 0; there is none without a gate.

@@ -18,13 +18,22 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pocketfleet.training.round import RoundPlan
-from pocketfleet.training.server.database import DEVICES, MODELS, RELEASES, REPORTS, ROUNDS, WORK
+from pocketfleet.training.server.database import DEVICES, MODELS, PRIVACY, RELEASES, REPORTS, ROUNDS, WORK
 from pocketfleet.training.server.durable_coordinator import StorageError
 from pocketfleet.training.server.facts import controls, read_facts
 from pocketfleet.training.server.minute_counts import Minute
 from pocketfleet.training.server.service_plan import ServicePlan
 
-__all__ = ["LiveDevice", "LiveDevices", "LiveDevicesQuery", "LiveFigures", "LiveReader", "LiveRound", "LiveVersion"]
+__all__ = [
+    "LiveDevice",
+    "LiveDevices",
+    "LiveDevicesQuery",
+    "LiveFigures",
+    "LivePrivacy",
+    "LiveReader",
+    "LiveRound",
+    "LiveVersion",
+]
 
 T = TypeVar("T")
 _ROWS = 20
@@ -58,6 +67,15 @@ class LiveVersion(BaseModel):
     state: str
 
 
+class LivePrivacy(BaseModel):
+    """What devices have given away so far; ``epsilon`` null: nothing is promised. See docs/privacy.md."""
+
+    epsilon: float | None
+    delta: float
+    clip_norm: float
+    participations: int
+
+
 class LiveFigures(BaseModel):
     """Everything but the devices' rows; ``devices`` counts them by state."""
 
@@ -72,6 +90,7 @@ class LiveFigures(BaseModel):
     rounds: list[LiveRound]
     versions: list[LiveVersion]
     minutes: list[Minute]
+    privacy: LivePrivacy | None
 
 
 class LiveDevicesQuery(BaseModel):
@@ -160,6 +179,7 @@ class LiveReader:
             passed = connection.execute(sa.select(RELEASES.c.version).where(RELEASES.c.state == "released")).scalar()
             states = connection.execute(sa.select(DEVICES.c.state, sa.func.count()).group_by(DEVICES.c.state)).all()
             open_round = self._open_round(connection, newest=versions[0].version if versions else 0)
+            private = self._privacy(connection)
         newest = versions[0].version if versions else 0
         in_use = next(one for one in (decided.released, passed, newest) if one is not None and one >= 0)
         return LiveFigures(
@@ -185,6 +205,19 @@ class LiveReader:
                 for row in versions
             ],
             minutes=minutes,
+            privacy=private,
+        )
+
+    def _privacy(self, connection: sa.Connection) -> LivePrivacy | None:
+        plan = self._plan.privacy
+        if plan is None:
+            return None
+        row = connection.execute(sa.select(PRIVACY).order_by(PRIVACY.c.version.desc()).limit(1)).one_or_none()
+        return LivePrivacy(
+            epsilon=0.0 if row is None else row.epsilon,
+            delta=plan.accountant.delta,
+            clip_norm=plan.mean.max_norm if row is None else row.clip_norm,
+            participations=0 if row is None else row.participations,
         )
 
     @property

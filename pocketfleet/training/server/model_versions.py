@@ -3,7 +3,8 @@
 Rules:
 
 1. A version is made of the accepted reports of its round and of the version before, in one order: the same bits
-   whenever and by whichever process it is made. Until it is on the disk its round's files stay.
+   whenever and by whichever process it is made, but for noise that protects devices, which is drawn anew: of what was
+   made so, one version alone is ever published. Until it is on the disk its round's files stay.
 2. Its weights, what is broadcast with them and the server's state are files by hash.
 3. A round whose updates would make weights that are no finite numbers teaches nothing: the next version has the weights
    of the last.
@@ -20,8 +21,10 @@ import sqlalchemy as sa
 import torch
 
 from pocketfleet.training.codec import round_seed
+from pocketfleet.training.privacy.clipping import clip_factors
+from pocketfleet.training.round import Float64s
 from pocketfleet.training.server.blob_folder import BlobFolder
-from pocketfleet.training.server.database import MODELS, REPORTS, ROUNDS
+from pocketfleet.training.server.database import MODELS, PRIVACY, REPORTS, ROUNDS
 from pocketfleet.training.server.leadership import Leadership
 from pocketfleet.training.server.protocol import FileEntry
 from pocketfleet.training.server.secure_rounds import Member, SecureRounds, Summed
@@ -29,9 +32,13 @@ from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.server.update_files import UpdateFiles
 from pocketfleet.training.staleness import staleness_discount
 from pocketfleet.training.update import Update, tensors_from_bytes, tensors_to_bytes
+from pocketfleet.training.update_norm import update_norms
 from pocketfleet.training.weights import Tensors, Weights, all_finite, tensors_sha256
 
 __all__ = ["Made", "ModelVersion", "ModelVersions"]
+
+# Before the names of the privacy's state, in the file of the server's.
+_PRIVACY = "privacy/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,7 @@ class ModelVersion:
     version: int
     weights: Weights
     server_state: Tensors
+    privacy_state: Tensors
     model_sha256: str
     download: FileEntry
     broadcast: FileEntry | None
@@ -57,6 +65,7 @@ class Made:
     row: Mapping[str, Any]
     reports: tuple[tuple[int, str], ...]  # assignment and hash of what went into it
     no_sum: str = ""  # why there is nothing new in it, under secure aggregation
+    privacy: Mapping[str, Any] | None  # its row of what it gave away
 
 
 class ModelVersions:
@@ -102,7 +111,8 @@ class ModelVersions:
             row = connection.execute(sa.select(MODELS).order_by(MODELS.c.version.desc()).limit(1)).one_or_none()
         if row is None:
             state = self._plan.algorithm.init(self._plan.weights)
-            self.publish(self._made(0, self._plan.weights, state, round_index=-1, now_s=now_s))
+            private = {} if self._plan.privacy is None else self._plan.privacy.mean.init()
+            self.publish(self._made(0, self._plan.weights, state, private, round_index=-1, now_s=now_s))
         else:
             self._newest = self._read(row)
         waiting = self._next_round()
@@ -110,7 +120,8 @@ class ModelVersions:
 
     def _read(self, row: sa.Row[Any]) -> ModelVersion:
         tensors = tensors_from_bytes(self._blobs.read(row.weights_sha256))
-        state = row.server_state_sha256
+        state = tensors_from_bytes(self._blobs.read(row.server_state_sha256)) if row.server_state_sha256 else {}
+        own = {name: value for name, value in state.items() if not name.startswith(_PRIVACY)}
         first = self._plan.weights
         return ModelVersion(
             version=row.version,
@@ -119,7 +130,8 @@ class ModelVersions:
                 buffers={name: tensors[name] for name in first.buffers},
                 frozen=first.frozen,
             ),
-            server_state=tensors_from_bytes(self._blobs.read(state)) if state else {},
+            server_state=own,
+            privacy_state={name.removeprefix(_PRIVACY): state[name] for name in state if name not in own},
             model_sha256=row.model_sha256,
             download=FileEntry(sha256=row.download_sha256, bytes=row.download_bytes),
             broadcast=(
@@ -151,18 +163,24 @@ class ModelVersions:
             reports = connection.execute(counted).all()
         if self._secure is not None:
             return self._made_of_sum(self._secure, closed, reports, now_s=now_s)
-        weights, state, sound = self._next(self._mean(reports), len(reports), closed)
+        mean, norms = self._mean(reports)
+        mean, private = self._private(mean, norms)
+        weights, state, sound = self._next(mean, len(reports), closed)
+        if not sound:
+            private = self.newest.privacy_state
         examples = np.array([row.num_examples for row in reports], dtype=np.float64)
         losses = np.array([row.train_loss for row in reports], dtype=np.float64)
         return self._made(
             self.newest.version + 1,
             weights,
             state,
+            private,
             round_index=closed.round,
             now_s=now_s,
             train_loss=float((losses * examples).sum() / examples.sum()),
             num_updates=len(reports) if sound else 0,
             reports=tuple((row.assignment, row.sha256) for row in reports),
+            privacy=self._privacy_row(closed),
         )
 
     def _next(self, mean: Update, num_updates: int, closed: sa.Row[Any]) -> tuple[Weights, Tensors, bool]:
@@ -192,12 +210,47 @@ class ModelVersions:
             before.version + 1,
             weights,
             state,
+            before.privacy_state,
             round_index=closed.round,
             now_s=now_s,
             num_updates=summed.num_updates if sound else 0,
             reports=tuple((row.assignment, row.sha256) for row in reports),
         )
         return replace(made, no_sum=summed.reason)
+
+    def _private(self, mean: Update, norms: Float64s) -> tuple[Update, Tensors]:
+        """The mean with noise on it, and the next round's state."""
+        before, privacy = self.newest, self._plan.privacy
+        if privacy is None:
+            return mean, {}
+        # Reports with values that are no finite numbers were refused when they came.
+        finite = np.ones(len(norms), np.bool_)
+        return privacy.mean.step(
+            mean, norms=norms, finite=finite, version=before.version + 1, state=before.privacy_state
+        )
+
+    def _privacy_row(self, closed: sa.Row[Any]) -> Mapping[str, Any] | None:
+        """What the devices have given away once this round has made its version."""
+        privacy = self._plan.privacy
+        if privacy is None:
+            return None
+        counts = (
+            sa.select(sa.func.count().label("times"))
+            .join_from(REPORTS, ROUNDS, REPORTS.c.counted_in == ROUNDS.c.round)
+            .where(ROUNDS.c.succeeded, ROUNDS.c.round <= closed.round)
+            .group_by(REPORTS.c.device)
+            .subquery()
+        )
+        with self._database.connect() as connection:
+            participations = int(connection.execute(sa.select(sa.func.max(counts.c.times))).scalar_one())
+        version = self.newest.version + 1
+        epsilon = privacy.accountant.epsilon(rounds=version, participations=participations)
+        return {
+            "version": version,
+            "clip_norm": privacy.mean.norm_of(self.newest.privacy_state),
+            "participations": participations,
+            "epsilon": epsilon if np.isfinite(epsilon) else None,
+        }
 
     def publish(self, made: Made) -> None:
         """Write a version's row; its reports' files have done their work then.
@@ -207,30 +260,40 @@ class ModelVersions:
         """
         with self._leadership.begin() as connection:
             connection.execute(sa.insert(MODELS), dict(made.row))
+            if made.privacy is not None:
+                connection.execute(sa.insert(PRIVACY), dict(made.privacy))
         self._newest = made.model
         if not self._plan.limits.keep_updates:
             for assignment, sha256 in made.reports:
                 self._updates.remove(assignment, sha256)
 
-    def _mean(self, reports: Sequence[sa.Row[Any]]) -> Update:
+    def _mean(self, reports: Sequence[sa.Row[Any]]) -> tuple[Update, Float64s]:
+        """The mean of a round's updates, clipped where they have to be, and their norms ``[n]`` before that."""
+        privacy = self._plan.privacy
+        max_norm = np.inf if privacy is None else privacy.mean.norm_of(self.newest.privacy_state)
         columns = {
             name: np.array([getattr(row, name) for row in reports], dtype=np.int64)
             for name in ("device", "steps", "examples_held", "model_version", "num_examples")
         }
         weight = columns["num_examples"].astype(np.float64)
-        if self._plan.algorithm.weighting == "devices":
+        if self._plan.algorithm.weighting == "devices" or privacy is not None:
             weight = np.ones(len(reports))
         staleness = self.newest.version - columns["model_version"]
         scale = staleness_discount(staleness, exponent=self._plan.staleness_exponent)
+        norms = np.full(len(reports), np.nan)
         total = self._plan.make_aggregator()
         order = self._plan.chunks(
             columns["device"], columns["steps"], columns["examples_held"], columns["model_version"]
         )
         for rows in order:
             part = self._plan.make_aggregator()
-            part.add_many(self._stacked([reports[row] for row in rows]), weight=weight[rows], scale=scale[rows])
+            updates, factors = self._stacked([reports[row] for row in rows]), scale[rows]
+            if privacy is not None:
+                norms[rows] = update_norms(updates.delta)
+                factors = factors * clip_factors(norms[rows], max_norm)
+            part.add_many(updates, weight=weight[rows], scale=factors)
             total.merge(part)
-        return total.result()
+        return total.result(), norms
 
     def _stacked(self, reports: Sequence[sa.Row[Any]]) -> Update:
         """The updates of a chunk, each tensor ``[k, ...]``."""
@@ -255,17 +318,20 @@ class ModelVersions:
         version: int,
         weights: Weights,
         state: Tensors,
+        private: Tensors,
         *,
         round_index: int,
         now_s: float,
         train_loss: float | None = None,
         num_updates: int = 0,
         reports: tuple[tuple[int, str], ...] = (),
+        privacy: Mapping[str, Any] | None = None,
     ) -> Made:
         whole = weights.trainable | weights.buffers
         download = self._kept(self._plan.download.encode(weights))
         broadcast = self._file(self._plan.algorithm.broadcast(state))
-        kept, kept_state = self._file(whole), self._file(state)
+        kept = self._file(whole)
+        kept_state = self._file(state | {_PRIVACY + name: value for name, value in private.items()})
         assert kept is not None
         sha256 = tensors_sha256(whole)
         row: Mapping[str, Any] = {
@@ -287,11 +353,12 @@ class ModelVersions:
             version=version,
             weights=weights,
             server_state=state,
+            privacy_state=private,
             model_sha256=sha256,
             download=download,
             broadcast=broadcast,
         )
-        return Made(model=model, row=row, reports=reports)
+        return Made(model=model, row=row, reports=reports, privacy=privacy)
 
     def _file(self, tensors: Tensors) -> FileEntry | None:
         if not tensors:

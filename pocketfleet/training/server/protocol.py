@@ -63,6 +63,7 @@ TurnedAwayReason = Literal[
     "not_yet",
     "held",
     "population_full",
+    "privacy_spent",
     "preparing",
     "paused",
     "no_program",

@@ -12,6 +12,7 @@ from pocketfleet.training.aggregation import Aggregator
 from pocketfleet.training.algorithm import Algorithm
 from pocketfleet.training.codec import Codec, DownloadCodec
 from pocketfleet.training.codec.codec_by_name import QUANTISED_DOWNLOAD
+from pocketfleet.training.privacy.privacy_plan import PrivacyPlan
 from pocketfleet.training.privacy.secure_aggregation.messages import KEYS_BYTES
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
 from pocketfleet.training.release_verdict import ReleasePlan
@@ -91,6 +92,7 @@ class ServicePlan:
             windows.
         release: what the gate of versions keeps to; ``None``: devices use the newest.
         release_metric: that it goes by, by the name that the program's ``evaluate`` gives it.
+        privacy: what protects the models; ``None``: nothing does.
         limits: see ``Limits``.
     """
 
@@ -121,6 +123,7 @@ class ServicePlan:
     make_selection: Callable[[], Selection] | None = None
     release: ReleasePlan | None = None
     release_metric: str = "loss"
+    privacy: PrivacyPlan | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property

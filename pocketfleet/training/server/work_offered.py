@@ -31,6 +31,7 @@ _TURNED_AWAY: dict[CheckInCode, tuple[TurnedAwayReason, str]] = {
     CheckInCode.NOT_YET: ("not_yet", "the next round has not opened"),
     CheckInCode.HELD: ("held", "the round is choosing among those that wait"),
     CheckInCode.POPULATION_FULL: ("population_full", "the population has all the devices that it takes"),
+    CheckInCode.PRIVACY_SPENT: ("privacy_spent", "models have learnt from this device as often as they may"),
 }
 
 
