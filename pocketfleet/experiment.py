@@ -135,8 +135,8 @@ class Experiment(Section):
                 feedback = " with codec.error_feedback" if codec.error_feedback else ""
                 raise ValueError(
                     f'secure_aggregation.enabled does not go with codec.name "{codec.name}"{feedback}: what all '
-                    "devices of a round keep or turn alike can be summed, what each rounds or chooses for itself cannot; "
-                    "secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
+                    "devices of a round keep or turn alike can be summed, what each rounds or chooses for itself "
+                    "cannot; secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
                     "rotation+random_k or lossless, without error feedback"
                 )
             plan = self.rounds
@@ -176,6 +176,13 @@ class Experiment(Section):
         privacy = self.privacy
         if privacy.mechanism == "none":
             return self
+        if (privacy.mechanism == "distributed") != self.secure_aggregation.enabled:
+            raise ValueError(
+                f'privacy.mechanism "{privacy.mechanism}" with secure_aggregation.enabled '
+                f"{str(self.secure_aggregation.enabled).lower()}: noise of the devices protects only what a sum hides, "
+                'and a server that reads sums alone cannot clip; choose "distributed" with secure aggregation, or '
+                '"central" without'
+            )
         given = f'privacy.mechanism "{privacy.mechanism}"'
         for refused, reason in (
             (

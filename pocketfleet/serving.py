@@ -77,7 +77,7 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         raise InputError("rounds.recording is of simulations: a service takes the devices that come; leave it out")
     if experiment.fleet.attacks:
         raise InputError("fleet.attacks is of simulations: a service takes devices as they are; leave it out")
-    experiment = with_noise_found(experiment)
+    experiment = with_noise_found(experiment, parts.traffic.report)
     privacy = experiment.privacy
     if privacy.mechanism != "none" and privacy.accounting == "poisson":
         raise InputError(
@@ -125,7 +125,7 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
         rule=Rule(**experiment.eligibility.model_dump()),
         release=release_plan(experiment),
         release_metric=experiment.release.metric,
-        privacy=privacy_plan(experiment, bits=secret_bits()),
+        privacy=privacy_plan(experiment, parts.traffic.report, bits=secret_bits()),
         limits=Limits(**experiment.service.model_dump(exclude={"population"})),
     )
 

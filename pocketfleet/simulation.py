@@ -109,8 +109,8 @@ def simulate(
     """
     path = Path(out)
     check_engine(experiment)
-    experiment = with_noise_found(experiment)
     parts = Parts.of(experiment, given_path(experiment))
+    experiment = with_noise_found(experiment, parts.traffic.report)
     check_private(experiment, parts.traffic.report)
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
@@ -267,7 +267,7 @@ def _learner(
         staleness_exponent=experiment.rounds.staleness_exponent,
         download=watch(download_of(experiment, parts.traffic), "codec"),
         residual=first_residual(codec_of(experiment), parts.traffic.report),
-        privacy=private_run(experiment),
+        privacy=private_run(experiment, parts.traffic.report),
     )
 
 

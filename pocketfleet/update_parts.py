@@ -15,6 +15,8 @@ from pocketfleet.training.aggregation_by_rule import make_aggregator
 from pocketfleet.training.codec import Codec, DownloadCodec, LosslessCodec, load_codec
 from pocketfleet.training.privacy.accountant import Accountant, noise_for
 from pocketfleet.training.privacy.clipping import AdaptiveClipping
+from pocketfleet.training.privacy.distributed_gaussian import share_stddev
+from pocketfleet.training.privacy.distributed_mean import DistributedAccountant, DistributedMean, noise_for_sums
 from pocketfleet.training.privacy.privacy_plan import PrivacyPlan
 from pocketfleet.training.privacy.private_mean import PrivateMean
 from pocketfleet.training.privacy.private_run import PrivateRun
@@ -62,15 +64,21 @@ def secure_plan(experiment: Experiment, report: Update) -> SecurePlan | None:
     section = experiment.secure_aggregation
     if not section.enabled:
         return None
-    codec = load_codec(experiment.codec.name, experiment.codec.options())
+    codec, privacy = load_codec(experiment.codec.name, experiment.codec.options()), experiment.privacy
+    noise_stddev = 0.0
+    if privacy.mechanism == "distributed":
+        noise_stddev = share_stddev(privacy.noise_multiplier, privacy.max_norm, devices=_honest_members(experiment))
     plan = SecurePlan(
         seed=experiment.seed,
         value_range=section.value_range,
         bits=section.bits,
         max_weight=section.max_examples,
         cohort=experiment.rounds.cohort,
+        minimum=_least_members(experiment),
         rotation="rotation" in codec.parts,
         ratio=float(codec.options.get("ratio", 1.0)),
+        max_norm=privacy.max_norm,
+        noise_stddev=noise_stddev,
         like=report,
         corrupt_ratio=section.corrupt_ratio,
         dropout_ratio=section.dropout_ratio,
@@ -81,6 +89,18 @@ def secure_plan(experiment: Experiment, report: Update) -> SecurePlan | None:
     except ValueError as exc:
         raise InputError(f"secure_aggregation: {exc}; lower bits, max_examples or rounds.cohort") from exc
     return plan
+
+
+def _least_members(experiment: Experiment) -> int:
+    """Of a secure sum: half of a round's least reports, 2 at least; all of them where noise counts on them."""
+    reports = max(2, math.ceil(experiment.rounds.cohort * experiment.rounds.minimum_ratio))
+    return reports if experiment.privacy.mechanism == "distributed" else max(2, reports // 2)
+
+
+def _honest_members(experiment: Experiment) -> int:
+    """Those of the least sum whose noise nobody tells the server."""
+    least = _least_members(experiment)
+    return max(1, least - math.ceil(round(experiment.secure_aggregation.corrupt_ratio * least, 9)))
 
 
 def secure_group_of(plan: SecurePlan) -> Callable[[int, int], SecureGroup]:
@@ -112,14 +132,23 @@ def uplink_of(experiment: Experiment) -> Uplink:
     return Uplink(codec=codec_of(experiment), seed=experiment.seed)
 
 
-def with_noise_found(experiment: Experiment) -> Experiment:
-    """The experiment with ``privacy.noise_multiplier`` in the place of a ``privacy.target_epsilon``.
+def with_noise_found(experiment: Experiment, report: Update) -> Experiment:
+    """The experiment with ``privacy.noise_multiplier`` in the place of a ``privacy.target_epsilon``, for such a report.
 
     So that a run that is continued for more rounds keeps its noise, whatever they cost. A target of inf stays.
     """
     privacy = experiment.privacy
     if not privacy.noisy or not privacy.target_epsilon:
         return experiment
+    if privacy.mechanism == "distributed":
+        noise = noise_for_sums(
+            privacy.target_epsilon,
+            participations=privacy.max_participations,
+            delta=privacy.delta,
+            rho_of=lambda noise: _rho(experiment, report, noise),
+        )
+        found = privacy.model_copy(update={"noise_multiplier": noise, "target_epsilon": 0.0})
+        return experiment.model_copy(update={"privacy": found})
     noise = noise_for(
         privacy.target_epsilon,
         delta=privacy.delta,
@@ -142,7 +171,7 @@ def check_private(experiment: Experiment, report: Update) -> None:
     Raises:
         InputError: something would be reported that no noise is added to, or the noise cannot be divided.
     """
-    privacy, plan = experiment.privacy, privacy_plan(experiment, bits=keyed_bits(0))
+    privacy, plan = experiment.privacy, privacy_plan(experiment, report, bits=keyed_bits(0))
     if plan is None:
         return
     for names, what in ((report.buffers, "batch-norm statistics"), (report.extra, "what the algorithm adds")):
@@ -154,11 +183,17 @@ def check_private(experiment: Experiment, report: Update) -> None:
     plan.mean.check()
 
 
-def privacy_plan(experiment: Experiment, *, bits: BitSource) -> PrivacyPlan | None:
+def privacy_plan(experiment: Experiment, report: Update, *, bits: BitSource) -> PrivacyPlan | None:
     """What protects the models of an experiment whose noise is found; ``None``: nothing does."""
     privacy = experiment.privacy
     if privacy.mechanism == "none":
         return None
+    if privacy.mechanism == "distributed":
+        rho = _rho(experiment, report, privacy.noise_multiplier)
+        return PrivacyPlan(
+            mean=DistributedMean(max_norm=privacy.max_norm),
+            accountant=DistributedAccountant(rho=rho, delta=privacy.delta),
+        )
     adaptive = None
     if privacy.clipping == "adaptive":
         adaptive = AdaptiveClipping(
@@ -179,10 +214,19 @@ def privacy_plan(experiment: Experiment, *, bits: BitSource) -> PrivacyPlan | No
     )
 
 
-def private_run(experiment: Experiment) -> PrivateRun | None:
+def private_run(experiment: Experiment, report: Update) -> PrivateRun | None:
     """What a simulation keeps of its privacy, noise drawn from its seed; ``None``: it has none."""
-    plan = privacy_plan(experiment, bits=keyed_bits(experiment.seed))
+    plan = privacy_plan(experiment, report, bits=keyed_bits(experiment.seed))
     return None if plan is None else PrivateRun(plan, devices=experiment.fleet.devices)
+
+
+def _rho(experiment: Experiment, report: Update, noise_multiplier: float) -> float:
+    """What a sum of such reports gives away of a device that counts on the honest ones of the least sum."""
+    noisy = experiment.privacy.model_copy(update={"noise_multiplier": noise_multiplier, "target_epsilon": 0.0})
+    plan = secure_plan(experiment.model_copy(update={"privacy": noisy}), report)
+    assert plan is not None
+    assert plan.vector.noise is not None
+    return plan.vector.noise.rho(_honest_members(experiment))
 
 
 def privacy_summary(experiment: Experiment, figures: Mapping[str, float]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class PrivacySection(Section):
     0: not given. Of ``noise_multiplier`` and ``target_epsilon`` exactly one is.
     """
 
-    mechanism: Literal["none", "central"] = "none"
+    # central: the server clips and adds noise; distributed: the devices do, under secure aggregation.
+    mechanism: Literal["none", "central", "distributed"] = "none"
     # No default: how long updates are is the task's. Andrew et al. 2021 begin adaptive clipping at 0.1.
     max_norm: NotNegative = 0.0
     clipping: Literal["fixed", "adaptive"] = "fixed"
@@ -118,7 +119,7 @@ class PrivacySection(Section):
             changed = [key for key, field in fields.items() if getattr(self, key) != field.default]
             if changed:
                 raise ValueError(
-                    f'privacy.{changed[0]} is for privacy.mechanism "central", which is "none": set the mechanism, or '
+                    f'privacy.{changed[0]} is for a privacy.mechanism such as "central", which is "none": set it, or '
                     "leave it out"
                 )
             return self
@@ -137,6 +138,18 @@ class PrivacySection(Section):
                 f'privacy.mechanism "{self.mechanism}" needs privacy.delta, at which epsilon is stated: set it well '
                 "below one over the number of devices, such as 1e-6"
             )
+        if self.mechanism == "distributed":
+            for key, wanted in (("clipping", "fixed"), ("accounting", "participations")):
+                if getattr(self, key) != wanted:
+                    raise ValueError(
+                        f'privacy.{key} "{getattr(self, key)}" is for privacy.mechanism "central", which is '
+                        f'"distributed": leave it at "{wanted}"'
+                    )
+            if math.isinf(self.target_epsilon):
+                raise ValueError(
+                    'privacy.mechanism "distributed" is noise that devices add: for none, leave the mechanism out, got '
+                    "privacy.target_epsilon inf"
+                )
         for key in ("target_quantile", "clip_learning_rate", "count_stddev"):
             if self.clipping == "fixed" and getattr(self, key) != fields[key].default:
                 raise ValueError(

@@ -26,6 +26,7 @@ from pocketfleet.training.codec.error_feedback import (
     residual_after,
     state_with,
 )
+from pocketfleet.training.privacy.random_bits import secret_bits
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import vector_of_terms
 from pocketfleet.training.server.protocol import Assignment, FileEntry, ReportFacts
 from pocketfleet.training.server_optimizer import ServerSgd
@@ -199,9 +200,11 @@ class DeviceWork:
         if terms is None:
             return None
         weight = num_examples if self.algorithm.weighting == "examples" else 1
-        vector = vector_of_terms(terms.model_dump(exclude={"stage_deadline_s"}), result.update)
-        encoded = vector.encode(result.update, weight=weight, shared_seed=self.assignment.codec_seed)
-        return SecureParticipation(vector.settings(), terms, encoded)
+        # What hides this device is known to nobody, nor can it be drawn again.
+        bits = secret_bits()("secure_noise", self.assignment.model_version)
+        vector = vector_of_terms(terms.model_dump(), result.update)
+        encoded = vector.encode(result.update, weight=weight, shared_seed=self.assignment.codec_seed, bits=bits)
+        return SecureParticipation(vector.settings(minimum=terms.minimum), terms, encoded)
 
     def report(self, result: ClientResult) -> tuple[bytes, Tensors] | None:
         """The report's body, and what the device keeps if it counts; of finite results alone.

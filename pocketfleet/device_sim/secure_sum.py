@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from pocketfleet.device_sim.chunk_result import row_of
 from pocketfleet.device_sim.secure_stages import Group
+from pocketfleet.training.draws import draw_key
+from pocketfleet.training.privacy.random_bits import Bits, keyed_bits
 from pocketfleet.training.privacy.secure_aggregation.client import SecureClient
 from pocketfleet.training.privacy.secure_aggregation.messages import STAGES
 from pocketfleet.training.privacy.secure_aggregation.secure_plan import SecurePlan
@@ -108,12 +110,20 @@ class SecureSum:
     def take(self, part: KeptUpdates, places: Int64s) -> None:
         """The updates of a chunk of the devices in the sum: ``places`` of theirs, ``[k]``, among these."""
         for place, (update, weight) in zip(self._members[places].tolist(), part.rows(), strict=True):
-            vector = self._plan.vector.encode(update, weight=int(weight), shared_seed=self._shared_seed)
+            vector = self._plan.vector.encode(
+                update, weight=int(weight), shared_seed=self._shared_seed, bits=self._bits(place)
+            )
             if self._server is None:
                 self._total += vector
             else:
                 masked = self._clients[place].masked(self._server.shares_for(place), vector)
                 self._server.take_masked(place, masked)
+
+    def _bits(self, place: int) -> Bits:
+        """For the noise of a device, drawn of the run's seed: a simulation is replayed."""
+        device = int(self._group.flights["device"][place])
+        own = int(draw_key(self._plan.seed, "secure noise", self._round, device)) >> 1
+        return keyed_bits(own)("secure_noise", 0)
 
     def result(self) -> SecureMean:
         """The mean of the updates of all who are in the sum."""

@@ -163,8 +163,13 @@ class SecureTerms(_Message):
     bits: Counted
     max_weight: Counted
     cohort: Counted
+    # Of members in a sum: a device gives no share for fewer.
+    minimum: Counted
     rotation: bool
     ratio: Finite
+    # Where the noise is above 0, the device clips its vector to the norm and adds its share.
+    max_norm: Finite
+    noise_stddev: Finite
     # How long the service waits in each stage.
     stage_deadline_s: Seconds
 

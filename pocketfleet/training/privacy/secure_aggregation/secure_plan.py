@@ -28,7 +28,9 @@ class SecurePlan:
         seed: of the experiment: draws the order of each group's graph.
         value_range, bits, max_weight: of a value and a weight; see ``fixed_point``.
         cohort: members of a group at most.
+        minimum: members without whom there is no sum.
         rotation, ratio: see ``secure_vector``.
+        max_norm, noise_stddev: likewise; 0: members add no noise.
         like: any update of the model.
         corrupt_ratio, dropout_ratio: of a group; see ``neighbourhood.chosen_degree``.
         stage_deadline_s: how long a stage waits.
@@ -42,8 +44,11 @@ class SecurePlan:
     bits: int
     max_weight: int
     cohort: int
+    minimum: int
     rotation: bool
     ratio: float
+    max_norm: float
+    noise_stddev: float
     like: Update
     corrupt_ratio: float
     dropout_ratio: float
@@ -55,12 +60,19 @@ class SecurePlan:
         fixed_point = FixedPoint(
             value_range=self.value_range, bits=self.bits, max_weight=self.max_weight, cohort=self.cohort
         )
-        return SecureVector(fixed_point, self.like, rotation=self.rotation, ratio=self.ratio)
+        return SecureVector(
+            fixed_point,
+            self.like,
+            rotation=self.rotation,
+            ratio=self.ratio,
+            max_norm=self.max_norm,
+            noise_stddev=self.noise_stddev,
+        )
 
     @property
     def settings(self) -> SecureSettings:
         """Of the vectors."""
-        return self.vector.settings()
+        return self.vector.settings(minimum=self.minimum)
 
     def neighbourhood(self, members: int, round_index: int) -> Neighbourhood:
         """The graph of a group of so many, 2 or more.
@@ -88,8 +100,11 @@ class SecurePlan:
             "bits": self.bits,
             "max_weight": self.max_weight,
             "cohort": self.cohort,
+            "minimum": self.minimum,
             "rotation": self.rotation,
             "ratio": self.ratio,
+            "max_norm": self.max_norm,
+            "noise_stddev": self.noise_stddev,
         }
 
 
@@ -99,9 +114,9 @@ def vector_of_terms(terms: Mapping[str, Any], like: Update) -> SecureVector:
     Raises:
         InputError: updates like this one cannot be summed, or the terms are none.
     """
-    given = dict(terms)
+    fixed = {name: terms[name] for name in ("value_range", "bits", "max_weight", "cohort")}
+    others = {name: terms[name] for name in ("rotation", "ratio", "max_norm", "noise_stddev")}
     try:
-        rotation, ratio = bool(given.pop("rotation")), float(given.pop("ratio"))
-        return SecureVector(FixedPoint(**given), like, rotation=rotation, ratio=ratio)
+        return SecureVector(FixedPoint(**fixed), like, **others)
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(f"the service's terms of secure sums are none that this device knows: {exc}") from exc

@@ -20,8 +20,10 @@ from pocketfleet.training.codec.flat_vector import flat_vector, piece_lengths
 from pocketfleet.training.codec.random_k import chosen, kept_count
 from pocketfleet.training.codec.rotation import padded_length, rotated, rotated_back
 from pocketfleet.training.draws import draw_key
+from pocketfleet.training.privacy.distributed_gaussian import DistributedGaussian
+from pocketfleet.training.privacy.random_bits import Bits
 from pocketfleet.training.privacy.secure_aggregation.fixed_point import HEAD, FixedPoint
-from pocketfleet.training.privacy.secure_aggregation.ring import from_ring, to_ring
+from pocketfleet.training.privacy.secure_aggregation.ring import from_ring, needed_ring_bytes, to_ring
 from pocketfleet.training.privacy.secure_aggregation.settings import RingVector, SecureSettings
 from pocketfleet.training.update import Update
 
@@ -79,13 +81,24 @@ class SecureVector:
         like: any update of the model.
         rotation: whether the delta is rotated.
         ratio: of the coordinates that are sent, above 0 up to 1.
+        max_norm: to which a member clips its coordinates, as one vector, before it adds noise.
+        noise_stddev: of a member's noise, see ``distributed_gaussian``; 0: it neither clips nor adds any.
 
     Raises:
         InputError: updates like this one cannot be summed.
         ValueError: the ratio is out of its range.
     """
 
-    def __init__(self, fixed_point: FixedPoint, like: Update, *, rotation: bool = False, ratio: float = 1.0) -> None:
+    def __init__(
+        self,
+        fixed_point: FixedPoint,
+        like: Update,
+        *,
+        rotation: bool = False,
+        ratio: float = 1.0,
+        max_norm: float = 0.0,
+        noise_stddev: float = 0.0,
+    ) -> None:
         check_summable(like)
         if not 0.0 < ratio <= 1.0:
             raise ValueError(f"the ratio of coordinates sent must be above 0 and at most 1, got {ratio}")
@@ -95,6 +108,11 @@ class SecureVector:
         self._size = sum(piece_lengths(like.delta))
         self._made = padded_length(self._size) if rotation else self._size
         self._kept = kept_count(self._made, ratio)
+        self.noise: DistributedGaussian | None = None
+        if noise_stddev:
+            self.noise = DistributedGaussian(
+                max_norm=max_norm, step=fixed_point.step, share_stddev=noise_stddev, size=self._kept
+            )
 
     @property
     def coordinates(self) -> int:
@@ -103,9 +121,20 @@ class SecureVector:
 
     def settings(self, *, minimum: int = 2) -> SecureSettings:
         """Of the secure sum; ``minimum`` as there."""
-        return SecureSettings(vector_length=HEAD + self._kept, ring_bytes=self.fixed_point.ring_bytes, minimum=minimum)
+        ring_bytes = self.fixed_point.ring_bytes
+        if self.noise is not None:
+            ring_bytes = needed_ring_bytes(self.noise.largest(self.fixed_point.cohort))
+        return SecureSettings(vector_length=HEAD + self._kept, ring_bytes=ring_bytes, minimum=minimum)
 
-    def encode(self, update: Update, *, weight: int, shared_seed: int, dice_seed: int | None = None) -> RingVector:
+    def encode(
+        self,
+        update: Update,
+        *,
+        weight: int,
+        shared_seed: int,
+        dice_seed: int | None = None,
+        bits: Bits | None = None,
+    ) -> RingVector:
         """A member's vector.
 
         Args:
@@ -113,11 +142,18 @@ class SecureVector:
             weight: 0 or more; above ``max_weight`` it counts as that.
             shared_seed: of the round, the same for all members, 0 or more.
             dice_seed: of the member's own: rounding is then at random, to nearest without.
+            bits: for the noise, where there is any: all members then weigh 1, and one whose update is not finite sends
+                noise alone.
 
         Raises:
             InputError: the update holds more than a float32 delta.
         """
         check_summable(update)
+        if self.noise is not None:
+            assert bits is not None, "noise needs bits"
+            values = self.values(update, shared_seed) if update.finite else np.zeros(self._kept, np.float32)
+            numbers = np.concatenate([[1, 0], self.noise.encode(values.astype(np.float64), bits)])
+            return to_ring(numbers, self.settings())
         if update.finite:
             values = self.values(update, shared_seed)
         else:
