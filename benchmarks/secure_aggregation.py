@@ -37,6 +37,8 @@ from pocketfleet.training.privacy.secure_aggregation.settings import RingVector,
 
 SIZES = (50, 100, 200, 500, 1000)
 PARAMETERS, DROPOUT_RATIO, WORKERS = 100_000, 0.05, 2
+# What the graph is made to stand: members that collude, and that leave.
+CORRUPT_RATIO, TOLERATED_RATIO = 0.2, 0.1
 # Of the largest cohort: seconds of a round at most; what a member sends against the same vector in clear.
 LARGEST, MOST_S, MOST_UPLOAD_RATIO = 1000, 120.0, 1.5
 # What a worker is asked to do with messages for some of its members, and what those answer.
@@ -129,7 +131,7 @@ def leaves_before(members: int, dropout_ratio: float) -> npt.NDArray[np.int64]:
 def one_round(members: int, *, parameters: int = PARAMETERS, dropout_ratio: float = DROPOUT_RATIO) -> dict[str, Any]:
     """Run a round and check its sum; a row of figures."""
     settings = SecureSettings(vector_length=HEAD + parameters, ring_bytes=grid(members).ring_bytes)
-    degree, threshold = chosen_degree(members)
+    degree, threshold = chosen_degree(members, corrupt_ratio=CORRUPT_RATIO, dropout_ratio=TOLERATED_RATIO)
     leaves = leaves_before(members, dropout_ratio)
     workers = Workers(members, settings)
     seconds: dict[str, float] = {}

@@ -23,7 +23,7 @@ SIGNIFICANCE = 1e-6
 def groups(draw: st.DrawFn) -> SecureGroup:
     members = draw(st.integers(2, 60))
     if draw(st.booleans()) or members < 4:
-        degree, threshold = chosen_degree(members)
+        degree, threshold = chosen_degree(members, corrupt_ratio=0.1, dropout_ratio=0.2)
     else:
         degree = 2 * draw(st.integers(1, min(10, (members - 1) // 2)))
         threshold = draw(st.integers((degree + 1) // 2 + 1, degree + 1))
