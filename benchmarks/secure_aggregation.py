@@ -3,7 +3,8 @@
 A cohort's members live in two worker processes, the server in this one. Each has a delta of so many parameters, which
 it makes whole numbers of (16 bits, weights up to 64, room for the cohort) and masks. One in twenty leaves, a third of
 them before each stage. The unmasked sum must equal the plain ring sum of those in it bit for bit, and its mean be
-within a grid step of their exact weighted mean; else ``AssertionError``. Seconds are from the first key to the sum.
+within a grid step of their exact weighted mean; else ``AssertionError``. Seconds are from the first key to the sum, and those
+of a core beside them, which others on the machine stretch less.
 
 The last line says which of the limits below hold; missed seconds are told, not raised: the machine may be shared.
 
@@ -76,10 +77,12 @@ def worker(pipe: Connection, members: int, settings: SecureSettings) -> None:
         "unmask": lambda place, data: clients[place].unmask(data),
     }
     pipe.send("ready")
+    started_s = time.process_time()
     while (request := pipe.recv()) is not None:
         what, messages = request
         for place, data in messages:
             pipe.send((place, answers[what](place, data)))
+    pipe.send(time.process_time() - started_s)
 
 
 class Workers:
@@ -113,11 +116,14 @@ class Workers:
                 left[pipe] -= 1  # type: ignore[index] # only pipes were waited for
                 yield pipe.recv()  # type: ignore[union-attr]
 
-    def close(self) -> None:
-        """End the processes."""
+    def close(self) -> float:
+        """End the processes; seconds of a core that they worked for the members."""
+        cpu_s = 0.0
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             pipe.send(None)
+            cpu_s += pipe.recv()
             process.join()
+        return cpu_s
 
 
 def leaves_before(members: int, dropout_ratio: float) -> npt.NDArray[np.int64]:
@@ -136,6 +142,7 @@ def one_round(members: int, *, parameters: int = PARAMETERS, dropout_ratio: floa
     workers = Workers(members, settings)
     seconds: dict[str, float] = {}
     started = last = time.perf_counter()
+    server_started_s = time.process_time()
 
     def lap(name: str) -> None:
         nonlocal last
@@ -161,8 +168,8 @@ def one_round(members: int, *, parameters: int = PARAMETERS, dropout_ratio: floa
     lap("unmask")
     total, places = server.sum()
     lap("sum")
-    wall_s = time.perf_counter() - started
-    workers.close()
+    wall_s, server_s = time.perf_counter() - started, time.process_time() - server_started_s
+    members_s = workers.close()
     check_sum(total, places.tolist(), members, settings)
     if places.tolist() != staying(2) or len(places) > members - round(2 / 3 * dropout_ratio * members) + 1:
         raise AssertionError(f"{len(places)} of {members} members are in the sum")
@@ -176,6 +183,8 @@ def one_round(members: int, *, parameters: int = PARAMETERS, dropout_ratio: floa
         "parameters": parameters,
         "ring_bytes": settings.ring_bytes,
         "wall_s": wall_s,
+        "members_core_s": members_s,
+        "server_core_s": server_s,
         "stage_s": seconds,
         "member_up_bytes": up,
         "member_down_bytes": sum(one.down for one in stages),
@@ -211,7 +220,7 @@ def met(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Seconds of a round by stage, and what a member sends and receives beside its vector, against the members."""
+    """Seconds of a round, and what a member sends and receives beside its vector, against the members."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -219,10 +228,13 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     members = [row["members"] for row in rows]
-    left.plot(members, [row["wall_s"] for row in rows], marker="o", color="#0072b2", label="round")
-    for name, colour in (("shares", "#e69f00"), ("masked", "#009e73"), ("sum", "#cc79a7")):
-        left.plot(members, [row["stage_s"][name] for row in rows], marker=".", color=colour, label=name)
-    left.set_ylabel("seconds, all members and the server")
+    for key, label, colour in (
+        ("wall_s", "a round, on two cores", "#0072b2"),
+        ("members_core_s", "all members, of one core", "#e69f00"),
+        ("server_core_s", "the server, of one core", "#009e73"),
+    ):
+        left.plot(members, [row[key] for row in rows], marker="o", color=colour, label=label)
+    left.set_ylabel("seconds")
     extra = [(row["member_up_bytes"] - row["clear_bytes"]) / 1e3 for row in rows]
     right.plot(members, extra, marker="o", color="#d55e00", label="sent, beside the vector")
     right.plot(members, [row["member_down_bytes"] / 1e3 for row in rows], marker="o", color="#56b4e9", label="received")
