@@ -3,8 +3,8 @@
 A cohort's members live in two worker processes, the server in this one. Each has a delta of so many parameters, which
 it makes whole numbers of (16 bits, weights up to 64, room for the cohort) and masks. One in twenty leaves, a third of
 them before each stage. The unmasked sum must equal the plain ring sum of those in it bit for bit, and its mean be
-within a grid step of their exact weighted mean; else ``AssertionError``. Seconds are from the first key to the sum, and those
-of a core beside them, which others on the machine stretch less.
+within a grid step of their exact weighted mean; else ``AssertionError``. Seconds are from the first key to the
+sum; beside them stand those of a core, which others on the machine stretch less.
 
 The last line says which of the limits below hold; missed seconds are told, not raised: the machine may be shared.
 

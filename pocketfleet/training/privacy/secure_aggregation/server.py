@@ -22,9 +22,8 @@ from typing import Literal, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.training.privacy.secure_aggregation.masks import add_masks
+from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, check_keys
 from pocketfleet.training.privacy.secure_aggregation.messages import (
-    KEYS_BYTES,
     SEALED_BYTES,
     MessageKind,
     NoSumError,
@@ -54,7 +53,8 @@ class SecureServer:
         record: called with each message that passes, once it was accepted: its kind, the member, the bytes.
 
     Raises:
-        SecureAggregationError: keys are not of one member each: so many, 64 bytes, no two the same.
+        SecureAggregationError: keys are not of one member each: so many, no two the same, such as ``check_keys``
+            takes. Whoever takes reports checks them there: here one member's would stop the group.
     """
 
     def __init__(
@@ -66,9 +66,8 @@ class SecureServer:
     ) -> None:
         if len(keys) != neighbourhood.members:
             raise SecureAggregationError(f"keys of {neighbourhood.members} members are needed, got {len(keys)}")
-        for place, key in enumerate(keys):
-            if len(key) != KEYS_BYTES:
-                raise SecureAggregationError(f"keys must have {KEYS_BYTES} bytes, member {place} sent {len(key)}")
+        for key in keys:
+            check_keys(key)
         if len(set(keys)) < len(keys):
             raise SecureAggregationError("two members sent the same keys")
         self.settings = settings

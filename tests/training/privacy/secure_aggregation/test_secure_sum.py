@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from secure_group import SecureGroup, complete, plain_sum, ring_vectors
 
+from pocketfleet.training.privacy.secure_aggregation.client import SecureClient
 from pocketfleet.training.privacy.secure_aggregation.messages import NoSumError, SecureAggregationError, packed
 from pocketfleet.training.privacy.secure_aggregation.neighbourhood import Neighbourhood, chosen_degree
+from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
 from pocketfleet.training.privacy.secure_aggregation.settings import SecureSettings
 
 ONE_BYTE = SecureSettings(vector_length=65_536, ring_bytes=1)
@@ -205,17 +207,21 @@ def test_shares_that_restore_another_key_end_without_a_sum() -> None:
         group.server.sum()
 
 
+GOOD = SecureClient(ONE_BYTE).keys()
+
+
 @pytest.mark.parametrize(
     ("keys", "match"),
     [
-        ([bytes(64)], "keys of 2 members are needed, got 1"),
-        ([bytes(64), bytes(63)], "keys must have 64 bytes, member 1 sent 63"),
-        ([bytes(64), bytes(64)], "two members sent the same keys"),
+        ([GOOD], "keys of 2 members are needed, got 1"),
+        ([GOOD, GOOD[:63]], "public keys have 64 bytes, got 63"),
+        ([GOOD, bytes(32) + GOOD[32:]], "cannot be agreed with"),
+        ([GOOD, GOOD[:32] + bytes(32)], "cannot be agreed with"),
+        ([GOOD, GOOD], "two members sent the same keys"),
     ],
+    ids=["one", "short", "mask key", "share key", "same"],
 )
 def test_keys_are_refused(keys: list[bytes], match: str) -> None:
-    from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
-
     with pytest.raises(SecureAggregationError, match=match):
         SecureServer(ONE_BYTE, complete(2), keys)
 
