@@ -226,15 +226,33 @@ def test_keys_are_refused(keys: list[bytes], match: str) -> None:
         SecureServer(ONE_BYTE, complete(2), keys)
 
 
-def test_a_graph_that_falls_apart_gives_no_sum() -> None:
-    """Two halves of a ring of eight, each of which could be unmasked: each would have a sum of its own."""
+def ring_of_eight() -> tuple[Neighbourhood, list[int]]:
+    """Each with its two neighbours, both of whom or itself and one must stay; and the members in their order on it."""
     neighbourhood = Neighbourhood.drawn(8, degree=2, threshold=2, seed=3)
     ring = [0]
     while len(ring) < 8:
         ring.append(next(place for place in neighbourhood.neighbours[ring[-1]].tolist() if place not in ring))
+    return neighbourhood, ring
+
+
+def test_a_graph_that_falls_apart_gives_no_sum() -> None:
+    """Two halves, each of which could be unmasked: each would have a sum of its own."""
+    neighbourhood, ring = ring_of_eight()
     leaving = [0] * 8
     leaving[ring[0]] = leaving[ring[4]] = 2
     group = SecureGroup(neighbourhood, SecureSettings(vector_length=1, ring_bytes=1), leaving)
     with pytest.raises(NoSumError, match="fall into parts") as caught:
         group.sum()
     assert caught.value.stage == "masked"
+
+
+def test_members_that_masked_with_nobody_in_the_sum_are_not_needed() -> None:
+    """Two share with each other alone, and both leave: no mask of theirs is in the sum of the other four."""
+    neighbourhood, ring = ring_of_eight()
+    leaving = [0] * 8
+    for place, stage in ((0, 2), (1, 2), (2, 1), (7, 1)):
+        leaving[ring[place]] = stage
+    group = SecureGroup(neighbourhood, SecureSettings(vector_length=2, ring_bytes=4), leaving)
+    total, places = group.sum()
+    assert sorted(places.tolist()) == sorted(ring[3:7])
+    assert total.tolist() == plain_sum(group.vectors, places, group.settings)
