@@ -10,7 +10,7 @@ Read in this order:
    stay.
 2. ``messages``: the bytes of each stage, and how many they are.
 3. ``secret_share``, ``masks``: a secret among holders, and keys as streams of masks in a ring.
-4. ``client``, ``server``: the two machines; ``transcript``: what passed between them, in words too.
+4. ``client``, ``server`` and its ``unmasking``: the two machines; ``transcript``: what passed between them.
 5. ``ring``, ``fixed_point``, ``secure_vector``: an update as a vector of the ring, and the mean out of the sum.
 
 A round, where ``i`` is a member's place in its group, 0 to n - 1:

@@ -32,6 +32,8 @@ from pocketfleet.training.privacy.secure_aggregation.settings import RingVector,
 __all__ = [
     "KEY",
     "KEYS_BYTES",
+    "NONCE_BYTES",
+    "PUBLIC_KEY_BYTES",
     "SEALED_BYTES",
     "SEED",
     "STAGES",

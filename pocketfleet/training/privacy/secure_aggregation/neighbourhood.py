@@ -98,8 +98,8 @@ class Neighbourhood:
 def chosen_degree(
     members: int,
     *,
-    corrupt_ratio: float = 0.1,
-    dropout_ratio: float = 0.2,
+    corrupt_ratio: float,
+    dropout_ratio: float,
     security_bits: int = 40,
     correctness_bits: int = 30,
 ) -> tuple[int, int]:

@@ -9,8 +9,7 @@ Rules (Bonawitz et al. 2017, figure 4; the sparse graph of Bell et al. 2020, alg
 3. ``take_masked`` adds to the running sum at once. ``close_masked`` ends without a sum where fewer than the minimum
    are in it, a secret that it needs has too few holders left, or those in it fall into parts without a common
    neighbour, of which each would have a sum that can be read alone.
-4. Of a member in the sum the seed is needed; of one that sent shares and no vector, its mask key, if a neighbour of it
-   is in the sum. It asks for no other share, so it cannot read a vector, and takes no more than the threshold of each.
+4. It asks for the shares that ``unmasking`` needs and for no other, so it cannot read a vector.
 5. ``sum`` takes away the masks of the seeds and those between members in the sum and members that are not. Without
    threshold shares of each secret that is needed there is no sum.
 
@@ -22,15 +21,10 @@ from typing import Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, agreed_key, self_mask_key
+from pocketfleet.training.privacy.secure_aggregation.masks import add_masks, check_keys
 from pocketfleet.training.privacy.secure_aggregation.messages import (
-    KEY,
-    KEYS_BYTES,
-    PUBLIC_KEY_BYTES,
     SEALED_BYTES,
-    SEED,
     MessageKind,
     NoSumError,
     Roster,
@@ -42,8 +36,9 @@ from pocketfleet.training.privacy.secure_aggregation.messages import (
     unpacked,
 )
 from pocketfleet.training.privacy.secure_aggregation.neighbourhood import Neighbourhood
-from pocketfleet.training.privacy.secure_aggregation.secret_share import SHARE_BYTES, restored
+from pocketfleet.training.privacy.secure_aggregation.secret_share import SHARE_BYTES
 from pocketfleet.training.privacy.secure_aggregation.settings import RingVector, SecureSettings
+from pocketfleet.training.privacy.secure_aggregation.unmasking import Unmasking, needed_secrets
 
 __all__ = ["SecureServer"]
 
@@ -58,7 +53,8 @@ class SecureServer:
         record: called with each message that passes, once it was accepted: its kind, the member, the bytes.
 
     Raises:
-        SecureAggregationError: keys are not of one member each: so many, 64 bytes, no two the same.
+        SecureAggregationError: keys are not of one member each: so many, no two the same, such as ``check_keys``
+            takes. Whoever takes reports checks them there: here one member's would stop the group.
     """
 
     def __init__(
@@ -70,9 +66,8 @@ class SecureServer:
     ) -> None:
         if len(keys) != neighbourhood.members:
             raise SecureAggregationError(f"keys of {neighbourhood.members} members are needed, got {len(keys)}")
-        for place, key in enumerate(keys):
-            if len(key) != KEYS_BYTES:
-                raise SecureAggregationError(f"keys must have {KEYS_BYTES} bytes, member {place} sent {len(key)}")
+        for key in keys:
+            check_keys(key)
         if len(set(keys)) < len(keys):
             raise SecureAggregationError("two members sent the same keys")
         self.settings = settings
@@ -85,8 +80,8 @@ class SecureServer:
         # Of a member that sent shares: a sealed pair by the neighbour that it is for.
         self._sealed: dict[int, dict[int, bytes]] = {}
         self._running = np.zeros(settings.vector_length, settings.dtype)
-        # Of each member whose secret is needed: shares by the holder's number among its holders.
-        self._restoring: dict[int, dict[int, bytes]] = {}
+        # In the stage ``unmask``.
+        self._unmasking: Unmasking | None = None
         self._record = record
         for place, key in enumerate(keys):
             self._passed("keys", place, key)
@@ -99,21 +94,9 @@ class SecureServer:
         return view
 
     @property
-    def sent(self) -> npt.NDArray[np.int64]:
-        """Places of the members that have done the present stage, ascending; after the end, the last one."""
-        done = {"shares": self._sent_shares, "masked": self._in_sum}.get(self.stage, self._answered)
-        return np.flatnonzero(done).astype(np.int64)
-
-    @property
-    def expected(self) -> npt.NDArray[np.int64]:
-        """Places of the members from which a message of this stage may come: those that did the stage before."""
-        before = {"shares": np.ones_like(self._in_sum), "masked": self._sent_shares, "unmask": self._in_sum}
-        return np.flatnonzero(before.get(self.stage, np.zeros_like(self._in_sum))).astype(np.int64)
-
-    @property
     def restorable(self) -> bool:
         """In the stage ``unmask``: whether every secret needed has its shares, so that no answer need be waited for."""
-        return self.stage == "unmask" and not self._lacking()
+        return self._unmasking is not None and not self._unmasking.lacking()
 
     def roster(self, member: int) -> bytes:
         """Stage ``shares``, down: the member's neighbours, their keys, the threshold.
@@ -202,13 +185,12 @@ class SecureServer:
         """
         self._expects("masked")
         self._need_minimum("masked", self._in_sum, "sent a masked vector")
-        touched = self._in_sum[self.neighbourhood.neighbours].any(axis=1)
-        needed = self._in_sum | (self._sent_shares & touched)
+        needed = needed_secrets(self.neighbourhood, sent_shares=self._sent_shares, in_sum=self._in_sum)
         self._need_holders("masked", self.neighbourhood.holders_among(self._in_sum), needed)
         if not self.neighbourhood.connected(self._in_sum):
             self._end("masked", "those that sent a masked vector fall into parts without a neighbour in common")
         self._sealed.clear()
-        self._restoring = {place: {} for place in np.flatnonzero(needed).tolist()}
+        self._unmasking = Unmasking(self.neighbourhood, sent_shares=self._sent_shares, in_sum=self._in_sum)
         self.stage = "unmask"
         return np.flatnonzero(self._in_sum).astype(np.int64)
 
@@ -218,8 +200,8 @@ class SecureServer:
         Raises:
             SecureAggregationError: no such member, it is not in the sum, or another stage.
         """
-        self._expects("unmask", member)
-        survivors = Survivors(members=int(self._in_sum.sum()), wanted=self._wanted(member))
+        wanted = self._in_unmask(member).wanted(member)
+        survivors = Survivors(members=int(self._in_sum.sum()), wanted=wanted)
         return self._passed("survivors", member, survivors.to_bytes())
 
     def take_unmask(self, member: int, data: bytes) -> None:
@@ -229,15 +211,13 @@ class SecureServer:
             SecureAggregationError: no such member, it is not in the sum, again, another stage, another size, or other
                 kinds of shares than those wanted.
         """
-        self._expects("unmask", member, done=self._answered)
-        wanted = self._wanted(member)
+        unmasking = self._in_unmask(member, done=self._answered)
+        wanted = unmasking.wanted(member)
         parts = list(fixed_parts(data, count=len(wanted), part_bytes=1 + SHARE_BYTES, what="an answer to unmask"))
         for (place, kind), part in zip(wanted.items(), parts, strict=True):
             if part[0] != kind:
                 raise SecureAggregationError(f"of member {place} a share of kind {kind} is wanted, got {part[0]}")
-        for (place, kind), part in zip(wanted.items(), parts, strict=True):
-            if kind and len(self._restoring[place]) < self.neighbourhood.threshold:
-                self._restoring[place][self.neighbourhood.holders(place).index(member)] = part[1:]
+        unmasking.take(member, {place: part[1:] for place, part in zip(wanted, parts, strict=True) if part[0]})
         self._answered[member] = True
         self._passed("unmask", member, data)
 
@@ -251,26 +231,21 @@ class SecureServer:
             NoSumError: of a secret that is needed fewer shares came than the threshold, or they restore another.
             SecureAggregationError: another stage.
         """
-        self._expects("unmask")
-        if lacking := self._lacking():
-            member = lacking[0]
+        unmasking = self._in_unmask()
+        if lacking := unmasking.lacking():
+            member, came = next(iter(lacking.items()))
             self._end(
                 "unmask",
                 f"{int(self._answered.sum())} members answered, and of the secrets of {len(lacking)} fewer shares came "
-                f"than the threshold, {self.neighbourhood.threshold} (of member {member}: "
-                f"{len(self._restoring[member])})",
+                f"than the threshold, {self.neighbourhood.threshold} (of member {member}: {came})",
             )
-        plus: list[bytes] = []
-        minus: list[bytes] = []
-        for place, shares in self._restoring.items():
-            secret = self._restored(place, shares)
-            if self._in_sum[place]:
-                minus.append(self_mask_key(secret))
-            else:
-                self._add_pair_keys(place, secret, plus, minus)
+        try:
+            plus, minus = unmasking.mask_keys(self._keys)
+        except ValueError as exc:
+            self._end("unmask", str(exc))
         add_masks(self._running, plus=plus, minus=minus)
         self._running &= self.settings.dtype.type(self.settings.ring - 1)
-        self._restoring.clear()
+        self._unmasking = None
         self.stage = "ended"
         return self._running, np.flatnonzero(self._in_sum).astype(np.int64)
 
@@ -278,36 +253,6 @@ class SecureServer:
         if self._record is not None:
             self._record(kind, member, data)
         return data
-
-    def _restored(self, place: int, shares: dict[int, bytes]) -> bytes:
-        try:
-            return restored(shares)
-        except ValueError as exc:
-            self._end("unmask", f"the shares of the secret of member {place} do not fit together: {exc}")
-
-    def _add_pair_keys(self, place: int, secret: bytes, plus: list[bytes], minus: list[bytes]) -> None:
-        """What the members in the sum added of the masks with one that is not, the other way round."""
-        private = X25519PrivateKey.from_private_bytes(secret)
-        public = self._keys[place][:PUBLIC_KEY_BYTES]
-        if private.public_key().public_bytes_raw() != public:
-            self._end("unmask", f"the shares of the mask key of member {place} restore another key than it reported")
-        for other in self.neighbourhood.neighbours[place].tolist():
-            if self._in_sum[other]:
-                key = agreed_key(private, public, self._keys[other][:PUBLIC_KEY_BYTES], purpose="pair mask")
-                # A member adds the masks with those of a higher place, and takes away the others.
-                (minus if place > other else plus).append(key)
-
-    def _wanted(self, member: int) -> dict[int, int]:
-        """By holder: what the server asks a member for."""
-        wanted = {}
-        for place in self.neighbourhood.holders(member):
-            kind = SEED if self._in_sum[place] else KEY
-            wanted[place] = kind if self._sent_shares[place] else 0
-        return wanted
-
-    def _lacking(self) -> list[int]:
-        threshold = self.neighbourhood.threshold
-        return [place for place, shares in self._restoring.items() if len(shares) < threshold]
 
     def _need_minimum(self, stage: Stage, done: npt.NDArray[np.bool_], what: str) -> None:
         if done.sum() < self.settings.minimum:
@@ -328,8 +273,13 @@ class SecureServer:
     def _end(self, stage: Stage, reason: str) -> NoReturn:
         self.stage = "ended"
         self._sealed.clear()
-        self._restoring.clear()
+        self._unmasking = None
         raise NoSumError(stage, reason)
+
+    def _in_unmask(self, member: int | None = None, done: npt.NDArray[np.bool_] | None = None) -> Unmasking:
+        self._expects("unmask", member, done)
+        assert self._unmasking is not None
+        return self._unmasking
 
     def _expects(self, stage: Stage, member: int | None = None, done: npt.NDArray[np.bool_] | None = None) -> None:
         if self.stage != stage:

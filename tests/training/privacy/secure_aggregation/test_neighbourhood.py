@@ -118,12 +118,12 @@ def test_degree_and_threshold_are_the_least_whose_tails_are_rare(
 )
 def test_few_members_are_all_neighbours(members: int, corrupt_ratio: float, expected: tuple[int, int]) -> None:
     """More than half, and more than the corrupt: of ten 6, of ten with six corrupt 7."""
-    assert chosen_degree(members, corrupt_ratio=corrupt_ratio) == expected
+    assert chosen_degree(members, corrupt_ratio=corrupt_ratio, dropout_ratio=0.2) == expected
 
 
 def test_the_degree_grows_slowly() -> None:
     """Bell et al.: with the logarithm of the members."""
-    degrees = [chosen_degree(members)[0] for members in (1_000, 10_000)]
+    degrees = [chosen_degree(members, corrupt_ratio=0.2, dropout_ratio=0.1)[0] for members in (1_000, 10_000)]
     assert degrees[0] < degrees[1] < 1.5 * degrees[0]
 
 
@@ -138,6 +138,6 @@ def test_the_degree_grows_slowly() -> None:
 )
 def test_ratios_that_cannot_be_are_refused(wrong: dict[str, float], match: str) -> None:
     with pytest.raises(InputError, match=match):
-        chosen_degree(100, **wrong)
+        chosen_degree(100, **({"corrupt_ratio": 0.1, "dropout_ratio": 0.1} | wrong))
     with pytest.raises(InputError, match="2 members or more, got 1"):
-        chosen_degree(1)
+        chosen_degree(1, corrupt_ratio=0.1, dropout_ratio=0.1)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from secure_group import SecureGroup, complete, plain_sum, ring_vectors
 
+from pocketfleet.training.privacy.secure_aggregation.client import SecureClient
 from pocketfleet.training.privacy.secure_aggregation.messages import NoSumError, SecureAggregationError, packed
 from pocketfleet.training.privacy.secure_aggregation.neighbourhood import Neighbourhood, chosen_degree
+from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
 from pocketfleet.training.privacy.secure_aggregation.settings import SecureSettings
 
 ONE_BYTE = SecureSettings(vector_length=65_536, ring_bytes=1)
@@ -23,7 +25,7 @@ SIGNIFICANCE = 1e-6
 def groups(draw: st.DrawFn) -> SecureGroup:
     members = draw(st.integers(2, 60))
     if draw(st.booleans()) or members < 4:
-        degree, threshold = chosen_degree(members)
+        degree, threshold = chosen_degree(members, corrupt_ratio=0.1, dropout_ratio=0.2)
     else:
         degree = 2 * draw(st.integers(1, min(10, (members - 1) // 2)))
         threshold = draw(st.integers((degree + 1) // 2 + 1, degree + 1))
@@ -205,30 +207,52 @@ def test_shares_that_restore_another_key_end_without_a_sum() -> None:
         group.server.sum()
 
 
+GOOD = SecureClient(ONE_BYTE).keys()
+
+
 @pytest.mark.parametrize(
     ("keys", "match"),
     [
-        ([bytes(64)], "keys of 2 members are needed, got 1"),
-        ([bytes(64), bytes(63)], "keys must have 64 bytes, member 1 sent 63"),
-        ([bytes(64), bytes(64)], "two members sent the same keys"),
+        ([GOOD], "keys of 2 members are needed, got 1"),
+        ([GOOD, GOOD[:63]], "public keys have 64 bytes, got 63"),
+        ([GOOD, bytes(32) + GOOD[32:]], "cannot be agreed with"),
+        ([GOOD, GOOD[:32] + bytes(32)], "cannot be agreed with"),
+        ([GOOD, GOOD], "two members sent the same keys"),
     ],
+    ids=["one", "short", "mask key", "share key", "same"],
 )
 def test_keys_are_refused(keys: list[bytes], match: str) -> None:
-    from pocketfleet.training.privacy.secure_aggregation.server import SecureServer
-
     with pytest.raises(SecureAggregationError, match=match):
         SecureServer(ONE_BYTE, complete(2), keys)
 
 
-def test_a_graph_that_falls_apart_gives_no_sum() -> None:
-    """Two halves of a ring of eight, each of which could be unmasked: each would have a sum of its own."""
+def ring_of_eight() -> tuple[Neighbourhood, list[int]]:
+    """Each with its two neighbours, both of whom or itself and one must stay; and the members in their order on it."""
     neighbourhood = Neighbourhood.drawn(8, degree=2, threshold=2, seed=3)
     ring = [0]
     while len(ring) < 8:
         ring.append(next(place for place in neighbourhood.neighbours[ring[-1]].tolist() if place not in ring))
+    return neighbourhood, ring
+
+
+def test_a_graph_that_falls_apart_gives_no_sum() -> None:
+    """Two halves, each of which could be unmasked: each would have a sum of its own."""
+    neighbourhood, ring = ring_of_eight()
     leaving = [0] * 8
     leaving[ring[0]] = leaving[ring[4]] = 2
     group = SecureGroup(neighbourhood, SecureSettings(vector_length=1, ring_bytes=1), leaving)
     with pytest.raises(NoSumError, match="fall into parts") as caught:
         group.sum()
     assert caught.value.stage == "masked"
+
+
+def test_members_that_masked_with_nobody_in_the_sum_are_not_needed() -> None:
+    """Two share with each other alone, and both leave: no mask of theirs is in the sum of the other four."""
+    neighbourhood, ring = ring_of_eight()
+    leaving = [0] * 8
+    for place, stage in ((0, 2), (1, 2), (2, 1), (7, 1)):
+        leaving[ring[place]] = stage
+    group = SecureGroup(neighbourhood, SecureSettings(vector_length=2, ring_bytes=4), leaving)
+    total, places = group.sum()
+    assert sorted(places.tolist()) == sorted(ring[3:7])
+    assert total.tolist() == plain_sum(group.vectors, places, group.settings)
