@@ -249,7 +249,7 @@ def _learner(
         chunk_size=chunk_size(planned_way(experiment), experiment.engine.chunk),
         make_aggregator=aggregator_factory(experiment, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
-        download=watch(download_of(experiment, parts.traffic), "codec"),
+        download=watch(download_of(experiment, parts.traffic), "codec") if experiment.codec.download_bits else None,
         residual=first_residual(codec_of(experiment), parts.traffic.report),
     )
 
