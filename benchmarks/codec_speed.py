@@ -1,8 +1,8 @@
 """How fast updates are encoded and decoded: megabytes of float32 a second of one core, and bytes.
 
-``python benchmarks/codec_speed.py`` prints a line for each format: quantisation alone (codes, packed, unpacked, decoded)
-and whole chains as a phone and the server run them. What arrives is checked against the vector, so that faster cannot
-mean less.
+``python benchmarks/codec_speed.py`` prints a line for each format: quantisation alone (codes, packed, unpacked,
+decoded) and whole chains as a phone and the server run them. What arrives is checked against the vector, so that
+faster cannot mean less.
 """
 
 import argparse
