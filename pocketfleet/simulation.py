@@ -265,7 +265,7 @@ def _learner(
         make_aggregator=aggregator_factory(experiment, kept.parent),
         make_sum=_make_sum(experiment, parts, kept.parent),
         staleness_exponent=experiment.rounds.staleness_exponent,
-        download=watch(download_of(experiment, parts.traffic), "codec"),
+        download=watch(download_of(experiment, parts.traffic), "codec") if experiment.codec.download_bits else None,
         residual=first_residual(codec_of(experiment), parts.traffic.report),
         privacy=private_run(experiment, parts.traffic.report),
     )

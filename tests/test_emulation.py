@@ -56,6 +56,22 @@ def test_an_emulation_gives_the_simulations_model(tmp_path: Path, boston_bundle:
         emulate(experiment(boston_bundle, 3, 2), EmulationPlan(out=tmp_path / "out"), tell=told.append)
 
 
+def test_encoded_updates_and_rounded_weights_give_the_simulations_model_too(
+    tmp_path: Path, boston_bundle: Bundle
+) -> None:
+    table = experiment(boston_bundle, 2, 3).model_dump(exclude_none=True)
+    table["codec"] = {"name": "rotation+random_k+quantised", "bits": 4, "ratio": 0.3, "error_feedback": True}
+    table["codec"]["download_bits"] = 8
+    made = Experiment.from_table(table)
+    run = simulate(made, tmp_path / "run")
+    found = emulate(made, EmulationPlan(out=tmp_path / "out", speed=10.0), tell=silent)
+    assert found["model_sha256"] == run.summary["model_sha256"]
+    plain = simulate(experiment(boston_bundle, 2, 3), tmp_path / "plain")
+    assert found["model_sha256"] != plain.summary["model_sha256"]
+    assert run.summary["uplink_bytes"] < plain.summary["uplink_bytes"] / 8
+    assert run.summary["downlink_bytes"] < plain.summary["downlink_bytes"]
+
+
 def test_devices_evaluate_what_a_gate_is_to_judge(tmp_path: Path, boston_bundle: Bundle) -> None:
     table = experiment(boston_bundle, 3, 2).model_dump(exclude_none=True)
     # Whatever they find passes; of 3 phones all are asked, and nobody tries a canary.

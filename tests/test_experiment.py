@@ -385,6 +385,42 @@ def test_what_a_rule_of_aggregation_cannot_do_is_told(settings: str, words: str)
     assert words in refused(*(f"aggregation.{setting}" for setting in settings.split()))
 
 
+CODECS = (
+    "name=quantised bits=8",
+    "name=rotation+quantised bits=2 error_feedback=true",
+    "name=top_k ratio=0.1",
+    "name=rotation+random_k+quantised bits=4 ratio=0.05 error_feedback=true download_bits=8",
+    "download_bits=4",
+)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_takes_its_own_keys(codec: str) -> None:
+    changed = least().with_settings(*(f"codec.{setting}" for setting in codec.split()))
+    assert Experiment.from_toml(changed.to_toml()) == changed
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("name=zip", 'codec.name must be "lossless", or quantised, random_k, rotation, top_k joined by +'),
+        ("name=quantised", 'codec.name "quantised" needs codec.bits: set it, such as to 8'),
+        ("bits=8", 'codec.bits says nothing where codec.name is "lossless": leave it out'),
+        ("name=quantised bits=3", "codec.bits should be 0, 2, 4 or 8, got 3"),
+        ("name=top_k ratio=1.5", "codec.ratio should be less than or equal to 1, got 1.5"),
+        ("name=top_k+random_k ratio=0.1", "each would throw away most of what the other keeps"),
+        ("download_bits=16", "codec.download_bits should be 0, 2, 4 or 8, got 16"),
+    ],
+)
+def test_what_a_codec_cannot_do_is_told(settings: str, words: str) -> None:
+    assert words in refused(*(f"codec.{setting}" for setting in settings.split()))
+
+
+def test_rounded_weights_and_a_gate_of_releases_are_refused_together() -> None:
+    words = "codec.download_bits 8 rounds the weights that devices train from, and release.gate"
+    assert words in refused("codec.download_bits=8", 'release={gate="evaluation", evaluation_reports=1}')
+
+
 def test_attacks_are_tables_of_the_fleet() -> None:
     changed = least().with_settings("fleet.attacks=[{kind='sign_flip', ratio=0.2, scale=5}, {kind='nan', devices=[3]}]")
     flip, nan = changed.fleet.attacks

@@ -32,6 +32,8 @@ Float32s = npt.NDArray[np.float32]
 # A block's values spread over all of it: a few thousand make the largest of them some four standard deviations, and
 # larger blocks hardly less, at more additions a value.
 _BLOCK = 4_096
+# Blocks turned at a time: what they need stays in a core's cache.
+_AT_ONCE = 32
 # Under so many values a block is padded: more blocks, each smaller, would spread nothing.
 _LEAST = 64
 
@@ -96,7 +98,7 @@ def _transformed(vector: Float32s) -> Float32s:
     while start < len(vector):
         size = min(_BLOCK, 1 << ((len(vector) - start).bit_length() - 1))
         # Blocks of one size side by side, as the last axis: every pass then adds long rows.
-        count = (len(vector) - start) // size
+        count = min((len(vector) - start) // size, _AT_ONCE)
         stop = start + count * size
         result[start:stop] = _walsh_hadamard(vector[start:stop].reshape(count, size).T).T.reshape(-1)
         start = stop
