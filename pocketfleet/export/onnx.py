@@ -24,6 +24,7 @@ from pocketfleet.export.footprint import OperatorCost, pair_costs
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx_counting import count_onnx_file
 from pocketfleet.export.onnx_refusal import run_refusal, translation_refusal
+from pocketfleet.export.operator_tables import kept_operators, kept_translations
 from pocketfleet.export.program import Programs
 from pocketfleet.export.quiet import quiet_export
 from pocketfleet.export.session import FlatSession
@@ -101,7 +102,7 @@ def _try_method(programs: Programs, method: str, path: Path) -> None:
     Raises:
         UnsupportedError: as ``write_onnx``.
     """
-    with quiet_export():
+    with quiet_export(), kept_operators(), kept_translations():
         from torch.onnx import OnnxExporterError
 
         try:
