@@ -1,4 +1,8 @@
-"""Every command and every program in the README and the docs runs, in the order in which a reader would run it."""
+"""Every command and every program in the README and the docs runs, in the order in which a reader would run it.
+
+All of the README is run as it is written; on the other pages a command that would export what an earlier one has
+exported takes that one's bundle.
+"""
 
 import os
 import re
@@ -8,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_exports import SharedExports
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -38,9 +43,18 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def shared_exports(factory: pytest.TempPathFactory) -> SharedExports:
+    """Of all processes of the session."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-exports"
+    folder.mkdir(exist_ok=True)
+    return SharedExports(folder)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     surroundings = environment(tmp_path_factory.mktemp("program"))
+    shared = shared_exports(tmp_path_factory)
     place = tmp_path_factory.mktemp("reader")
     ran = 0
     for language, text in blocks(page):
@@ -62,8 +76,11 @@ def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFac
                 assert call[1] in MAKE_TARGETS
                 assert f"\n{call[1]}:" in (ROOT / "Makefile").read_text()
                 continue
+            if page.name != "README.md":
+                call = shared.told(call)
             done = subprocess.run(call, cwd=place, env=surroundings, check=False, capture_output=True, text=True)
             assert done.returncode == 0, f"{page.name}: {shlex.join(call)}\n{done.stderr}"
+            shared.keep(call, place)
             ran += 1
     assert ran > 0 or page.name == "CONTRIBUTING.md"
 
