@@ -1,7 +1,7 @@
 """Every command and every program in the README and the docs runs, in the order in which a reader would run it.
 
-All of the README is run as it is written; on the other pages a command that would export what an earlier one has
-exported takes that one's bundle.
+A command that would export what an earlier one of any page has exported takes that one's bundle; all else runs as it is
+written.
 """
 
 import os
@@ -43,18 +43,15 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def shared_exports(factory: pytest.TempPathFactory) -> SharedExports:
-    """Of all processes of the session."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-exports"
-    folder.mkdir(exist_ok=True)
-    return SharedExports(folder)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> SharedExports:
+    """Of all pages."""
+    return SharedExports(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_page_runs_as_written(page: Path, shared: SharedExports, tmp_path_factory: pytest.TempPathFactory) -> None:
     surroundings = environment(tmp_path_factory.mktemp("program"))
-    shared = shared_exports(tmp_path_factory)
     place = tmp_path_factory.mktemp("reader")
     ran = 0
     for language, text in blocks(page):
@@ -76,8 +73,7 @@ def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFac
                 assert call[1] in MAKE_TARGETS
                 assert f"\n{call[1]}:" in (ROOT / "Makefile").read_text()
                 continue
-            if page.name != "README.md":
-                call = shared.told(call)
+            call = shared.told(call, place)
             done = subprocess.run(call, cwd=place, env=surroundings, check=False, capture_output=True, text=True)
             assert done.returncode == 0, f"{page.name}: {shlex.join(call)}\n{done.stderr}"
             shared.keep(call, place)
