@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from pocketfleet import Bundle
 
 
+# Files that take so long that a process which came to one last would end long after the others.
+LONGEST = (Path(__file__).parent / "e2e" / "test_docs.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: item.path not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
     """Two cores are shared with whatever else runs; bits depend on the number of threads."""

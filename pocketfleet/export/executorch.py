@@ -24,10 +24,12 @@ from torch.fx import GraphModule, Node, map_arg
 
 from pocketfleet.errors import BundleError
 from pocketfleet.export import xnnpack
+from pocketfleet.export.collection import collection_put_off
 from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.executorch_refusal import check_kernels, lowering_refusal, registered_kernels, run_refusal
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
 from pocketfleet.export.layers import layer_of
+from pocketfleet.export.operator_tables import kept_operators, searched_where_found
 from pocketfleet.export.program import Programs
 from pocketfleet.export.quiet import caught_stderr, quiet_export, quiet_stderr
 from pocketfleet.export.session import FlatSession
@@ -157,7 +159,7 @@ def _failure(methods: "Methods", method: str, inputs: list[torch.Tensor]) -> Run
 
 def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
     """Lower methods to ExecuTorch's program, each through the partitioners given for it, if any."""
-    with quiet_export():
+    with quiet_export(), collection_put_off(), kept_operators():
         from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
         from executorch.exir.passes import MemoryPlanningPass
 
@@ -193,7 +195,9 @@ def _delegated_programs(graphs: Mapping[str, ExportedProgram], partitioners: Map
         return {}
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(dict(graphs), partitioner=dict(partitioners), compile_config=_compile_config())
+    partitioner, config = dict(partitioners), _compile_config()
+    with searched_where_found():
+        edge = to_edge_transform_and_lower(dict(graphs), partitioner=partitioner, compile_config=config)
     return {name: edge.exported_program(name) for name in graphs}
 
 

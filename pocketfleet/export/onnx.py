@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 from pocketfleet.errors import BundleError
+from pocketfleet.export.collection import collection_put_off
 from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.footprint import OperatorCost, pair_costs
 from pocketfleet.export.manifest import onnx_file
 from pocketfleet.export.onnx_counting import count_onnx_file
 from pocketfleet.export.onnx_refusal import run_refusal, translation_refusal
+from pocketfleet.export.operator_tables import kept_operators, kept_translations
 from pocketfleet.export.program import Programs
 from pocketfleet.export.quiet import quiet_export
 from pocketfleet.export.session import FlatSession
@@ -101,7 +103,7 @@ def _try_method(programs: Programs, method: str, path: Path) -> None:
     Raises:
         UnsupportedError: as ``write_onnx``.
     """
-    with quiet_export():
+    with quiet_export(), collection_put_off(), kept_operators(), kept_translations():
         from torch.onnx import OnnxExporterError
 
         try:

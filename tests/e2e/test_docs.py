@@ -1,4 +1,8 @@
-"""Every command and every program in the README and the docs runs, in the order in which a reader would run it."""
+"""Every command and every program in the README and the docs runs, in the order in which a reader would run it.
+
+A command that would export what an earlier one of any page has exported takes that one's bundle; all else runs as it is
+written.
+"""
 
 import os
 import re
@@ -8,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_exports import SharedExports
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -38,8 +43,14 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> SharedExports:
+    """Of all pages."""
+    return SharedExports(tmp_path_factory.mktemp("shared"))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_page_runs_as_written(page: Path, shared: SharedExports, tmp_path_factory: pytest.TempPathFactory) -> None:
     surroundings = environment(tmp_path_factory.mktemp("program"))
     place = tmp_path_factory.mktemp("reader")
     ran = 0
@@ -62,8 +73,10 @@ def test_a_page_runs_as_written(page: Path, tmp_path_factory: pytest.TempPathFac
                 assert call[1] in MAKE_TARGETS
                 assert f"\n{call[1]}:" in (ROOT / "Makefile").read_text()
                 continue
+            call = shared.told(call, place)
             done = subprocess.run(call, cwd=place, env=surroundings, check=False, capture_output=True, text=True)
             assert done.returncode == 0, f"{page.name}: {shlex.join(call)}\n{done.stderr}"
+            shared.keep(call, place)
             ran += 1
     assert ran > 0 or page.name == "CONTRIBUTING.md"
 

@@ -25,13 +25,17 @@ def run(bundle: Bundle, out: Path, *settings: str) -> Run:
 
 
 # Also with the programs of the bundle, whose files travel, and with an algorithm whose devices keep something: the
-# chunks of a cohort of eight are two.
+# chunks of a cohort of eight are two. The programs are the sample: they need most of the machine that trains.
 @pytest.mark.parametrize(
     ("bundle", "settings"),
     [
-        ("boston_bundle", ["engine.plan=batched"]),
+        pytest.param("boston_bundle", ["engine.plan=batched"], marks=pytest.mark.long),
         ("boston_bundle", ["engine.runtime=executorch"]),
-        ("scaffold_bundle", ["engine.plan=batched", "engine.chunk=4", "algorithm.name=scaffold"]),
+        pytest.param(
+            "scaffold_bundle",
+            ["engine.plan=batched", "engine.chunk=4", "algorithm.name=scaffold"],
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["batched", "executorch", "scaffold"],
 )
