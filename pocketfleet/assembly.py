@@ -142,6 +142,7 @@ class Parts:
         settings = algorithm.step_settings(plain)
         traffic = Traffic.of(algorithm, weights, hyper)
         codec_of(experiment).check(traffic.report)
+        secure_plan(experiment, traffic.report)
         download_of(experiment, traffic).check(weights)
         availability = fleet_days(experiment.fleet, seed=experiment.seed)
         return cls(
