@@ -38,11 +38,11 @@ def private_plan(
     return tiny_plan(folder, size=size, rounds=rounds, privacy=privacy)
 
 
-async def round_of(run: Running, phones: list[Phone], *bodies: bytes, version: int, **facts: object) -> torch.Tensor:
+async def round_of(run: Running, phones: list[Phone], *bodies: bytes, version: int) -> torch.Tensor:
     """Both report; the version that comes of it."""
     works = [await phone.assigned() for phone in phones]
     for phone, work, body in zip(phones, works, bodies, strict=True):
-        answer = await phone.report(work["assignment_id"], body, **facts)
+        answer = await phone.report(work["assignment_id"], body)
         assert answer.status_code == 200, answer.text
     await run.version(version)
     assert run.service.upkeep.leader is not None
@@ -126,6 +126,7 @@ def test_who_is_spent_is_told_so_and_the_figures_say_what_it_costs(tmp_path: Pat
             assert away["message"] == "models have learnt from this device as often as they may"
             figures = await LiveReader(run.service.upkeep.database, plan).figures(now_s=0.0, minutes=[])
             assert figures.privacy is not None
+            assert plan.privacy is not None
             assert figures.privacy.epsilon == plan.privacy.accountant.epsilon(rounds=1, participations=1)
             assert (figures.privacy.delta, figures.privacy.participations) == (1e-6, 1)
 
