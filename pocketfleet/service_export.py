@@ -19,6 +19,7 @@ from pocketfleet.training.coordinator_by_plan import make_coordinator
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.recorded_log import RecordedLog, read_log
+from pocketfleet.update_parts import privacy_summary, with_noise_found
 from pocketfleet.whole_folder import whole_folder
 
 __all__ = ["export_service"]
@@ -59,7 +60,8 @@ def export_service(out: Path | str, state: Path, *, database_url: str = "", forc
             shutil.copytree(state / "bundle", folder / "bundle")
             (folder / MODEL).write_bytes(BlobFolder(state / "files").read(newest["weights_sha256"]))
             decisions_table(log.decisions, log.reports).to_parquet(folder / DECISIONS, index=False)
-            _write_tables(folder, run, experiment, log, headline=parts.headline)
+            private = with_noise_found(experiment, parts.traffic.report)
+            _write_tables(folder, run, private, log, headline=parts.headline)
     except (OSError, ValueError) as exc:
         raise InputError(f"cannot export {state} to {out}: {exc}") from exc
     return Run(out)
@@ -120,4 +122,8 @@ def _write_tables(folder: Path, run: RecordedRun, experiment: Experiment, log: R
         # What is not a simulation says so.
         "service": {"population": experiment.service.population, "version": int(newest["version"])},
     }
+    if not log.privacy.empty:
+        newest_row = rounds.iloc[-1]
+        figures = {name: float(newest_row[name]) for name in ("epsilon", "clip_norm")}
+        summary["privacy"] = privacy_summary(experiment, figures)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")

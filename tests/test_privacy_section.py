@@ -19,7 +19,8 @@ PRIVATE: dict[str, Any] = {
     "delta": 1e-6,
     "max_participations": 3,
 }
-ADAPTIVE = {"clipping": "adaptive", "noise_multiplier": 0.7, "target_epsilon": 0.0}
+REPORT = Update({"w": torch.zeros(2)}, {})
+ADAPTIVE: dict[str, Any] = {"clipping": "adaptive", "noise_multiplier": 0.7, "target_epsilon": 0.0}
 
 
 def experiment(*settings: str, **changed: Any) -> Experiment:  # noqa: ANN401 - of the section
@@ -36,7 +37,7 @@ def experiment(*settings: str, **changed: Any) -> Experiment:  # noqa: ANN401 - 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"mechanism": "none"}, r'privacy.max_norm is for privacy.mechanism "central", which is "none"'),
+        ({"mechanism": "none"}, r'privacy.max_norm is for a privacy.mechanism such as "central", which is "none"'),
         ({"max_norm": 0.0}, r"needs privacy.max_norm, the length that updates are clipped to: set it, such as 1.0"),
         ({"noise_multiplier": 1.0}, r"needs exactly one of privacy.noise_multiplier.*got 1.0 and 4.0"),
         ({"target_epsilon": 0.0}, r"needs exactly one of privacy.noise_multiplier.*got 0.0 and 0.0"),
@@ -73,19 +74,19 @@ def test_poisson_needs_no_cap_and_no_noise_no_promise() -> None:
     assert experiment(accounting="poisson", max_participations=0).privacy.noisy
     clipped = experiment(target_epsilon=math.inf, max_participations=0)
     assert not clipped.privacy.noisy
-    assert with_noise_found(clipped) == clipped
+    assert with_noise_found(clipped, REPORT) == clipped
 
 
 def test_the_noise_is_found_and_takes_the_place_of_the_target() -> None:
-    found = with_noise_found(experiment())
+    found = with_noise_found(experiment(), REPORT)
     assert found.privacy.target_epsilon == 0.0
     accountant = Accountant(
         accounting="participations", noise_multiplier=found.privacy.noise_multiplier, delta=1e-6, sampling_ratio=0.1
     )
     assert accountant.epsilon(rounds=20, participations=3) == pytest.approx(4.0)
     # What is written down is read again, and stays.
-    assert with_noise_found(Experiment.from_toml(found.to_toml())) == found
-    poisson = with_noise_found(experiment(accounting="poisson"))
+    assert with_noise_found(Experiment.from_toml(found.to_toml()), REPORT) == found
+    poisson = with_noise_found(experiment(accounting="poisson"), REPORT)
     accountant = Accountant(
         accounting="poisson", noise_multiplier=poisson.privacy.noise_multiplier, delta=1e-6, sampling_ratio=0.1
     )
@@ -111,5 +112,5 @@ def test_an_adaptive_bound_needs_noise_on_the_count() -> None:
 
 def test_without_a_mechanism_there_is_nothing() -> None:
     plain = Experiment.from_table({"task": {"name": "boston"}, "training": {"learning_rate": 0.01}})
-    assert private_run(plain) is None
-    assert with_noise_found(plain) == plain
+    assert private_run(plain, REPORT) is None
+    assert with_noise_found(plain, REPORT) == plain

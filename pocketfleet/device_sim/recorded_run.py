@@ -228,7 +228,21 @@ def _rounds(log: RecordedLog, check_ins: pd.DataFrame) -> pd.DataFrame:
         "train_loss": loss,
         "non_finite": np.where(np.isnan(used), 0, counted - np.nan_to_num(used)),
     }
+    columns |= _privacy_columns(log, columns["model_version"])
     return server_rows([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+def _privacy_columns(log: RecordedLog, version: Int64s) -> dict[str, Any]:
+    """What was given away up to each round, by the newest version after it, and the norm that its updates had."""
+    if log.privacy.empty:
+        return {}
+    made = log.privacy.set_index("version")
+    # Without a value nothing is promised.
+    epsilon = made["epsilon"].astype(np.float64).fillna(np.inf)
+    return {
+        "epsilon": epsilon.reindex(version).fillna(0.0),
+        "clip_norm": made["clip_norm"].reindex(version).fillna(made["clip_norm"].iloc[0]),
+    }
 
 
 def _devices(log: RecordedLog, over: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from recorded_service import record
 from pocketfleet.device_sim.page import page
 from pocketfleet.device_sim.run import Run
 from pocketfleet.service_export import export_service
+from pocketfleet.training.privacy.accountant import Accountant
 from pocketfleet.training.server.administration import device_rows
 from pocketfleet.training.weights import tensors_sha256
 
@@ -152,3 +153,17 @@ def test_the_command_writes_it_whole_or_says_why_not(
     called = pocketfleet("admin", "export", "new", "--state", altered)
     assert called.code == 2
     assert "come out otherwise than they were written down" in called.err
+
+
+def test_a_private_service_says_what_it_gave_away(boston_bundle: "Bundle", tmp_path: Path) -> None:
+    private = ("mechanism=central", "max_norm=0.5", "noise_multiplier=0.9", "delta=1e-6", "max_participations=3")
+    settings = [f"privacy.{setting}" for setting in private]
+    record(boston_bundle, tmp_path / "state", *settings, "rounds.count=8")
+    run = export_service(tmp_path / "run", tmp_path / "state")
+    # Devices 0, 1 and 2 are in the first model; the second round is abandoned; devices 1 and 2 are in two models.
+    accountant = Accountant(accounting="participations", noise_multiplier=0.9, delta=1e-6)
+    once, twice = (accountant.epsilon(rounds=times, participations=times) for times in (1, 2))
+    assert run.rounds["epsilon"].tolist() == [once, once, twice]
+    assert run.rounds["clip_norm"].tolist() == [0.5, 0.5, 0.5]
+    assert (run.summary["privacy"]["epsilon"], run.summary["privacy"]["noise_multiplier"]) == (twice, 0.9)
+    assert "<h2>Privacy</h2>" in page(run)

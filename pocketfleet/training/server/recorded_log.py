@@ -15,7 +15,16 @@ import pandas as pd
 import sqlalchemy as sa
 
 from pocketfleet.errors import InputError
-from pocketfleet.training.server.database import DECISIONS, DEVICES, MODELS, REPORTS, ROUNDS, WORK, open_database
+from pocketfleet.training.server.database import (
+    DECISIONS,
+    DEVICES,
+    MODELS,
+    PRIVACY,
+    REPORTS,
+    ROUNDS,
+    WORK,
+    open_database,
+)
 
 __all__ = ["CONDITIONS", "RecordedLog", "read_log"]
 
@@ -33,6 +42,7 @@ class RecordedLog:
         reports: accepted ones.
         rounds: closed ones.
         models: versions.
+        privacy: what each version gave away, where something protects devices; no rows otherwise.
         devices: how many there are.
     """
 
@@ -41,6 +51,7 @@ class RecordedLog:
     reports: pd.DataFrame
     rounds: pd.DataFrame
     models: pd.DataFrame
+    privacy: pd.DataFrame
     devices: int
 
 
@@ -65,6 +76,7 @@ def read_log(folder: Path, *, database_url: str = "") -> RecordedLog:
                 reports=_table(connection, REPORTS),
                 rounds=_table(connection, ROUNDS),
                 models=_table(connection, MODELS),
+                privacy=_table(connection, PRIVACY),
                 devices=int(connection.execute(sa.select(sa.func.count()).select_from(DEVICES)).scalar_one()),
             )
     except sa.exc.SQLAlchemyError as exc:
