@@ -1,3 +1,5 @@
+import hmac
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -54,6 +56,16 @@ def test_both_sides_agree_and_purposes_do_not() -> None:
     assert agreed_key(two, public[1], public[0], purpose="shares") != key
     third = X25519PrivateKey.generate().public_key().public_bytes_raw()
     assert agreed_key(one, public[0], third, purpose="pair mask") != key
+
+
+def test_keys_are_bound_to_purpose_and_public_keys() -> None:
+    """RFC 5869 with HMAC alone: extract with a salt of zeros, then one block of expansion."""
+    one, two = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    public = [key.public_key().public_bytes_raw() for key in (one, two)]
+    extracted = hmac.digest(bytes(32), one.exchange(two.public_key()), "sha256")
+    info = b"pocketfleet secure aggregation 1 pair mask " + b"".join(sorted(public))
+    key = agreed_key(one, public[0], public[1], purpose="pair mask")
+    assert key == hmac.digest(extracted, info + b"\1", "sha256")
 
 
 def test_a_seed_is_not_its_key() -> None:

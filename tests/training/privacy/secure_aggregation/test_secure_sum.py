@@ -81,6 +81,17 @@ def test_two_have_a_sum_and_one_of_two_has_none() -> None:
         assert caught.value.stage == name
 
 
+@pytest.mark.parametrize(("stage", "name", "what"), [(1, "shares", "sent shares"), (2, "masked", "a masked vector")])
+def test_fewer_members_than_the_minimum_have_no_sum_though_the_threshold_holds(
+    stage: int, name: str, what: str
+) -> None:
+    form = SecureSettings(vector_length=3, ring_bytes=4, minimum=5)
+    assert len(SecureGroup(complete(6), form, [0, 0, 0, 0, 0, stage]).sum()[1]) == 5
+    with pytest.raises(NoSumError, match=f"4 of 6 members .*{what}, 5 must") as caught:
+        SecureGroup(complete(6), form, [0, 0, 0, 0, stage, stage]).sum()
+    assert caught.value.stage == name
+
+
 def test_what_the_server_holds_before_unmasking_is_uniform() -> None:
     """Of vectors that are all zeros: single ones, differences of two, and sums of some and of all."""
     group = SecureGroup(complete(4), ONE_BYTE)

@@ -57,6 +57,13 @@ def test_an_altered_vector_gives_another_sum_and_a_missing_answer_none() -> None
         recomputed_sum(Transcript(FORM, complete(4), few))
 
 
+def test_bytes_that_are_no_base64_are_refused() -> None:
+    written = SecureGroup(complete(3), SecureSettings(vector_length=8, ring_bytes=5)).transcript.to_bytes()
+    assert written.count(b'"data": "') == 3
+    with pytest.raises(SecureAggregationError, match="no transcript of a secure sum"):
+        Transcript.from_bytes(written.replace(b'"data": "', b'"data": "!', 1))
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"vector_length": 1}\n', b"[]\n[]"])
 def test_bytes_that_are_no_transcript_are_refused(data: bytes) -> None:
     with pytest.raises(SecureAggregationError, match="no transcript of a secure sum"):
