@@ -22,20 +22,20 @@ from pocketfleet.training.train_step import StepSettings
 
 __all__ = ["SETTINGS", "Row", "compare", "mnist_bundle"]
 
-# A hundredth of float32's 246,824 bytes are 2,468; 4,320 of 61,760 values at 4 bits are 2,160, and steps and the
-# header some 170 more.
+# A hundredth of float32's 246,824 bytes are 2,468. Of 61,706 values 1.44 % are 889: places of two bytes and codes of
+# half a one are 2,223, and a step and the header 220 more.
 CODECS: Mapping[str, Mapping[str, Any]] = {
     "lossless": {},
     "8 bits": {"name": "quantised", "bits": 8},
     "4 bits": {"name": "quantised", "bits": 4},
-    "100 times fewer": {"name": "top_k+quantised", "bits": 4, "ratio": 0.015, "error_feedback": True},
+    "100 times fewer": {"name": "top_k+quantised", "bits": 4, "ratio": 0.0144, "error_feedback": True},
 }
 SETTINGS: Mapping[str, Any] = {
     "task": {"name": "mnist"},
     "partition": {"kind": "dirichlet", "alpha": 1.0},
     "fleet": {"devices": 20, "availability": "always", "heat": False, "memory_moments": False},
     "training": {"steps": 10, "batch_size": 16, "learning_rate": 0.1, "personalised": False},
-    "rounds": {"count": 40, "cohort": 10, "over_selection": 1.0},
+    "rounds": {"count": 60, "cohort": 10, "over_selection": 1.0},
     "engine": {"plan": "each", "processes": 1},
 }
 _LAST_ROUNDS = 5
