@@ -66,6 +66,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/measure_efficiency.py
 	$(BIN)/python benchmarks/service_load.py
 	$(BIN)/python benchmarks/emulated_pace.py
+	$(BIN)/python benchmarks/secure_aggregation.py
+	$(BIN)/python benchmarks/private_two_phones.py
 	$(BIN)/python benchmarks/codec_speed.py
 
 bench-peers: .venv/.installed-dev .peers/.installed
