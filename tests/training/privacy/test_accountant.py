@@ -1,5 +1,6 @@
 """Epsilon is the library's, and the published figures come out of it."""
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -101,3 +102,30 @@ def test_sampling_that_nobody_knows_would_cost_less() -> None:
     known = Accountant(accounting="participations", noise_multiplier=1.0, delta=1e-6)
     unknown = Accountant(accounting="poisson", noise_multiplier=1.0, delta=1e-6, sampling_ratio=0.01)
     assert unknown.epsilon(rounds=200, participations=2) < 0.5 * known.epsilon(rounds=200, participations=2)
+
+
+class Kept(logging.Handler):
+    """Messages of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def test_the_librarys_log_is_not_the_users() -> None:
+    kept, log = Kept(), logging.getLogger("absl")
+    log.addHandler(kept)
+    try:
+        # At this ratio and noise the library leaves orders out, and says so of each.
+        expected = directly(1 / 6, 0.5, 3).get_epsilon(1e-5)
+        assert any("Excluding this order" in message for message in kept.messages)
+        kept.messages.clear()
+        accountant = Accountant(accounting="poisson", noise_multiplier=0.5, delta=1e-5, sampling_ratio=1 / 6)
+        assert accountant.epsilon(rounds=3, participations=1) == expected
+        noise_for(8.0, delta=1e-5, accounting="poisson", rounds=3, participations=1, sampling_ratio=1 / 6)
+        assert kept.messages == []
+    finally:
+        log.removeHandler(kept)
