@@ -20,7 +20,7 @@ from pocketfleet import Experiment, export_task, simulate
 from pocketfleet.training.task import load_task
 from pocketfleet.training.train_step import StepSettings
 
-__all__ = ["SETTINGS", "Row", "compare", "mnist_bundle"]
+__all__ = ["CODECS", "SETTINGS", "Row", "compare", "mnist_bundle"]
 
 # A hundredth of float32's 246,824 bytes are 2,468. Of 61,706 values 1.44 % are 889: places of two bytes and codes of
 # half a one are 2,223, and a step and the header 220 more.
