@@ -44,13 +44,25 @@ def slow(vector: np.ndarray, *, bits: int, dice_seed: int | None) -> tuple[list[
 @pytest.mark.parametrize("dice_seed", [None, 11])
 def test_its_bits_are_those_of_the_loop(bits: int, dice_seed: int | None) -> None:
     vector = normal(draw_key(3, "test_vector"), 2_500).astype(np.float32)
-    vector[1_024:2_048] *= np.float32(2.0**-101)  # a block that arrives as zeros, but for one
+    vector[1_024:2_048] *= np.float32(2.0**-101)  # a block of one value
     vector[2_047] = 2.0**-100
+    vector[2_048:] *= np.float32(2.0**-104)  # and one of nothing
     codes, steps = quantised(vector, blocks_of((2_500,)), bits=bits, dice_seed=dice_seed)
     expected_codes, expected_steps = slow(vector, bits=bits, dice_seed=dice_seed)
     assert codes.tolist() == expected_codes
     assert steps.tolist() == expected_steps
     assert (dequantised(codes, steps, blocks_of((2_500,)), bits=bits) == _arrived(codes, steps, bits)).all()
+
+
+@pytest.mark.parametrize(("short", "code"), [(0.75, 1), (0.25, 2)])
+def test_a_dice_is_the_middle_of_what_it_stands_for(short: float, code: int) -> None:
+    # With 2 bits and a largest value of 1 the step is 1, and y the value: a 65,536th's three quarters short of what the
+    # dice makes whole it is rounded down, a quarter short up, since half of one is added.
+    dice = int(numbers(draw_key(11, "codec_dice"), 1)[0]) >> 16 & 0xFFFF
+    vector = np.array([1.0, (65_536 - dice - short) / 65_536], dtype=np.float32)
+    codes, steps = quantised(vector, blocks_of((2,)), bits=2, dice_seed=11)
+    assert steps.tolist() == [1.0]
+    assert codes[1] == code
 
 
 def _arrived(codes: np.ndarray, steps: np.ndarray, bits: int) -> np.ndarray:
