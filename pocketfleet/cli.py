@@ -263,7 +263,8 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     facts = {
         "ended": _ENDINGS[summary["ended"]],
         "rounds": f"{summary['rounds']} {'would have ' if summary['timing_only'] else ''}made a model, "
-        f"{summary['rounds_abandoned']} abandoned",
+        f"{summary['rounds_abandoned']} abandoned"
+        + (f", {summary['rounds_without_sum']} of the models without a sum" if "rounds_without_sum" in summary else ""),
         "phones": summary["devices"],
         "assignments": f"{summary['device_rounds']}: {summary['reports_accepted']} reports accepted, "
         f"{lost or 'none lost'}, {summary['in_flight']} still under way at the end",

@@ -340,6 +340,7 @@ def _finish(
         "ended": outcome.reason,
         "rounds": int((rounds["outcome"] != "abandoned").sum()),
         "rounds_abandoned": int((rounds["outcome"] == "abandoned").sum()),
+        **_without_sum(experiment, rounds),
         "devices": len(parts.fleet),
         "device_rounds": totals.assigned,
         "device_steps": int(rounds["steps"].sum()),
@@ -370,6 +371,13 @@ def _finish(
         write_whole(directory.path / RELEASED, tensors_to_bytes(weights.trainable | weights.buffers))
     model.store.save_index()
     directory.finish(tables, model.weights.trainable | model.weights.buffers, summary)
+
+
+def _without_sum(experiment: Experiment, rounds: pd.DataFrame) -> dict[str, int]:
+    """Rounds whose model is the last one again, where sums hide their parts."""
+    if not experiment.secure_aggregation.enabled:
+        return {}
+    return {"rounds_without_sum": int((rounds["outcome"] == "no_sum").sum())}
 
 
 def _counted(events: Iterable[pd.DataFrame], totals: EventTotals, digest: EventsHash) -> Iterator[pd.DataFrame]:

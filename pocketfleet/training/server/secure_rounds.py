@@ -97,6 +97,7 @@ class SecureRounds:
         self._now_s = now_s
         self._changed = threading.Condition()
         self._group: _Group | None = None
+        self._summed: tuple[int, Summed] | None = None
         self._stopped = False
 
     def sum(self, round_index: int, model_version: int, members: Sequence[Member]) -> Summed:
@@ -106,7 +107,18 @@ class SecureRounds:
             round_index: of the round that closed.
             model_version: that its devices trained from.
             members: of the group, in rising order of device.
+
+        Returns:
+            The same again for the round that was summed last: its devices are gone, and the version may be made once
+            more where the disk did not take it.
         """
+        if self._summed is not None and self._summed[0] == round_index:
+            return self._summed[1]
+        found = self._sum(round_index, model_version, members)
+        self._summed = (round_index, found)
+        return found
+
+    def _sum(self, round_index: int, model_version: int, members: Sequence[Member]) -> Summed:
         with self._changed:
             try:
                 self._group = group = self._begun(round_index, members)

@@ -24,8 +24,11 @@ PLAN = SecurePlan(
     bits=20,
     max_weight=16,
     cohort=4,
+    minimum=2,
     rotation=False,
     ratio=1.0,
+    max_norm=0.0,
+    noise_stddev=0.0,
     like=LIKE,
     corrupt_ratio=0.1,
     dropout_ratio=0.1,
@@ -109,6 +112,8 @@ def test_a_group_that_stays_gives_the_weighted_mean() -> None:
             phones.send(stage, 0, 1, 2, 3)
     (summed,) = found
     assert (summed.num_updates, summed.reason) == (4, "")
+    # Where the disk did not take the version it is made again, and the devices are gone.
+    assert rounds.sum(3, 2, phones.members) is summed
     assert summed.mean is not None
     step = PLAN.vector.fixed_point.step
     torch.testing.assert_close(summed.mean.delta["w"], phones.mean(0, 1, 2, 3), atol=step, rtol=0.0)
