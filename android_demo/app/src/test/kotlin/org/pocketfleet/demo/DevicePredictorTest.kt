@@ -43,7 +43,7 @@ class DevicePredictorTest {
 
     private fun keepBundle() {
         store.downloads.assemble(entry.sha256, source.listFiles().orEmpty().filter { it.isFile }.associateBy { it.name })
-        store.keepBundle(entry, bundle.manifest.memory.trainingBytes)
+        store.keepBundle(entry, bundle.manifest.memory.trainingBytes, downloadBits = 0)
     }
 
     private fun expected(weights: (Trainer) -> FloatArray): FloatArray = ExecutorchTrainer.open(bundle).use(weights)
