@@ -1,98 +1,29 @@
 """The app's round loop beside emulated devices, at one real service: the same updates, and the very model of them."""
 
-import os
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 import torch
 from host_client import started_client
+from lived_rounds import body, experiment, process, rows, simulated, wait_for, write_examples
 
-from pocketfleet import Bundle, Experiment
-from pocketfleet.device_sim.client import Assignment, Client
-from pocketfleet.device_sim.own_examples import OwnExamples, read_table
-from pocketfleet.export.session import EagerSession
+from pocketfleet import Bundle
 from pocketfleet.serving_file import read_serving
-from pocketfleet.training.algorithm_by_name import load_algorithm
-from pocketfleet.training.draws import draw_key, normal, uniform
 from pocketfleet.training.server.administration import issue_tokens
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.database import DEVICES as ENROLLED
-from pocketfleet.training.server.database import MODELS, REPORTS, open_database
-from pocketfleet.training.server_optimizer import ServerSgd
-from pocketfleet.training.task import load_task
-from pocketfleet.training.update import Update, tensors_from_bytes
+from pocketfleet.training.server.database import MODELS, REPORTS
+from pocketfleet.training.update import tensors_from_bytes
 from pocketfleet.training.weights import Tensors, Weights, tensors_sha256
 
 pytestmark = pytest.mark.android
 
-SEED, ROUNDS, DEVICES, EXAMPLES, BATCH = 3, 5, 4, 25, 8
+ROUNDS, DEVICES = 5, 4
 # The first device is the app's, the others are emulated.
 KOTLIN = 0
-PATIENCE_S = 300.0
-
-
-def experiment() -> Experiment:
-    return Experiment.from_table(
-        {
-            "seed": SEED,
-            "task": {"name": "boston"},
-            "fleet": {"devices": DEVICES, "program": "executorch"},
-            "training": {"batch_size": BATCH, "learning_rate": 0.001, "epochs": 2},
-            # To be looked at afterwards.
-            "service": {"keep_updates": True},
-            "rounds": {
-                "count": ROUNDS,
-                "cohort": DEVICES,
-                "over_selection": 1.0,
-                "minimum_ratio": 1.0,
-                "deadline_s": 3600.0,
-            },
-        }
-    )
-
-
-def write_examples(path: Path, device: int) -> None:
-    """Prices that depend on 13 numbers, of each device's own kind."""
-    x = normal(draw_key(SEED, "features", device), EXAMPLES * 13).reshape(EXAMPLES, 13)
-    y = x @ uniform(draw_key(SEED, "truth"), 13) + 0.1 * device
-    rows = np.column_stack([x, y]).astype(np.float32)
-    names = ",".join([*(f"x{column}" for column in range(13)), "price"])
-    np.savetxt(path, rows, delimiter=",", header=names, comments="", fmt="%.9g")
-
-
-@contextmanager
-def process(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """``pocketfleet`` with these arguments, ended at the latest with the block."""
-    program = "import sys; from pocketfleet.cli import main; sys.argv = ['pocketfleet', *sys.argv[1:]]; main()"
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        try:
-            yield running
-        finally:
-            running.kill()
-            running.wait()
-
-
-def wait_for(what: str, log: Path, condition: Any) -> Any:  # noqa: ANN401
-    until_s = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < until_s, f"{what} did not come about: {log.read_text()}"
-        threading.Event().wait(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of five rounds that were lived through."""
     place = tmp_path_factory.mktemp("same-round")
     state, log = place / "state", place / "serve.log"
-    (place / "experiment.toml").write_text(experiment().to_toml())
+    (place / "experiment.toml").write_text(experiment(rounds=ROUNDS, devices=DEVICES).to_toml())
     with ExitStack() as stack:
         served = ["serve", str(place / "experiment.toml"), "--state", str(state), "--port", "0"]
         stack.enter_context(process(log, *served))
@@ -128,17 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def rows(state: Path, table: sa.Table, *order: Any) -> list[Any]:  # noqa: ANN401
-    database = open_database(state, "")
-    try:
-        with database.connect() as connection:
-            return list(connection.execute(sa.select(table).order_by(*order)).all())
-    finally:
-        database.dispose()
-
-
 def reported(state: Path, report: Any) -> Tensors:  # noqa: ANN401
-    return tensors_from_bytes((state / "updates" / f"{report.assignment}-{report.sha256}.update").read_bytes())
+    return tensors_from_bytes(body(state, report))
 
 
 def version(state: Path, model: Any, bundle: Bundle) -> Weights:  # noqa: ANN401
@@ -149,24 +71,6 @@ def version(state: Path, model: Any, bundle: Bundle) -> Weights:  # noqa: ANN401
         buffers={name: found[name] for name in first.buffers},
         frozen=first.frozen,
     )
-
-
-def simulated(bundle: Bundle, weights: Weights, examples: Path, *, round_: int, device: int) -> Update:
-    """What the simulator's client makes of the same weights in eager PyTorch."""
-    task = load_task("boston")
-    data = OwnExamples(read_table(examples).examples(bundle.signature))
-    client = Client(
-        session=EagerSession(task, task.make_model(), bundle.settings),
-        data=data,
-        algorithm=load_algorithm("fedavg", {}, server_optimizer=ServerSgd()),
-        settings=bundle.settings,
-        hyper={**bundle.hyper, "learning_rate": 0.001},
-        batch_size=BATCH,
-    )
-    seed = int(draw_key(SEED, "batch_seed", round_, device)) >> 1
-    steps = 2 * -(-len(data.training(0)) // BATCH)
-    work = Assignment(device=0, steps=steps, batch_seed=seed, device_state={})
-    return client.train(work, weights, {}).update
 
 
 def test_every_report_is_the_simulators_update(place: Path) -> None:

@@ -23,7 +23,10 @@ class DevicePredictor(
     private val trainers: TrainerFactory,
     private val task: () -> DemoTask,
 ) : Predictor {
-    private data class Key(val bundle: FileEntry, val models: List<Pair<File, Long>>)
+    /** A file of weights, of so many bits each. */
+    private data class Model(val file: File, val modified: Long, val downloadBits: Int)
+
+    private data class Key(val bundle: FileEntry, val models: List<Model>)
 
     private class Loaded(val key: Key, val trainer: Trainer, val weights: Weights)
 
@@ -44,8 +47,11 @@ class DevicePredictor(
             unload()
             return null
         }
-        val models = listOfNotNull(store.ownModel(), store.released()?.weights?.let(store.downloads::held))
-        val key = Key(entry, models.map { it to it.lastModified() })
+        val models = listOfNotNull(
+            store.ownModel()?.let { model(it, downloadBits = 0) },
+            store.released()?.weights?.let(store.downloads::held)?.let { model(it, store.downloadBits()) },
+        )
+        val key = Key(entry, models)
         loaded?.let { if (it.key == key) return it }
         unload()
         val bundle = VerifiedBundle.verify(folder, entry)
@@ -53,11 +59,13 @@ class DevicePredictor(
         return Loaded(key, trainers.open(bundle), weights).also { loaded = it }
     }
 
+    private fun model(file: File, downloadBits: Int) = Model(file, file.lastModified(), downloadBits)
+
     /** Of the first of [models] that are the bundle's, else its own; null: it came without any. */
-    private fun weights(bundle: VerifiedBundle, models: List<File>): Weights? {
+    private fun weights(bundle: VerifiedBundle, models: List<Model>): Weights? {
         for (model in models) {
             try {
-                return bundle.weights(model)
+                return bundle.weights(model.file, model.downloadBits)
             } catch (_: BundleException) {
                 // The service went on to another bundle, for which this phone has trained nothing yet.
             }

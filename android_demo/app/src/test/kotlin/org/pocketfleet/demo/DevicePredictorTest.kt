@@ -13,6 +13,7 @@ import org.pocketfleet.core.SafeTensors
 import org.pocketfleet.core.Tensors
 import org.pocketfleet.core.Trainer
 import org.pocketfleet.core.VerifiedBundle
+import org.pocketfleet.core.Weights
 import org.pocketfleet.trainer.ExecutorchTrainer
 import java.io.File
 import kotlin.test.Test
@@ -41,9 +42,9 @@ class DevicePredictorTest {
 
     private fun predicted() = runBlocking { predictor.predict(x) }
 
-    private fun keepBundle() {
+    private fun keepBundle(downloadBits: Int = 0) {
         store.downloads.assemble(entry.sha256, source.listFiles().orEmpty().filter { it.isFile }.associateBy { it.name })
-        store.keepBundle(entry, bundle.manifest.memory.trainingBytes)
+        store.keepBundle(entry, bundle.manifest.memory.trainingBytes, downloadBits)
     }
 
     private fun expected(weights: (Trainer) -> FloatArray): FloatArray = ExecutorchTrainer.open(bundle).use(weights)
@@ -90,6 +91,29 @@ class DevicePredictorTest {
         val shared = expected { it.predict(bundle.weights(weights), HostTensor.of(x, 1, 13)).floats() }
         assertContentEquals(shared, predicted())
         assertEquals(false, first.contentEquals(shared))
+    }
+
+    @Test
+    fun `the service's weights are read in as few bits as its versions have`() {
+        keepBundle(downloadBits = 8)
+        val first = bundle.firstWeights()
+        val counts = first.trainable.values.map { it.count.toInt() }
+        // Each weight is three steps of a hundredth above nothing, which is code 127; a block has 1,024 weights.
+        val coded = mapOf(
+            "weights/codes" to HostTensor.of(ByteArray(counts.sum()) { (127 + 3).toByte() }),
+            "weights/steps" to counts.sumOf { (it + 1023) / 1024 }.let { blocks ->
+                HostTensor.of(FloatArray(blocks) { 0.01f }, blocks.toLong())
+            },
+        )
+        val file = File(folder.root, "weights").apply { outputStream().use { SafeTensors.write(coded, it) } }
+        val released = FileEntry(FileHash.of(file), file.length())
+        store.keep(ReleasedModel(2, released))
+        file.copyTo(File(folder.root, "device/files/${released.sha256}"))
+        val trainable = first.trainable.mapValues { (_, tensor) ->
+            HostTensor.of(FloatArray(tensor.count.toInt()) { 3f * 0.01f }, *tensor.shape)
+        }
+        val weights = Weights(trainable, first.buffers, first.frozen)
+        assertContentEquals(expected { it.predict(weights, HostTensor.of(x, 1, 13)).floats() }, predicted())
     }
 
     @Test

@@ -15,8 +15,9 @@ enum class PartialWork(val word: String) {
  * Work: train from [weights] and report.
  *
  * Steps are [steps] where that is above 0, or else [epochs] passes over the device's training examples, in batches of
- * [batchSize] drawn from [batchSeed]. The report's body has exactly [updateBytes] bytes. [bundle] names the program's
- * files by the names that they have in a bundle.
+ * [batchSize] drawn from [batchSeed]. The report is written in [codec], which draws from [codecSeed] what all devices of
+ * the version draw alike; its body has exactly [updateBytes] bytes. [weights] hold [downloadBits] of each weight; 0: all.
+ * [bundle] names the program's files by the names that they have in a bundle.
  */
 data class Assignment(
     val assignmentId: Long,
@@ -35,6 +36,9 @@ data class Assignment(
     val batchSize: Int,
     val batchSeed: Long,
     val codec: String,
+    val codecOptions: Map<String, Any>,
+    val codecSeed: Long,
+    val downloadBits: Int,
     val updateBytes: Long,
     val partialWork: PartialWork,
     val rule: Rule,
@@ -57,6 +61,9 @@ data class Assignment(
         "batch_size" to batchSize,
         "batch_seed" to batchSeed,
         "codec" to codec,
+        "codec_options" to JSONObject(codecOptions),
+        "codec_seed" to codecSeed,
+        "download_bits" to downloadBits,
         "update_bytes" to updateBytes,
         "partial_work" to partialWork.word,
         "rule" to rule.toJson(),
@@ -65,6 +72,8 @@ data class Assignment(
     companion object {
         private const val WORK = "train"
         private val WORDS = PartialWork.entries.map { it.word }.toTypedArray()
+
+        private fun options(fields: CheckedJson): Map<String, Any> = fields.names.associateWith(fields::any)
 
         private fun partialWork(word: String) = PartialWork.entries.first { it.word == word }
 
@@ -80,14 +89,16 @@ data class Assignment(
                 weights = fields.file("weights"),
                 broadcast = fields.optionalPart("broadcast")?.let { FileEntry.of(it) },
                 algorithm = fields.text("algorithm"),
-                algorithmOptions = fields.optionalPart("algorithm_options")
-                    ?.let { options -> options.names.associateWith(options::any) }.orEmpty(),
+                algorithmOptions = fields.optionalPart("algorithm_options")?.let(::options).orEmpty(),
                 hyper = fields.part("hyper").let { hyper -> hyper.names.associateWith(hyper::number) },
                 epochs = fields.whole("epochs"),
                 steps = fields.whole("steps"),
                 batchSize = fields.small("batch_size"),
                 batchSeed = fields.whole("batch_seed"),
                 codec = fields.text("codec"),
+                codecOptions = options(fields.part("codec_options")),
+                codecSeed = fields.whole("codec_seed"),
+                downloadBits = fields.small("download_bits"),
                 updateBytes = fields.whole("update_bytes"),
                 partialWork = partialWork(fields.oneOf("partial_work", *WORDS)),
                 rule = fields.rule("rule"),

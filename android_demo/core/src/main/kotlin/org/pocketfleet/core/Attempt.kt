@@ -27,14 +27,14 @@ internal class Attempt(private val parts: RoundParts) {
         val downloaded: Weights
         try {
             bundle = files.bundle(assignment.bundle, patience)
-            downloaded = bundle.weights(files.file(assignment.weights, patience))
+            downloaded = bundle.weights(files.file(assignment.weights, patience), assignment.downloadBits)
         } catch (exc: Unreachable) {
             throw GivenUp("deadline", exc)
         } catch (exc: BundleException) {
             val version = assignment.modelVersion
             throw GivenUp("the weights of version $version are not this bundle's: ${exc.message}", exc)
         }
-        keep(assignment.bundle.getValue(Manifest.FILE), bundle, assignment.weights)
+        keep(assignment.bundle.getValue(Manifest.FILE), bundle, assignment.downloadBits, assignment.weights)
         val split = ExampleSplit(parts.examples.count)
         val plan = TrainingPlan.of(assignment, bundle, downloaded, split)
         checkRoom(plan)
@@ -87,9 +87,12 @@ internal class Attempt(private val parts: RoundParts) {
         before: Double?,
         after: Double?,
     ): FinishedReport {
-        val update = updateOf(plan.downloaded, trained.weights)
-        if (!trained.trainLoss.isFinite() || !update.values.all(HostTensor::isFinite)) throw GivenUp("not_finite")
         val assignment = work.assignment
+        val update = Update.of(plan.downloaded, trained.weights)
+        val seeds = Seeds(shared = assignment.codecSeed, own = assignment.batchSeed)
+        val kept = if (plan.codec.errorFeedback) store.residual() else emptyMap()
+        val said = ErrorFeedback.said(plan.codec, update, kept, seeds)
+        if (!trained.trainLoss.isFinite() || said == null) throw GivenUp("not_finite")
         val report = FinishedReport(
             assignmentId = assignment.assignmentId,
             updateSha256 = "",
@@ -115,7 +118,7 @@ internal class Attempt(private val parts: RoundParts) {
                 metricPersonalised = after,
             ),
         )
-        store.finish(report, update, trained.weights.trainable + trained.weights.buffers)
+        store.finish(report, said.body, trained.weights.trainable + trained.weights.buffers, said.residual)
         return checkNotNull(store.report())
     }
 
@@ -174,7 +177,7 @@ internal class Attempt(private val parts: RoundParts) {
         val report = try {
             val bundle = files.bundle(work.bundle, patience)
             val versions = listOf(work.tried, work.released).map { bundle.weights(files.file(it.weights, patience)) }
-            keep(work.bundle.getValue(Manifest.FILE), bundle, work.tried.weights, work.released.weights)
+            keep(work.bundle.getValue(Manifest.FILE), bundle, 0, work.tried.weights, work.released.weights)
             val gate = gate(bundle, work.rule, split, deadlineS)
             parts.opened(bundle) { trainer ->
                 val batchSize = work.batchSize.coerceIn(1, bundle.manifest.maxBatch)
@@ -199,8 +202,8 @@ internal class Attempt(private val parts: RoundParts) {
     }
 
     /** What the next work needs too stays, with the model that the app is to predict with. */
-    private fun keep(manifest: FileEntry, bundle: VerifiedBundle, vararg weights: FileEntry) {
-        store.keepBundle(manifest, bundle.manifest.memory.trainingBytes)
+    private fun keep(manifest: FileEntry, bundle: VerifiedBundle, downloadBits: Int, vararg weights: FileEntry) {
+        store.keepBundle(manifest, bundle.manifest.memory.trainingBytes, downloadBits)
         store.downloads.keepOnly(listOfNotNull(*weights, store.released()?.weights), manifest.sha256)
     }
 
@@ -221,8 +224,10 @@ internal class Attempt(private val parts: RoundParts) {
 
     /** No training whose report would find no room. */
     private fun checkRoom(plan: TrainingPlan) {
-        // The update and the device's own model are of one size.
-        if (store.freeBytes() < 2 * plan.assignment.updateBytes) throw GivenUp("storage_full")
+        val model = SafeTensors.size((plan.downloaded.trainable + plan.downloaded.buffers).kinds())
+        // The update, the device's own model, and what the update does not say.
+        val residual = if (plan.codec.errorFeedback) model else 0
+        if (store.freeBytes() < plan.assignment.updateBytes + model + residual) throw GivenUp("storage_full")
     }
 
     /** A time of the wall by the elapsed clock, which does not jump while this goes on. */

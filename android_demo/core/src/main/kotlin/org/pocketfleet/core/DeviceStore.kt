@@ -26,12 +26,13 @@ data class FinishedReport(
  * | `credential.json` | who it is to the service |
  * | `rule.json` | by which it looks at itself before it asks: that of its last assignment |
  * | `released.json` | the model that the service wants it to predict with |
- * | `bundle.json` | which of the bundles is the last work's, and the memory that it needs |
+ * | `bundle.json` | which of the bundles is the last work's, the memory that it needs, the bits of a version's weights |
  * | `assignment.json` | the work under way |
  * | `files/`, `bundles/` | downloads by hash, and the bundles made of them |
  * | `report/` | finished work: the update as it is sent, what is said of it, the model that was trained |
  * | `reported/` | the same once it counts, until all that follows from that is done |
  * | `model.safetensors` | the device's own model |
+ * | `residual.safetensors` | what its last report did not say ([ErrorFeedback]) |
  * | `rounds.jsonl` | a line for each attempt that is over |
  *
  * Files and folders are there whole or not at all, and forced to the storage. Where room is missing a
@@ -76,9 +77,19 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
     /** What the last work's program needs to train; 0: nobody knows yet. */
     fun neededMemoryBytes(): Long = read("bundle.json") { it.whole("needed_memory_bytes") } ?: 0
 
-    fun keepBundle(manifest: FileEntry, neededMemoryBytes: Long) {
-        if (bundle() == manifest) return
-        write("bundle.json", jsonOf("manifest" to manifest.toJson(), "needed_memory_bytes" to neededMemoryBytes))
+    /** Of a weight in the versions of the last work's model; 0: all. */
+    fun downloadBits(): Int = read("bundle.json") { it.small("download_bits") } ?: 0
+
+    fun keepBundle(manifest: FileEntry, neededMemoryBytes: Long, downloadBits: Int) {
+        if (bundle() == manifest && downloadBits() == downloadBits) return
+        write(
+            "bundle.json",
+            jsonOf(
+                "manifest" to manifest.toJson(),
+                "needed_memory_bytes" to neededMemoryBytes,
+                "download_bits" to downloadBits,
+            ),
+        )
     }
 
     fun work(): WorkUnderWay? = read("assignment.json") {
@@ -94,6 +105,13 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
     /** The device's own model, trained in a round that counts; null: there is none yet. */
     fun ownModel(): File? = file(MODEL).takeIf { it.isFile }
 
+    /** What the last report that counts did not say; empty: there was none with error feedback. */
+    fun residual(): Tensors {
+        val file = file(RESIDUAL)
+        if (!file.isFile) return emptyMap()
+        return onStorage("cannot read $RESIDUAL") { SafeTensors.read(file, file.length()) }
+    }
+
     fun rounds(): List<RoundRecord> = history.all()
 
     fun freeBytes(): Long = disk.freeBytes(folder)
@@ -102,13 +120,15 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
      * Training is done: from now on [update] is what is sent.
      *
      * @param model takes effect once the report counts.
+     * @param residual likewise; empty: the one before stays.
      */
-    fun finish(report: FinishedReport, update: Tensors, model: Tensors) {
+    fun finish(report: FinishedReport, update: Tensors, model: Tensors, residual: Tensors = emptyMap()) {
         val partial = file(".report.partial")
         disk.deleteAll(partial)
         onStorage("cannot make the report's folder") { disk.makeFolder(partial) }
         disk.writeWhole(File(partial, UPDATE)) { SafeTensors.write(update, it) }
         disk.writeWhole(File(partial, MODEL)) { SafeTensors.write(model, it) }
+        if (residual.isNotEmpty()) disk.writeWhole(File(partial, RESIDUAL)) { SafeTensors.write(residual, it) }
         val sha256 = onStorage("cannot read the update") { FileHash.of(File(partial, UPDATE)) }
         val said = report.copy(updateSha256 = sha256)
         disk.writeWhole(File(partial, FACTS)) { it.write(said.toJson().toString().toByteArray()) }
@@ -130,7 +150,7 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         val said = read("$REPORTED/$FACTS", ::finishedReport) ?: return disk.deleteAll(reported)
         // First what gives room back.
         disk.deleteAll(File(reported, UPDATE))
-        if (File(reported, MODEL).isFile) rename(File(reported, MODEL), file(MODEL))
+        for (name in listOf(RESIDUAL, MODEL)) if (File(reported, name).isFile) rename(File(reported, name), file(name))
         history.note(said.record)
         disk.deleteAll(file("assignment.json"))
         disk.deleteAll(File(reported, FACTS))
@@ -149,7 +169,7 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
 
     /** The service knows the credential no more, and so nothing that was done under it. */
     fun dropCredential() {
-        for (name in listOf(REPORT, "assignment.json", "credential.json")) disk.deleteAll(file(name))
+        for (name in listOf(REPORT, RESIDUAL, "assignment.json", "credential.json")) disk.deleteAll(file(name))
     }
 
     /**
@@ -204,6 +224,7 @@ class DeviceStore(private val folder: File, private val disk: Disk = PhoneDisk) 
         const val REPORTED = "reported"
         const val UPDATE = "update.safetensors"
         const val MODEL = "model.safetensors"
+        const val RESIDUAL = "residual.safetensors"
         const val FACTS = "facts.json"
     }
 }

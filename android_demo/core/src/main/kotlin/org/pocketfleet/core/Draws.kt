@@ -77,7 +77,8 @@ object Draws {
         return low
     }
 
-    private fun number(key: Long, index: Int): Long = mix(key + (index + 1L) * GOLDEN)
+    /** Number [index] of a key, counted from 0. */
+    fun number(key: Long, index: Int): Long = mix(key + (index + 1L) * GOLDEN)
 
     private fun highest(bits: Int, number: Long): Long = number ushr (Long.SIZE_BITS - bits)
 

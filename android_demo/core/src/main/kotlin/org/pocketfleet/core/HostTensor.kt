@@ -53,6 +53,12 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
         return FloatArray(count.toInt()).also { values().asFloatBuffer().get(it) }
     }
 
+    /** The values of a [ElementType.UINT8] tensor, copied. */
+    fun bytes(): ByteArray {
+        check(type == ElementType.UINT8) { "the values are $type" }
+        return ByteArray(count.toInt()).also { values().get(it) }
+    }
+
     /** Whether every value is a finite number. */
     fun isFinite(): Boolean = when (type) {
         ElementType.FLOAT32 -> values().asFloatBuffer().let { all -> places.all { all[it].isFinite() } }
@@ -87,5 +93,9 @@ class HostTensor(val type: ElementType, val shape: LongArray, val data: ByteBuff
         /** A tensor of whole numbers. */
         fun of(values: LongArray, vararg shape: Long): HostTensor =
             zeros(ElementType.INT64, *shape).also { it.values().asLongBuffer().put(values) }
+
+        /** A flat tensor of bytes. */
+        fun of(values: ByteArray): HostTensor =
+            zeros(ElementType.UINT8, values.size.toLong()).also { it.values().put(values) }
     }
 }

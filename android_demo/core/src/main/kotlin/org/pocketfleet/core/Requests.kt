@@ -6,9 +6,6 @@ import org.json.JSONObject
 /** The version of the protocol that this app speaks. */
 const val PROTOCOL_VERSION = 1
 
-/** The one codec that reports are written in here: safetensors, every bit kept. */
-const val LOSSLESS = "lossless"
-
 /** `POST enrol`: a one-time token becomes a device's own credential. */
 data class Enrolment(
     val token: String,
@@ -66,13 +63,13 @@ data class Conditions(
 /**
  * `POST check-in`: the device is free to work, and says what it can do.
  *
- * [programs] are the runtimes that it has, with their versions; [evaluates] says that it can evaluate models and holds
- * examples out.
+ * [programs] are the runtimes that it has, with their versions, [codecs] the parts of codecs; [evaluates] says that it
+ * can evaluate models and holds examples out.
  */
 data class CheckIn(
     val programs: Map<String, String>,
     val protocol: Int = PROTOCOL_VERSION,
-    val codecs: List<String> = listOf(LOSSLESS),
+    val codecs: List<String> = CodecByName.DEVICE_PARTS,
     val appVersion: String = "",
     val conditions: Conditions? = null,
     val evaluates: Boolean = false,

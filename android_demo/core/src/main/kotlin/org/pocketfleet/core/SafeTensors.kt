@@ -26,7 +26,7 @@ object SafeTensors {
         ElementType.UINT8,
         ElementType.BOOL,
     )
-    private val LAID_OUT = compareBy<Pair<String, HostTensor>> { TYPE_ORDER.indexOf(it.second.type) }
+    private val LAID_OUT = compareBy<Pair<String, TensorKind>> { TYPE_ORDER.indexOf(it.second.type) }
         .thenBy(NameOrder) { it.first }
 
     /** The library allows 100 MB, more than a phone's parser survives; MobileNetV2's names and shapes fill 30 kB. */
@@ -35,23 +35,23 @@ object SafeTensors {
     private const val METADATA = "__metadata__"
     private const val TOLD_CHARACTERS = 200
 
-    /** How long the file of [tensors] is. */
-    fun size(tensors: Tensors): Long {
-        val ordered = ordered(tensors)
-        return LENGTH_BYTES + header(ordered).size + ordered.sumOf { (_, tensor) -> tensor.data.capacity().toLong() }
+    /** How long the file of tensors of these [kinds] is. */
+    fun size(kinds: Map<String, TensorKind>): Long {
+        val ordered = ordered(kinds)
+        return LENGTH_BYTES + header(ordered).size + ordered.sumOf { (_, kind) -> kind.bytes }
     }
 
     /** Write the canonical bytes: those of the Python library's `save` without metadata. [out] stays open. */
     fun write(tensors: Tensors, out: OutputStream) {
-        val ordered = ordered(tensors)
+        val ordered = ordered(tensors.kinds())
         val header = header(ordered)
         val length = ByteBuffer.allocate(LENGTH_BYTES).order(ByteOrder.LITTLE_ENDIAN).putLong(header.size.toLong())
         out.write(length.array())
         out.write(header)
         // Copies in pieces of a few kilobytes.
         val channel = Channels.newChannel(out)
-        for ((_, tensor) in ordered) {
-            val values = tensor.values()
+        for ((name, _) in ordered) {
+            val values = tensors.getValue(name).values()
             while (values.hasRemaining()) channel.write(values)
         }
         out.flush()
@@ -142,18 +142,18 @@ object SafeTensors {
         return buffer.also(HostTensor::fromTheFirst)
     }
 
-    private fun ordered(tensors: Tensors): List<Pair<String, HostTensor>> =
-        tensors.toList().sortedWith(LAID_OUT)
+    private fun ordered(kinds: Map<String, TensorKind>): List<Pair<String, TensorKind>> =
+        kinds.toList().sortedWith(LAID_OUT)
 
-    private fun header(ordered: List<Pair<String, HostTensor>>): ByteArray {
+    private fun header(ordered: List<Pair<String, TensorKind>>): ByteArray {
         var begin = 0L
-        val entries = ordered.map { (name, tensor) ->
+        val entries = ordered.map { (name, kind) ->
             require(name != METADATA) { "a tensor cannot have the name $METADATA" }
-            val end = begin + tensor.data.capacity()
-            val shape = tensor.shape.joinToString(",")
+            val end = begin + kind.bytes
+            val shape = kind.shape.joinToString(",")
             val offsets = "$begin,$end"
             begin = end
-            val type = tensor.type.safetensorsName
+            val type = kind.type.safetensorsName
             "${quoted(name)}:{\"dtype\":\"$type\",\"shape\":[$shape],\"data_offsets\":[$offsets]}"
         }
         val json = entries.joinToString(",", "{", "}").toByteArray()

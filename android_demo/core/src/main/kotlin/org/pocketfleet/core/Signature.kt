@@ -25,6 +25,9 @@ data class TensorSpec(val role: Role, val name: String, val shape: List<Long>, v
     /** The shape at one batch size. */
     fun sizes(batch: Long): LongArray = LongArray(shape.size) { if (shape[it] == BATCH) batch else shape[it] }
 
+    /** Of a tensor that is no batch's. */
+    fun kind(): TensorKind = TensorKind(type, shape)
+
     /** As messages name it. */
     override fun toString(): String {
         val sizes = shape.joinToString { if (it == BATCH) BATCH_WORD else it.toString() }

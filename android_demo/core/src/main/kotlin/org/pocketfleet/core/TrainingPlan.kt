@@ -13,6 +13,7 @@ internal class TrainingPlan private constructor(
     val split: ExampleSplit,
     val steps: Long,
     val hyper: Map<String, Float>,
+    val codec: Codec,
 ) {
     /** The metric that is reported: the first; null: the model has none. */
     val metric: String? get() = bundle.manifest.signature.evaluate.outputs(Role.METRIC).firstOrNull()?.name
@@ -35,7 +36,9 @@ internal class TrainingPlan private constructor(
             if (assignment.algorithm !in ALGORITHMS) {
                 refuse("the algorithm ${assignment.algorithm}", "has ${ALGORITHMS.joinToString(" and ")}")
             }
-            if (assignment.codec != LOSSLESS) refuse("the codec ${assignment.codec}", "has $LOSSLESS")
+            CodecByName.of(assignment.codec, assignment.codecOptions)
+            val bits = assignment.downloadBits
+            if (bits != 0 && bits !in Quantisation.BITS) refuse("weights of $bits bits", "reads 8, 4, 2 or all")
             checkProgram(assignment.program, programs)
         }
 
@@ -54,14 +57,19 @@ internal class TrainingPlan private constructor(
             if (assignment.batchSize !in 1..manifest.maxBatch) {
                 refuse("batches of ${assignment.batchSize}", "has programs that take 1 to ${manifest.maxBatch}")
             }
-            val bytes = SafeTensors.size(downloaded.trainable + downloaded.buffers)
+            val codec = CodecByName.of(assignment.codec, assignment.codecOptions)
+            // Of the names and shapes of what will be reported.
+            val like = Update(downloaded.trainable, downloaded.buffers)
+            codec.check(like)
+            val bytes = SafeTensors.size(codec.kinds(like))
             if (bytes != assignment.updateBytes) {
                 refuse("an update of ${assignment.updateBytes} bytes", "has a model whose update takes $bytes")
             }
             val steps = if (assignment.steps > 0) assignment.steps
             else Batches.stepsOfEpochs(split.training.size, assignment.epochs, assignment.batchSize)
             if (steps < 1) refuse("$steps steps", "trains for 1 or more")
-            return TrainingPlan(assignment, bundle, downloaded, split, steps, hyper(assignment, manifest.settings))
+            val hyper = hyper(assignment, manifest.settings)
+            return TrainingPlan(assignment, bundle, downloaded, split, steps, hyper, codec)
         }
 
         private fun hyper(assignment: Assignment, settings: StepSettings): Map<String, Float> {

@@ -37,11 +37,26 @@ class VerifiedBundle private constructor(val folder: File, val manifest: Manifes
      * The weights of another version; what its file leaves out stays as it was at first.
      *
      * @param version a file whose hash was checked.
+     * @param downloadBits of a weight in it, see [DownloadCodec]; 0: all.
      * @throws BundleException as [firstWeights].
      */
-    fun weights(version: File): Weights {
+    fun weights(version: File, downloadBits: Int = 0): Weights {
+        if (downloadBits > 0) return weights(rounded(version, downloadBits))
         if (!hasWeights) return weights(learnt.read(version))
         return weights(firstTensors() + learnt.read(version, whole = false))
+    }
+
+    private fun rounded(version: File, bits: Int): Tensors {
+        val codec = DownloadCodec(manifest.signature.trainStep, bits)
+        try {
+            val found = codec.decoded(SafeTensors.read(version, codec.bytes))
+            if (!found.isFinite()) throw FormatException("it holds values that are no finite numbers")
+            return found
+        } catch (e: FormatException) {
+            throw BundleException("${version.name}: ${e.message}: it is of another bundle", e)
+        } catch (e: IOException) {
+            throw BundleException("${version.name} cannot be read: ${e.message}", e)
+        }
     }
 
     private fun firstTensors(): Tensors {

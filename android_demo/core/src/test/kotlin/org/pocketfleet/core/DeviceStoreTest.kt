@@ -26,8 +26,10 @@ class DeviceStoreTest {
 
     private fun finished(id: Long) = FinishedReport(id, "", 99.5, ReportFacts(20, 6, 12, 0.25), record(id))
 
+    private val residual = mapOf("w" to HostTensor.of(floatArrayOf(5f, 6f), 2))
+
     private fun finish(id: Long) =
-        store.finish(finished(id), LinearModel.weights(1f, 2f), LinearModel.weights(3f, 4f, seen = id))
+        store.finish(finished(id), LinearModel.weights(1f, 2f), LinearModel.weights(3f, 4f, seen = id), residual)
 
     @Test
     fun `what was kept is there for the next process`() {
@@ -36,13 +38,14 @@ class DeviceStoreTest {
         store.keep(credential)
         store.keep(Rule(idle = false, minExamples = 7))
         store.keep(ReleasedModel(4, FileEntry(hash, 8)))
-        store.keepBundle(FileEntry(hash, 9), neededMemoryBytes = 7)
+        store.keepBundle(FileEntry(hash, 9), neededMemoryBytes = 7, downloadBits = 4)
         val next = DeviceStore(place)
         assertEquals(credential, next.credential())
         assertEquals(Rule(idle = false, minExamples = 7), next.rule())
         assertEquals(ReleasedModel(4, FileEntry(hash, 8)), next.released())
         assertEquals(FileEntry(hash, 9), next.bundle())
         assertEquals(7, next.neededMemoryBytes())
+        assertEquals(4, next.downloadBits())
     }
 
     @Test
@@ -53,9 +56,11 @@ class DeviceStoreTest {
         assertEquals(finished(5).copy(updateSha256 = sha256), next.report())
         assertEquals(sha256, FileHash.of(next.update()))
         assertNull(next.ownModel(), "a model took effect before its report counts")
+        assertEquals(emptyMap(), next.residual(), "a residual took effect before its report counts")
         next.acknowledge()
         DeviceStore(place).settle()
         assertContentEquals(LinearModel.bytes(LinearModel.weights(3f, 4f, seen = 5)), next.ownModel()!!.readBytes())
+        assertContentEquals(LinearModel.bytes(residual), LinearModel.bytes(next.residual()))
         assertEquals(listOf(record(5)), next.rounds())
         assertNull(next.report())
         DeviceStore(place).settle()
@@ -70,6 +75,16 @@ class DeviceStoreTest {
         assertNull(store.ownModel())
         assertEquals(listOf("late"), store.rounds().map { it.outcome })
         assertEquals(setOf("bundles", "rounds.jsonl"), place.list()!!.toSet())
+    }
+
+    @Test
+    fun `what one service was not told is not for another`() {
+        finish(5)
+        store.acknowledge()
+        store.settle()
+        store.dropCredential()
+        assertEquals(emptyMap(), store.residual())
+        assertEquals(setOf("bundles", "model.safetensors", "rounds.jsonl"), place.list()!!.toSet())
     }
 
     @Test

@@ -47,10 +47,10 @@ class ExchangesTest {
         val phone = PhoneIdentity("Pixel 8", "", "", 0, "7")
         assertEquals(Enrolled("the-device", "the-credential"), client.enrol(Enrolment("the-token", phone), once))
         refused(401, "wrong_token") { client.enrol(Enrolment("the-token"), once) }
-        refused(401, "no_credential") { client.checkIn(CheckIn(onnx, appVersion = "7"), once) }
+        refused(401, "no_credential") { client.checkIn(CheckIn(onnx, codecs = listOf("lossless"), appVersion = "7"), once) }
         client.credential = "the-credential"
 
-        val checkIn = CheckIn(onnx, appVersion = "7")
+        val checkIn = CheckIn(onnx, codecs = listOf("lossless"), appVersion = "7")
         assertEquals(
             TurnedAway("upgrade", "this service speaks protocol 1, got 2: another app is needed", null),
             away(client, checkIn.copy(protocol = 2)),
@@ -97,6 +97,9 @@ class ExchangesTest {
         batchSize = 8,
         batchSeed = 2189010849865370787,
         codec = "lossless",
+        codecOptions = emptyMap(),
+        codecSeed = 6957812293094804711,
+        downloadBits = 0,
         updateBytes = 136,
         partialWork = PartialWork.REPORT,
         rule = Rule(),

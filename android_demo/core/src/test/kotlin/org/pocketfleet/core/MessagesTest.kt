@@ -17,7 +17,8 @@ class MessagesTest {
             "weights": {"sha256": "$hash", "bytes": 8, "of": "the future"}, "broadcast": null,
             "algorithm": "fedprox", "algorithm_options": {"proximal_mu": 0.5, "private": ["head.*"]},
             "hyper": {"learning_rate": 0.1, "momentum": 1}, "epochs": 1, "steps": 0, "batch_size": 8,
-            "batch_seed": 9223372036854775807, "codec": "lossless", "update_bytes": 136, "partial_work": "discard",
+            "batch_seed": 9223372036854775807, "codec": "top_k", "codec_options": {"ratio": 0.25, "error_feedback": true},
+            "codec_seed": 9223372036854775806, "download_bits": 8, "update_bytes": 136, "partial_work": "discard",
             "news": [1], "rule": {"idle": true, "charging": false, "unmetered": true, "min_battery_ratio": 0.3,
             "min_examples": 5}}""",
     )
@@ -32,6 +33,9 @@ class MessagesTest {
         assertEquals(mapOf("learning_rate" to 0.1, "momentum" to 1.0), found.hyper)
         assertEquals(0.5, found.algorithmOptions["proximal_mu"])
         assertEquals(Rule(charging = false, minExamples = 5), found.rule)
+        assertEquals(mapOf("ratio" to 0.25, "error_feedback" to true), found.codecOptions)
+        assertEquals(9223372036854775806, found.codecSeed)
+        assertEquals(8, found.downloadBits)
         assertEquals(null, found.broadcast)
         assertEquals(PartialWork.DISCARD, found.partialWork)
     }
@@ -55,7 +59,7 @@ class MessagesTest {
     fun `each field that is missing or of another type is named`() {
         val optional = setOf("broadcast", "algorithm_options", "news")
         val names = assignment().keys().asSequence().map(Any?::toString).toSet() - optional
-        assertEquals(18, names.size)
+        assertEquals(21, names.size)
         for (name in names) {
             val other: Any = if (name in setOf("program", "algorithm", "codec")) 3 else "x"
             for (wrong in listOf(null, JSONObject.NULL, JSONArray(), other)) {
@@ -102,7 +106,8 @@ class MessagesTest {
             sorted(Enrolment("t", phone).toJson()),
         )
         assertEquals(
-            """{"app_version":"7","codecs":["lossless"],"conditions":{"battery_ratio":0.8,"charging":true,""" +
+            """{"app_version":"7","codecs":["lossless","quantised","random_k","rotation","top_k",""" +
+                """"error_feedback","quantised_download"],"conditions":{"battery_ratio":0.8,"charging":true,""" +
                 """"free_memory_bytes":1073741824,"idle":true,"num_examples":12,"skin_celsius":30,""" +
                 """"unmetered":true},"evaluates":true,"programs":{"executorch":"1"},"protocol":1}""",
             sorted(

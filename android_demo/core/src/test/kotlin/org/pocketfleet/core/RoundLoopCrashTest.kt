@@ -31,7 +31,17 @@ class RoundLoopCrashTest {
         }
     }
 
-    private fun <T> attempt(name: String, call: (TinyService, File) -> T): T = TinyService().use { service ->
+    // One of two weights is sent, and what the other one had to say is kept.
+    private val terms = TinyService.coded("top_k", mapOf("ratio" to 0.5, "error_feedback" to true))
+
+    private val residual: ByteArray by lazy {
+        attempt("residual") { service, place ->
+            TinyDevice(service, place).visit()
+            LinearModel.bytes(DeviceStore(place).residual())
+        }
+    }
+
+    private fun <T> attempt(name: String, call: (TinyService, File) -> T): T = TinyService(terms = terms).use { service ->
         val place = folder.newFolder(name)
         TinyDevice.enrol(service, place)
         call(service, place)
@@ -55,6 +65,7 @@ class RoundLoopCrashTest {
         assertNull(store.work(), told)
         val own = SafeTensors.read(assertNotNull(store.ownModel(), told), 1 shl 16)
         assertEquals(6, own.getValue("seen").values().getLong(0), told)
+        assertContentEquals(residual, LinearModel.bytes(store.residual()), told)
         assertEquals(1, store.rounds().count { it.outcome == "accepted" }, "$told: ${store.rounds()}")
         assertEquals(emptyList(), place.walk().filter { ".partial" in it.name || ".gone" in it.name }.toList(), told)
     }
@@ -139,7 +150,10 @@ class RoundLoopCrashTest {
             val store = DeviceStore(place)
             assertNotNull(store.credential())
             // Until the report counts, the model is the one before.
-            if (service.counted.isEmpty()) assertContentEquals(before, assertNotNull(store.ownModel()).readBytes())
+            if (service.counted.isEmpty()) {
+                assertContentEquals(before, assertNotNull(store.ownModel()).readBytes())
+                assertEquals(emptyMap(), store.residual())
+            }
             settled(service, place)
             checkWhole(service, place, "full from change $from of $changes")
         }
@@ -148,8 +162,8 @@ class RoundLoopCrashTest {
 
     @Test
     fun `a phone without room for a report does not train`() = attempt<Unit>("room") { service, place ->
-        // The update, and a model of the same size.
-        val needed = 2L * service.weights.size
+        // The update: its header and what it holds of one weight of two; a model, and a residual of the same size.
+        val needed = expected.size + 2L * service.weights.size
         val device = TinyDevice(service, place, FaultyDisk(freeBytes = needed - 1))
         assertEquals(RoundOutcome.Dropped("storage_full"), device.visit())
         assertEquals(0, device.steps)

@@ -103,6 +103,9 @@ class RoundLoopTest {
         for ((field, value, named) in listOf(
             Triple("algorithm", "scaffold", "the algorithm scaffold"),
             Triple("codec", "qsgd", "the codec qsgd"),
+            Triple("codec", "masked", "the codec masked"),
+            Triple("codec_options", JSONObject().put("bits", 8), "the codec lossless: it has no options, got bits"),
+            Triple("download_bits", 3, "weights of 3 bits"),
             Triple("program", "onnx", "the program onnx"),
             Triple("batch_size", 9, "batches of 9"),
             Triple("update_bytes", 7, "an update of 7 bytes"),
@@ -185,7 +188,7 @@ class RoundLoopTest {
 
     @Test
     fun `a device that was turned away is told why and when to come`() {
-        for ((reason, afterS) in listOf("upgrade" to null, "paused" to 2.5)) {
+        for ((reason, afterS) in listOf("upgrade" to null, "privacy_spent" to null, "no_codec" to null, "paused" to 2.5)) {
             val away = JSONObject().put("reason", reason).put("message", "m")
             service.turnedAway = away.put("retry_after_s", afterS ?: JSONObject.NULL)
             assertEquals(RoundOutcome.TurnedAway(reason, "m", afterS), device().visit())

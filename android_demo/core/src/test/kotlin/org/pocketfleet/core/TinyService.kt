@@ -113,7 +113,8 @@ class TinyService(val model: LinearModel = LinearModel(), private val terms: (JS
         .put("weights", LinearModel.entry(weights).toJson()).put("broadcast", JSONObject.NULL)
         .put("algorithm", "fedavg").put("algorithm_options", JSONObject())
         .put("hyper", JSONObject().put("learning_rate", 0.1)).put("epochs", 2).put("steps", 0)
-        .put("batch_seed", Long.MAX_VALUE).put("codec", "lossless").put("update_bytes", weights.size)
+        .put("batch_seed", Long.MAX_VALUE).put("codec", "lossless").put("codec_options", JSONObject())
+        .put("codec_seed", (1L shl 53) + 1).put("download_bits", 0).put("update_bytes", weights.size)
         .put("partial_work", "report")
         .also(terms)
 
@@ -170,6 +171,14 @@ class TinyService(val model: LinearModel = LinearModel(), private val terms: (JS
     companion object {
         const val CREDENTIAL = "secret"
         const val BASE = "/v1/populations/tiny"
+
+        /** Terms of reports in another codec than `lossless`. */
+        fun coded(name: String, options: Map<String, Any>): (JSONObject) -> Unit = { assignment ->
+            val weights = LinearModel.weights(0f, 0f)
+            val kinds = CodecByName.of(name, options).kinds(Update(weights - "seen", weights - "w"))
+            assignment.put("codec", name).put("codec_options", JSONObject(options))
+                .put("update_bytes", SafeTensors.size(kinds))
+        }
     }
 }
 
