@@ -201,7 +201,8 @@ def test_an_experiment_does_not_change() -> None:
 def test_every_packaged_experiment_loads_and_is_described() -> None:
     described = packaged_experiments()
     assert list(described) == [
-        *("boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million"),
+        *("boston-fleet", "boston-two-phones", "boston-two-phones-private"),
+        *("mnist-days", "mnist-fleet", "mnist-million"),
         *("shakespeare-roles", "synthetic-skew", "watch-ten"),
     ]
     for name, description in described.items():
