@@ -66,7 +66,11 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/measure_efficiency.py
 	$(BIN)/python benchmarks/service_load.py
 	$(BIN)/python benchmarks/emulated_pace.py
+	$(BIN)/python benchmarks/secure_aggregation.py
+	$(BIN)/python benchmarks/private_two_phones.py
 	$(BIN)/python benchmarks/codec_speed.py
+	$(BIN)/python benchmarks/few_bytes.py
+	$(BIN)/python benchmarks/cost_of_privacy.py
 
 bench-peers: .venv/.installed-dev .peers/.installed
 	$(BIN)/python benchmarks/peers

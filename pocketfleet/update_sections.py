@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pocketfleet.errors import InputError
-from pocketfleet.sections import NotNegative, Positive, Section
+from pocketfleet.sections import NotNegative, Positive, Ratio, Section
 from pocketfleet.training.codec import load_codec
 
 __all__ = ["AggregationSection", "CodecSection", "PrivacySection", "SecureAggregationSection"]
@@ -51,8 +51,8 @@ class SecureAggregationSection(Section):
     max_examples: int = Field(default=1024, ge=1, le=2**20)  # that a report counts for at most
     # Bell et al. 2020 (eprint 2020/704) reckon with a fifth that collude; 6 to 10 % drop out of rounds (Bonawitz et al.
     # 2019, arXiv:1902.01046, section 9), fewer of those that have trained already.
-    corrupt_ratio: float = Field(default=0.2, ge=0, lt=1)  # of a group, who may tell the server what they know
-    dropout_ratio: float = Field(default=0.1, ge=0, lt=1)  # of a group, who may leave before the end
+    corrupt_ratio: Ratio = 0.2  # of a group, who may tell the server what they know
+    dropout_ratio: float = Field(default=0.1, ge=0, lt=0.5)  # of a group, who may leave before the end
     # Our choice: several times what a phone takes to answer.
     stage_deadline_s: Positive = 60.0
     masks: bool = True  # a simulation computes them; false: adds in clear, to the same bits
@@ -64,6 +64,11 @@ class SecureAggregationSection(Section):
             raise ValueError(
                 f"secure_aggregation.{changed[0]} is for secure_aggregation.enabled, which is false: set it to true, "
                 "or leave the key out"
+            )
+        if self.corrupt_ratio + self.dropout_ratio >= 1.0:
+            raise ValueError(
+                f"secure_aggregation.corrupt_ratio {self.corrupt_ratio} and dropout_ratio {self.dropout_ratio} must be "
+                "below 1 together: somebody has to stay whom the others do not know; lower one"
             )
         return self
 

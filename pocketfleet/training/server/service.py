@@ -52,7 +52,7 @@ from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.server.secure_rounds import SecureRounds
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import ServicePlan
-from pocketfleet.training.server.update_check import check_facts, checked_update
+from pocketfleet.training.server.update_check import check_facts, check_report_keys, checked_update
 from pocketfleet.training.server.update_files import Received
 from pocketfleet.training.server.upkeep import Upkeep
 from pocketfleet.training.server.work_offered import (
@@ -313,8 +313,9 @@ class Service:
     def _check_and_keep(self, received: Received, assignment: int, model_version: int) -> None:
         try:
             received.sync()
-            # Keys may be any bytes of their length; whoever agrees with them finds out.
-            if self.plan.secure is None:
+            if self.plan.secure is not None:
+                check_report_keys(received.path)
+            else:
                 checked_update(
                     received.path,
                     codec=self.plan.codec,

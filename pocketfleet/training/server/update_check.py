@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 
 from pocketfleet.training.codec import Codec
+from pocketfleet.training.privacy.secure_aggregation.masks import check_keys
+from pocketfleet.training.privacy.secure_aggregation.messages import SecureAggregationError
 from pocketfleet.training.server.protocol import ReportFacts
 from pocketfleet.training.server.refusal import RefusedError
 from pocketfleet.training.server.service_plan import ServicePlan
 from pocketfleet.training.update import Update, UpdateError
 
-__all__ = ["check_facts", "checked_update"]
+__all__ = ["check_facts", "check_report_keys", "checked_update"]
 
 
 def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
@@ -39,6 +41,19 @@ def check_facts(plan: ServicePlan, facts: ReportFacts) -> None:
     most = plan.limits.max_num_examples
     if most and facts.num_examples > most:
         raise RefusedError(422, "wrong_facts", f"a report counts for {most} examples at most, got {facts.num_examples}")
+
+
+def check_report_keys(path: Path) -> None:
+    """Whether a file holds public keys that others can agree with: with one that does not, a group has no sum.
+
+    Raises:
+        RefusedError: it does not.
+        OSError: the file cannot be read.
+    """
+    try:
+        check_keys(path.read_bytes())
+    except SecureAggregationError as exc:
+        raise RefusedError(422, "no_keys", f"the body holds no public keys: {exc}") from exc
 
 
 def checked_update(path: Path, *, codec: Codec, like: Update, shared_seed: int, max_norm: float) -> Update:

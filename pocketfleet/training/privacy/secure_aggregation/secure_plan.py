@@ -75,17 +75,8 @@ class SecurePlan:
         return self.vector.settings(minimum=self.minimum)
 
     def neighbourhood(self, members: int, round_index: int) -> Neighbourhood:
-        """The graph of a group of so many, 2 or more.
-
-        A group too small to bear as many drop-outs as were reckoned with is a complete graph, of which over half must
-        stay.
-        """
-        try:
-            degree, threshold = chosen_degree(
-                members, corrupt_ratio=self.corrupt_ratio, dropout_ratio=self.dropout_ratio
-            )
-        except InputError:
-            degree, threshold = members - 1, members // 2 + 1
+        """The graph of a group of so many, 2 or more."""
+        degree, threshold = chosen_degree(members, corrupt_ratio=self.corrupt_ratio, dropout_ratio=self.dropout_ratio)
         seed = int(draw_key(self.seed, "secure group", round_index)) >> 1
         return Neighbourhood.drawn(members, degree=degree, threshold=threshold, seed=seed)
 
