@@ -37,7 +37,9 @@ class RoundLoopCrashTest {
     private val residual: ByteArray by lazy {
         attempt("residual") { service, place ->
             TinyDevice(service, place).visit()
-            LinearModel.bytes(DeviceStore(place).residual())
+            val kept = DeviceStore(place).residual()
+            assertEquals(setOf("w"), kept.keys)
+            LinearModel.bytes(kept)
         }
     }
 
