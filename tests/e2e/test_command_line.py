@@ -37,7 +37,8 @@ SUMMARY_KEYS = {
 def test_lists(pocketfleet) -> None:
     experiments = json.loads(pocketfleet("list", "experiments", "--json").out)
     assert [row["experiment"] for row in experiments] == [
-        *("boston-fleet", "boston-two-phones", "mnist-days", "mnist-fleet", "mnist-million"),
+        *("boston-fleet", "boston-two-phones", "boston-two-phones-private"),
+        *("mnist-days", "mnist-fleet", "mnist-million"),
         *("shakespeare-roles", "synthetic-skew", "watch-ten"),
     ]
     assert {row["task"] for row in json.loads(pocketfleet("list", "tasks", "--json").out)} == {
