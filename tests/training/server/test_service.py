@@ -225,7 +225,12 @@ def test_administrators_reach_a_running_service(tmp_path: Path, database_url: st
                 work = await phone.assigned()
                 await phone.report(work["assignment_id"], update_bytes(1.0, 1.0, 1.0))
             await run.version(1)
-            released = (await phones[0].check_in())["released"]
+            # A moment after it is the newest it is what devices use.
+            for _ in range(300):
+                released = (await phones[0].check_in())["released"]
+                if released["version"] == 1:
+                    break
+                await asyncio.sleep(0.01)
             assert released["version"] == 1
             administration.roll_back(run.folder, 0, database_url=database_url)
             administration.pause(run.folder, database_url=database_url)
