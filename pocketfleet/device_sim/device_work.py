@@ -31,7 +31,7 @@ from pocketfleet.training.privacy.secure_aggregation.secure_plan import vector_o
 from pocketfleet.training.server.protocol import Assignment, FileEntry, ReportFacts
 from pocketfleet.training.server_optimizer import ServerSgd
 from pocketfleet.training.traffic import Traffic
-from pocketfleet.training.update import UpdateError, tensors_from_bytes
+from pocketfleet.training.update import Update, UpdateError, tensors_from_bytes
 from pocketfleet.training.weights import Tensors, Weights
 from pocketfleet.whole_folder import whole_folder
 
@@ -215,7 +215,7 @@ class DeviceWork:
             InputError: it has not the length that the service wants.
         """
         update = result.update
-        wanted = compensated(update, self.residual or first_residual(self.codec, update))
+        wanted = compensated(update, self._residual(update))
         if not wanted.finite:
             return None
         assignment = self.assignment
@@ -229,6 +229,12 @@ class DeviceWork:
             return data, result.device_state
         sent = self.codec.decode(data, update, assignment.codec_seed)
         return (data, state_with(result.device_state, residual_after(wanted, sent))) if sent.finite else None
+
+    def _residual(self, update: Update) -> Tensors:
+        """What the last report did not say; of another codec or model it is nothing to this one."""
+        first = first_residual(self.codec, update)
+        shapes = {name: value.shape for name, value in self.residual.items()}
+        return self.residual if shapes == {name: value.shape for name, value in first.items()} else first
 
 
 def _downloaded(assignment: Assignment, bundle: Bundle, algorithm: Algorithm, file: Path) -> Weights:
