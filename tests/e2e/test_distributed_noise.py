@@ -1,5 +1,6 @@
 """Devices that clip and add their share of the noise before a secure sum hides them."""
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pocketfleet import Bundle, Experiment, Run, simulate
+from pocketfleet.emulation import EmulationPlan, emulate
 from pocketfleet.errors import InputError
 from pocketfleet.training.privacy.accountant import epsilon_of_rho
 from pocketfleet.training.privacy.distributed_mean import DistributedAccountant, noise_for_sums
@@ -110,3 +112,17 @@ def test_the_least_noise_for_a_target() -> None:
 def test_what_does_not_go_together_is_refused(settings: list[str], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Experiment.load("boston-fleet", [*SETTINGS, "privacy.target_epsilon=4.0", *settings])
+
+
+@pytest.mark.long
+def test_over_http_the_service_tells_what_was_given_away(boston_bundle: Bundle, tmp_path: Path) -> None:
+    settings = ["rounds.count=2", "engine.runtime=onnx", "fleet.program=onnx", f"task.bundle={boston_bundle.path}"]
+    settings += ["privacy.mechanism=distributed", "privacy.max_norm=1.0", "privacy.noise_multiplier=5.0"]
+    experiment = Experiment.load("boston-two-phones-private", [*settings, "privacy.delta=1e-6"])
+    emulate(experiment, EmulationPlan(out=tmp_path / "out", speed=20.0), tell=print)
+    with sqlite3.connect(tmp_path / "out" / "state" / "service.sqlite") as database:
+        rows = database.execute("SELECT version, clip_norm, participations, epsilon FROM privacy").fetchall()
+    database.close()
+    run = simulate(experiment, tmp_path / "run")
+    assert [row[:3] for row in rows] == [(1, 1.0, 1), (2, 1.0, 2)]
+    assert [row[3] for row in rows] == run.rounds["epsilon"].tolist()

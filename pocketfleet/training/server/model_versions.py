@@ -215,6 +215,8 @@ class ModelVersions:
             now_s=now_s,
             num_updates=summed.num_updates if sound else 0,
             reports=tuple((row.assignment, row.sha256) for row in reports),
+            # Also without a sum: what was reported counts, whatever became of it.
+            privacy=self._privacy_row(closed),
         )
         return replace(made, no_sum=summed.reason)
 
