@@ -117,7 +117,7 @@ def test_what_does_not_go_together_is_refused(settings: list[str], reason: str) 
 @pytest.mark.long
 def test_over_http_the_service_tells_what_was_given_away(boston_bundle: Bundle, tmp_path: Path) -> None:
     settings = ["rounds.count=2", "engine.runtime=onnx", "fleet.program=onnx", f"task.bundle={boston_bundle.path}"]
-    settings += ["privacy.mechanism=distributed", "privacy.max_norm=1.0", "privacy.noise_multiplier=5.0"]
+    settings += ["privacy.mechanism=distributed", "privacy.max_norm=1.0", "privacy.noise_multiplier=0.1"]
     experiment = Experiment.load("boston-two-phones-private", [*settings, "privacy.delta=1e-6"])
     emulate(experiment, EmulationPlan(out=tmp_path / "out", speed=20.0), tell=print)
     with sqlite3.connect(tmp_path / "out" / "state" / "service.sqlite") as database:
