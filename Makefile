@@ -4,10 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # By path, not by an import hook: Python started beside the clone must find the package, not the clone's folder.
 COMPAT := --config-settings editable_mode=compat
-# A process a core and one more, for a quarter of the time is waiting: for servers, browsers, disks. By whole files: their
-# fixtures are made once. Some 2 GB each, so at most four.
-PROCESSES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))
-PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# A process a core, by whole files: their fixtures are made once. Some 2 GB each, so at most four.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 ANDROID_TOOLS := g++ junit4 libandroid-json-org-java zipalign apksigner aapt dexdump android-framework-res
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -24,7 +24,6 @@ from torch.fx import GraphModule, Node, map_arg
 
 from pocketfleet.errors import BundleError
 from pocketfleet.export import xnnpack
-from pocketfleet.export.collection import collection_put_off
 from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.executorch_refusal import check_kernels, lowering_refusal, registered_kernels, run_refusal
 from pocketfleet.export.footprint import Kind, OperatorCost, TensorShape, operator_cost, pair_costs
@@ -159,7 +158,7 @@ def _failure(methods: "Methods", method: str, inputs: list[torch.Tensor]) -> Run
 
 def lower(graphs: Mapping[str, ExportedProgram], partitioners: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 - executorch's own class
     """Lower methods to ExecuTorch's program, each through the partitioners given for it, if any."""
-    with quiet_export(), collection_put_off(), kept_operators():
+    with quiet_export(), kept_operators():
         from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
         from executorch.exir.passes import MemoryPlanningPass
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from pocketfleet.errors import BundleError
-from pocketfleet.export.collection import collection_put_off
 from pocketfleet.export.declared import Declared, check_declared
 from pocketfleet.export.footprint import OperatorCost, pair_costs
 from pocketfleet.export.manifest import onnx_file
@@ -103,7 +102,7 @@ def _try_method(programs: Programs, method: str, path: Path) -> None:
     Raises:
         UnsupportedError: as ``write_onnx``.
     """
-    with quiet_export(), collection_put_off(), kept_operators(), kept_translations():
+    with quiet_export(), kept_operators(), kept_translations():
         from torch.onnx import OnnxExporterError
 
         try:

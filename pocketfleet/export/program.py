@@ -23,7 +23,6 @@ from torch.fx import GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pocketfleet.errors import InputError
-from pocketfleet.export.collection import collection_put_off
 from pocketfleet.export.flat_method import FlatMethod, evaluate_method, example_batch, predict_method, train_method
 from pocketfleet.export.layers import tracked_layers
 from pocketfleet.export.operator_tables import kept_operators
@@ -150,7 +149,6 @@ def _trace(method: FlatMethod, model: nn.Module, table: DecompositionTable, *, m
     mode, fakes = _fake_inputs(method, dynamic=dynamic)
     changes: list[tuple[int, str | None]] = []
     with (
-        collection_put_off(),
         running_module(model, on_change=lambda path: changes.append((len(mode.shape_env.guards), path))),
         mode,
         plain_operators(),
@@ -165,7 +163,7 @@ def _trace(method: FlatMethod, model: nn.Module, table: DecompositionTable, *, m
         {place: batch for place, size in enumerate(spec.shape) if size == BATCH} if dynamic else None
         for spec in method.inputs
     )
-    with collection_put_off(), kept_operators():
+    with kept_operators():
         return torch.export.export(module, method.example, dynamic_shapes=shapes, strict=False)
 
 

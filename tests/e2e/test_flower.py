@@ -56,7 +56,8 @@ def test_an_app_ends_as_under_flwr_run(pocketfleet: Call, kind: str) -> None:
     fleet(STEADY)
     summary = run(pocketfleet, kind, "min-nodes=6", "out=final.npz")
     # Sums of six doubles in another order.
-    assert np.load("final.npz")["weights"] == pytest.approx(UNDER_FLWR_RUN, abs=1e-12)
+    with np.load("final.npz") as saved:
+        assert saved["weights"] == pytest.approx(UNDER_FLWR_RUN, abs=1e-12)
     assert (summary["rounds"], summary["reports_accepted"], summary["dropouts"]) == (3, 36, {})
     rounds = table("rounds")
     assert rounds["message_type"].tolist() == ["train", "evaluate"] * 3
@@ -73,7 +74,8 @@ def test_an_app_ends_as_under_flwr_run(pocketfleet: Call, kind: str) -> None:
 def test_a_nodes_own_state_and_the_apps_own_metrics_come_through(pocketfleet: Call) -> None:
     fleet(STEADY)
     run(pocketfleet, "messages", "min-nodes=6", "out=final.npz")
-    saved = np.load("final.npz")
+    with np.load("final.npz") as file:
+        saved = dict(file)
     assert saved["times"].tolist() == [1.0, 2.0, 3.0]
     evaluated = table("rounds").dropna(subset="test_eval_loss")
     assert saved["losses"] == pytest.approx(evaluated["test_eval_loss"].to_numpy(), abs=1e-12)
@@ -144,7 +146,8 @@ def test_a_client_that_raises_is_a_failure_and_the_run_goes_on(pocketfleet: Call
     assert (summary["rounds"], summary["reports_accepted"]) == (3, 33)
     assert table("devices")["accepted"].tolist() == [6, 6, 3, 6, 6, 6]
     if kind == "numpy_clients":
-        assert int(np.load("final.npz")["failures"]) == 1
+        with np.load("final.npz") as saved:
+            assert int(saved["failures"]) == 1
 
 
 def test_a_report_is_drawn_of_it(pocketfleet: Call) -> None:
