@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pocketfleet.errors import InputError
+from pocketfleet.training.privacy.dp_library import dp_library
 
 __all__ = ["Accountant", "Accounting", "epsilon_of_rho", "noise_for"]
 
@@ -83,7 +84,7 @@ def noise_for(
     """
     if math.isinf(target_epsilon):
         return 0.0
-    import dp_accounting
+    dp_accounting = dp_library()
 
     if accounting == "participations":
         return math.sqrt(participations) * float(dp_accounting.get_sigma_gaussian(target_epsilon, delta))
@@ -111,7 +112,7 @@ def epsilon_of_rho(rho: float, *, delta: float) -> float:
 
     Those of several sums that a device is in are added up.
     """
-    import dp_accounting
+    dp_accounting = dp_library()
 
     accountant = dp_accounting.rdp.RdpAccountant()
     accountant.compose(dp_accounting.ZCDpEvent(rho))
@@ -120,14 +121,14 @@ def epsilon_of_rho(rho: float, *, delta: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def _gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
-    import dp_accounting
+    dp_accounting = dp_library()
 
     return float(dp_accounting.get_epsilon_gaussian(noise_multiplier, delta))
 
 
 @functools.lru_cache(maxsize=1024)
 def _sampled_epsilon(noise_multiplier: float, sampling_ratio: float, rounds: int, delta: float) -> float:
-    import dp_accounting
+    dp_accounting = dp_library()
 
     accountant = dp_accounting.rdp.RdpAccountant()
     with _without_left_out_orders():
@@ -151,7 +152,7 @@ def _without_left_out_orders() -> Iterator[None]:
 
 
 def _sampled_event(noise_multiplier: float, sampling_ratio: float, rounds: int) -> Any:  # noqa: ANN401 - the library's
-    import dp_accounting
+    dp_accounting = dp_library()
 
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
     return dp_accounting.SelfComposedDpEvent(dp_accounting.PoissonSampledDpEvent(sampling_ratio, gaussian), rounds)

@@ -4,12 +4,14 @@ import logging
 import math
 from collections.abc import Callable
 
-import dp_accounting
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketfleet.training.privacy.accountant import Accountant, noise_for
+from pocketfleet.training.privacy.dp_library import dp_library
+
+dp_accounting = dp_library()
 
 # Settings of papers and of a tutorial: sampling ratio, noise multiplier, rounds, delta, epsilon as it is printed there.
 PUBLISHED = [

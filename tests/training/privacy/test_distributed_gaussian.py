@@ -2,7 +2,6 @@
 
 import math
 
-import dp_accounting
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +11,10 @@ from scipy import stats
 from pocketfleet.training.draws import draw_key, normal
 from pocketfleet.training.privacy.accountant import epsilon_of_rho
 from pocketfleet.training.privacy.distributed_gaussian import DistributedGaussian, share_stddev
+from pocketfleet.training.privacy.dp_library import dp_library
 from pocketfleet.training.privacy.random_bits import keyed_bits
+
+dp_accounting = dp_library()
 
 SIZE = 1000
 PLAN = DistributedGaussian(max_norm=1.0, step=0.01, share_stddev=0.05, size=SIZE)
