@@ -66,9 +66,9 @@ from pocketfleet.whole_file import write_whole
 __all__ = ["resume", "simulate"]
 
 Observer = Callable[[str, Mapping[str, Any]], None]
-# What may change when a run is continued: nothing that its bundle or its past depends on.
 # Members of a group whose messages a reader can follow, and a file of some KB holds.
 _MOST_EXPLAINED = 8
+# What may change when a run is continued: nothing that its bundle or its past depends on.
 _CHANGEABLE = (
     "rounds.count",
     "rounds.horizon_s",

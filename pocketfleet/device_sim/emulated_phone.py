@@ -227,7 +227,6 @@ class EmulatedPhone:
         """What the phone says of itself at a look."""
         day, fleet, device = self.unit.availability.state(self._device, look.at_s), self.unit.fleet, self.unit.device
         level, celsius = float(look.level_joules[0]), float(look.skin_celsius[0])
-        held, _, _ = self._workload().wanted(self._device, look.at_s)
         return Conditions(
             idle=bool(day.idle[0]),
             charging=bool(day.charging[0] & fleet.has_charger[device]),
@@ -235,7 +234,6 @@ class EmulatedPhone:
             battery_ratio=None if math.isnan(level) else level / float(fleet.battery_capacity_joules[device]),
             free_memory_bytes=int(self.free_memory_bytes(float(look.at_s[0]))),
             skin_celsius=None if math.isnan(celsius) else celsius,
-            num_examples=int(held.num_present[0]),
         )
 
     def free_memory_bytes(self, at_s: float) -> float:

@@ -199,7 +199,7 @@ class SecureStages:
             )
             # The tail is paid once, after the last byte.
             ends = (spent_s <= transfer.seconds) if way == 0 else (spent_s > 0.0)
-            joules += np.where(ends, tail_joules(link.radio, np.full(len(device), np.inf)), 0.0)
+            joules += np.where(ends & (spent_s > 0.0), tail_joules(link.radio, np.full(len(device), np.inf)), 0.0)
             began = np.ones(len(device), dtype=np.bool_) if way == 0 else spent_s > 0.0
             self.log.add(
                 (start_s + seconds if way == 0 else end_s)[began],

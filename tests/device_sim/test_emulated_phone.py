@@ -95,7 +95,6 @@ def test_conditions_are_told() -> None:
     assert found.battery_ratio is None
     found = made.conditions(made.look(250.0))
     assert found.battery_ratio == pytest.approx(1.0)
-    assert found.num_examples == made.unit.num_training + made.unit.num_held_out
     assert found.free_memory_bytes == int(made.unit.fleet.free_memory_bytes[DEVICE])
 
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from pocketfleet.training.privacy.random_bits import Bits, uniforms
 
-__all__ = ["discrete_gaussian"]
+__all__ = ["LARGEST_SIGMA", "discrete_gaussian"]
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
 # A float64 holds squares of numbers up to here without rounding that matters: sigma of some millions of grid steps.
-_LARGEST_SIGMA = 2.0**26
+LARGEST_SIGMA = 2.0**26
 # How many more are drawn than are wanted: of 100 some 76 are taken at large sigma, fewer at small ones.
 _SPARE = 1.5
 
@@ -37,8 +37,8 @@ def discrete_gaussian(sigma: float, count: int, bits: Bits) -> Int64s:
     Raises:
         ValueError: ``sigma`` is out of range.
     """
-    if not 0.0 < sigma <= _LARGEST_SIGMA:
-        raise ValueError(f"sigma must be above 0 and {_LARGEST_SIGMA:.0f} at most, got {sigma!r}")
+    if not 0.0 < sigma <= LARGEST_SIGMA:
+        raise ValueError(f"sigma must be above 0 and {LARGEST_SIGMA:.0f} at most, got {sigma!r}")
     taken: list[Int64s] = []
     missing = count
     while missing > 0:

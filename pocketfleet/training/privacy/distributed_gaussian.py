@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pocketfleet.training.privacy.discrete_gaussian import discrete_gaussian
+from pocketfleet.training.privacy.discrete_gaussian import LARGEST_SIGMA, discrete_gaussian
 from pocketfleet.training.privacy.random_bits import Bits, uniforms
 
 __all__ = ["DistributedGaussian", "share_stddev"]
@@ -55,6 +55,11 @@ class DistributedGaussian:
         for name in ("max_norm", "step", "share_stddev"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
+        if self.share_stddev / self.step > LARGEST_SIGMA:
+            raise ValueError(
+                f"a share of the noise is {self.share_stddev / self.step:.3g} steps of the grid wide, at most "
+                f"{LARGEST_SIGMA:.3g} can be drawn"
+            )
         if not 0.0 < self.beta < 1.0:
             raise ValueError(f"beta must be between 0 and 1, got {self.beta!r}")
 

@@ -202,7 +202,7 @@ class Application:
 
     async def _stage(self, request: Request) -> Response:
         assignment, stage = _number(request.path_params["assignment_id"]), request.path_params["stage"]
-        most = self._service.stage_bytes(_device(request), assignment, stage)
+        most = await self._service.stage_bytes(_device(request), assignment, stage)
         limits = self._service.plan.limits
         within_s = limits.body_grace_s + most / limits.body_least_bytes_per_s
         body = await self._bytes(request, most=most, within_s=within_s)

@@ -104,7 +104,7 @@ class Enrolled(_Message):
 
 
 class Conditions(_Message):
-    """How the device is at the moment; recorded, never judged here."""
+    """How the device is at the moment; recorded, never judged here. What it holds is its own: nobody asks."""
 
     idle: bool | None = None
     charging: bool | None = None
@@ -112,7 +112,6 @@ class Conditions(_Message):
     battery_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     free_memory_bytes: Counted | None = None
     skin_celsius: Annotated[float, Field(ge=-100, le=200)] | None = None
-    num_examples: Counted | None = None
 
 
 class CheckIn(_Message):

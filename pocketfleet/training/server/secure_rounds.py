@@ -111,12 +111,22 @@ class SecureRounds:
         Returns:
             The same again for the round that was summed last: its devices are gone, and the version may be made once
             more where the disk did not take it.
+
+        Raises:
+            OSError: the disk does not take the messages; ask again.
         """
-        if self._summed is not None and self._summed[0] == round_index:
-            return self._summed[1]
-        found = self._sum(round_index, model_version, members)
-        self._summed = (round_index, found)
-        return found
+        if self._summed is None or self._summed[0] != round_index:
+            # Kept before anything can fail.
+            self._summed = (round_index, self._sum(round_index, model_version, members))
+        self._keep_messages()
+        return self._summed[1]
+
+    def _keep_messages(self) -> None:
+        """Rule 5."""
+        group = self._group
+        if self._folder is not None and group is not None and group.transcript is not None and not group.no_sum:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._folder / f"round-{group.round}.jsonl", group.transcript.to_bytes())
 
     def _sum(self, round_index: int, model_version: int, members: Sequence[Member]) -> Summed:
         with self._changed:
@@ -136,9 +146,6 @@ class SecureRounds:
             except NoSumError as exc:
                 group.no_sum = exc.reason
                 return Summed(mean=None, num_updates=0, reason=exc.reason)
-        if self._folder is not None and group.transcript is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._folder / f"round-{round_index}.jsonl", group.transcript.to_bytes())
         mean = self._plan.vector.decode(total, shared_seed=self._plan.codec_seed(model_version))
         return Summed(mean=mean.update, num_updates=len(members_in_sum))
 

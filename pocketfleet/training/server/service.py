@@ -328,14 +328,16 @@ class Service:
             received.discard()
             raise
 
-    def stage_bytes(self, device: Device, assignment: int, stage: str) -> int:
+    async def stage_bytes(self, device: Device, assignment: int, stage: str) -> int:
         """How long a device's message of a stage is.
 
         Raises:
             RefusedError: it is not asked for one.
         """
         secure, round_index = self._staged(device, assignment)
-        return secure.message_bytes(round_index, assignment, stage)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._checkers, secure.message_bytes, round_index, assignment, stage
+        )
 
     async def take_stage(self, device: Device, assignment: int, stage: str, message: bytes) -> None:
         """A device's message of a stage.

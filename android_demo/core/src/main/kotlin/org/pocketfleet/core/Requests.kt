@@ -26,7 +26,7 @@ data class Enrolment(
     )
 }
 
-/** How the device is at the moment, as the service records it; null: not told. */
+/** How the device is at the moment, as the service records it; null: not told. What it holds is nobody's business. */
 data class Conditions(
     val idle: Boolean? = null,
     val charging: Boolean? = null,
@@ -34,7 +34,6 @@ data class Conditions(
     val batteryRatio: Double? = null,
     val freeMemoryBytes: Long? = null,
     val skinCelsius: Double? = null,
-    val numExamples: Long? = null,
 ) {
     fun toJson(): JSONObject = jsonOf(
         "idle" to idle,
@@ -43,19 +42,17 @@ data class Conditions(
         "battery_ratio" to batteryRatio,
         "free_memory_bytes" to freeMemoryBytes,
         "skin_celsius" to skinCelsius,
-        "num_examples" to numExamples,
     )
 
     companion object {
-        /** What the sensors found, of a device that holds [numExamples]. */
-        fun of(found: PhoneConditions, numExamples: Int): Conditions = Conditions(
+        /** What the sensors found. */
+        fun of(found: PhoneConditions): Conditions = Conditions(
             idle = found.idle,
             charging = found.charging,
             unmetered = found.unmetered,
             batteryRatio = found.batteryRatio,
             freeMemoryBytes = found.freeMemoryBytes,
             skinCelsius = found.skinCelsius,
-            numExamples = numExamples.toLong(),
         )
     }
 }

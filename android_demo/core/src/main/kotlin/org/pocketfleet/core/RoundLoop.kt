@@ -82,7 +82,7 @@ class RoundLoop(private val parts: RoundParts) {
             CheckIn(
                 programs = parts.abilities.programs,
                 appVersion = parts.abilities.appVersion,
-                conditions = Conditions.of(conditions, count),
+                conditions = Conditions.of(conditions),
                 evaluates = ExampleSplit(count).heldOut.isNotEmpty(),
             ),
             PATIENCE,

@@ -108,13 +108,13 @@ class MessagesTest {
         assertEquals(
             """{"app_version":"7","codecs":["lossless","quantised","random_k","rotation","top_k",""" +
                 """"error_feedback","quantised_download"],"conditions":{"battery_ratio":0.8,"charging":true,""" +
-                """"free_memory_bytes":1073741824,"idle":true,"num_examples":12,"skin_celsius":30,""" +
+                """"free_memory_bytes":1073741824,"idle":true,"skin_celsius":30,""" +
                 """"unmetered":true},"evaluates":true,"programs":{"executorch":"1"},"protocol":1}""",
             sorted(
                 CheckIn(
                     mapOf("executorch" to "1"),
                     appVersion = "7",
-                    conditions = Conditions.of(FakeSensors.ABLE, 12),
+                    conditions = Conditions.of(FakeSensors.ABLE),
                     evaluates = true,
                 ).toJson(),
             ),
