@@ -1,7 +1,6 @@
 """From an experiment's sections to the objects that they name, made and checked before anything is written."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +13,18 @@ from torch import nn
 from pocketfleet.device_sim.arrival import Arrival, with_use
 from pocketfleet.device_sim.attack import Attack, Attackers, AttackKind, num_classes
 from pocketfleet.device_sim.availability import Availability, make_availability
-from pocketfleet.device_sim.buffered_rounds import BufferedRounds
 from pocketfleet.device_sim.device_data import DeviceData
 from pocketfleet.device_sim.efficiency import Profile, load_profile
-from pocketfleet.device_sim.eligibility import Rule
-from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.fleet import DeviceOverride, Fleet, build_fleet
-from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.program_cost import step_seconds_of, training_memory_bytes
-from pocketfleet.device_sim.recorded_rounds import RecordedRounds
 from pocketfleet.device_sim.recording import Recording
-from pocketfleet.device_sim.rounds import Rounds
-from pocketfleet.device_sim.secure_stages import SecureStages
-from pocketfleet.device_sim.simulator import Schedule
-from pocketfleet.device_sim.synchronous_rounds import SynchronousRounds
 from pocketfleet.device_sim.transfer import Outage
 from pocketfleet.device_sim.workload import Workload
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.model_version import check_same_tensors
+from pocketfleet.privacy_parts import secure_plan
 from pocketfleet.sections import FleetSection
 from pocketfleet.training.adaptation import Adaptation, adapted
 from pocketfleet.training.algorithm import Algorithm
@@ -41,8 +32,6 @@ from pocketfleet.training.algorithm_by_name import load_algorithm
 from pocketfleet.training.batches import steps_of_epochs
 from pocketfleet.training.codec.lossless import tensors_bytes
 from pocketfleet.training.examples import Examples
-from pocketfleet.training.release_verdict import ReleasePlan
-from pocketfleet.training.round import BufferedPlan, RoundPlan
 from pocketfleet.training.selection import Selection
 from pocketfleet.training.selection_by_name import load_selection
 from pocketfleet.training.server_optimizer import (
@@ -65,7 +54,7 @@ from pocketfleet.training.task import (
 from pocketfleet.training.traffic import Traffic
 from pocketfleet.training.train_step import StepSettings
 from pocketfleet.training.weights import Tensors, Weights
-from pocketfleet.update_parts import codec_of, download_of, report_bytes, secure_group_of, secure_plan
+from pocketfleet.update_parts import codec_of, download_of, report_bytes
 
 __all__ = [
     "Parts",
@@ -79,10 +68,6 @@ __all__ = [
     "make_algorithm",
     "make_attackers",
     "make_fleet",
-    "make_rounds",
-    "release_plan",
-    "round_plan",
-    "schedule",
     "step_terms",
     "workload",
 ]
@@ -387,72 +372,6 @@ def _steps_wanted(
     return steps_of_epochs(num_training, epochs=training.epochs, batch_size=batch_size)
 
 
-def round_plan(experiment: Experiment) -> RoundPlan | BufferedPlan:
-    """What the coordinator of the experiment's policy keeps to."""
-    rounds = experiment.rounds
-    plan = RoundPlan(
-        cohort=rounds.cohort,
-        over_selection=rounds.over_selection,
-        minimum_ratio=rounds.minimum_ratio,
-        deadline_s=rounds.deadline_s,
-        interval_s=rounds.interval_s,
-        pace_s=rounds.pace_s,
-        selection_window_s=rounds.selection_window_s,
-        population_cap=rounds.population_cap,
-        max_participations=experiment.privacy.max_participations,
-    )
-    if rounds.policy == "synchronous":
-        return plan
-    return BufferedPlan(
-        buffer=rounds.cohort,
-        concurrency=rounds.concurrency or plan.selected,
-        max_staleness=rounds.max_staleness,
-        deadline_s=rounds.deadline_s,
-    )
-
-
-def release_plan(experiment: Experiment) -> ReleasePlan | None:
-    """What the gate of the experiment's versions keeps to; ``None``: devices use the newest."""
-    section = experiment.release
-    if section.gate == "none":
-        return None
-    return ReleasePlan(
-        seed=experiment.seed,
-        lower_is_better=section.better == "lower",
-        bound=None if math.isinf(section.bound) else section.bound,
-        **section.model_dump(exclude={"gate", "metric", "better", "bound"}),
-    )
-
-
-def make_rounds(experiment: Experiment, population: Population, log: EventLog, parts: Parts) -> Rounds:
-    """The rounds of the experiment's policy, or a recorded service's."""
-    plan, selection = round_plan(experiment), parts.selection
-    if parts.recording is not None:
-        size = batch_size(experiment, parts.data)
-        return RecordedRounds(plan, population, log, recording=parts.recording, batch_size=size, selection=selection)
-    if isinstance(plan, RoundPlan):
-        stages = _secure_stages(experiment, population, log, parts)
-        return SynchronousRounds(plan, population, log, selection=selection, stages=stages)
-    return BufferedRounds(plan, population, log)
-
-
-def _secure_stages(experiment: Experiment, population: Population, log: EventLog, parts: Parts) -> SecureStages | None:
-    """The stages of rounds whose sums hide their parts."""
-    plan = secure_plan(experiment, parts.traffic.report)
-    if plan is None:
-        return None
-    return SecureStages(
-        fleet=parts.fleet,
-        availability=parts.availability,
-        rule=Rule(**experiment.eligibility.model_dump()),
-        seed=experiment.seed,
-        ledger=population.ledger,
-        log=log,
-        stage_deadline_s=plan.stage_deadline_s,
-        group_of=secure_group_of(plan),
-    )
-
-
 def _recording(experiment: Experiment, data: DeviceData) -> Recording:
     """The log that the experiment names, found to fit."""
     if experiment.rounds.selection != "uniform":
@@ -474,13 +393,3 @@ def _recording(experiment: Experiment, data: DeviceData) -> Recording:
             "partition.examples_per_device, or replay the clock alone with --timing-only"
         )
     return recording
-
-
-def schedule(experiment: Experiment) -> Schedule:
-    """When the simulator stops, evaluates and writes."""
-    return Schedule(
-        count=experiment.rounds.count,
-        horizon_s=experiment.rounds.horizon_s,
-        evaluate_every=experiment.rounds.evaluate_every,
-        checkpoint_share=experiment.engine.checkpoint_share,
-    )

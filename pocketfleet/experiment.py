@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pocketfleet.errors import InputError
+from pocketfleet.privacy_checks import check_privacy, check_secure_aggregation
 from pocketfleet.sections import (
     AlgorithmSection,
     AttackSection,
@@ -35,20 +36,6 @@ from pocketfleet.update_sections import AggregationSection, CodecSection, Privac
 __all__ = ["Experiment", "packaged_experiments", "parsed_settings", "parsed_toml", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
-
-# A sum of one hides nothing.
-_LEAST_GROUP = 2
-# Parts of a codec that are linear and the same on all devices.
-_SUMMED_PARTS = {"lossless", "random_k", "rotation"}
-# What a server that reads sums alone cannot do: a key, the value that it must have, and why.
-_NOT_UNDER_SECURE_SUMS: tuple[tuple[str, object, str], ...] = (
-    ("rounds.policy", "synchronous", "masks cancel within a round's group, and a buffer has none"),
-    ("rounds.recording", "", "what a service recorded of such rounds holds no updates to be replayed"),
-    ("rounds.selection", "uniform", "it learns from each phone's loss, which nobody sees"),
-    ("aggregation.rule", "mean", "it compares single updates, which nobody sees"),
-    ("service.max_update_norm", 0.0, "it is checked on single updates, which nobody sees"),
-    ("service.max_num_examples", 0, "it is checked on single reports; secure_aggregation.max_examples bounds them"),
-)
 
 
 class Experiment(Section):
@@ -120,31 +107,9 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _sums_that_hide_their_parts(self) -> Self:
-        if self.secure_aggregation.enabled:
-            for key, wanted, why in _NOT_UNDER_SECURE_SUMS:
-                section, _, name = key.partition(".")
-                value = getattr(getattr(self, section), name)
-                if value != wanted:
-                    raise ValueError(
-                        f"secure_aggregation.enabled does not go with {key} {value!r}: {why}; leave {key} at "
-                        f"{wanted!r}, or secure_aggregation out"
-                    )
-            codec = self.codec
-            if codec.error_feedback or not set(codec.name.split("+")) <= _SUMMED_PARTS:
-                feedback = " with codec.error_feedback" if codec.error_feedback else ""
-                raise ValueError(
-                    f'secure_aggregation.enabled does not go with codec.name "{codec.name}"{feedback}: what all '
-                    "devices of a round keep or turn alike can be summed, what each rounds or chooses for itself "
-                    "cannot; secure_aggregation.bits says how values are rounded. Set codec.name to random_k, "
-                    "rotation+random_k or lossless, without error feedback"
-                )
-            plan = self.rounds
-            if math.ceil(plan.cohort * plan.minimum_ratio) < _LEAST_GROUP:
-                raise ValueError(
-                    f"secure_aggregation.enabled needs rounds of {_LEAST_GROUP} reports or more, and rounds.cohort "
-                    f"{plan.cohort} with rounds.minimum_ratio {plan.minimum_ratio} may have fewer: raise them"
-                )
+    def _protected(self) -> Self:
+        check_secure_aggregation(self)
+        check_privacy(self)
         return self
 
     @model_validator(mode="after")
@@ -168,69 +133,6 @@ class Experiment(Section):
             raise ValueError(
                 f"aggregation.byzantine {byzantine} needs a rounds.cohort of {least_cohort(byzantine)} or more, got "
                 f"{cohort}, which has room for {most_liars(cohort, byzantine)}: raise the cohort, or lower byzantine"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _bounded_share_of_each_device(self) -> Self:
-        privacy = self.privacy
-        if privacy.mechanism == "none":
-            return self
-        if (privacy.mechanism == "distributed") != self.secure_aggregation.enabled:
-            raise ValueError(
-                f'privacy.mechanism "{privacy.mechanism}" with secure_aggregation.enabled '
-                f"{str(self.secure_aggregation.enabled).lower()}: noise of the devices protects only what a sum hides, "
-                'and a server that reads sums alone cannot clip; choose "distributed" with secure aggregation, or '
-                '"central" without'
-            )
-        given = f'privacy.mechanism "{privacy.mechanism}"'
-        for refused, reason in (
-            (
-                self.rounds.policy != "synchronous",
-                'counts the rounds that a device is in, and a buffer has none: set rounds.policy to "synchronous"',
-            ),
-            (
-                self.aggregation.rule != "mean",
-                f"puts noise on a sum that no update moves further than its clipped length, which aggregation.rule "
-                f'"{self.aggregation.rule}" does not keep to: set it to "mean"',
-            ),
-            (
-                self.algorithm.name == "scaffold",
-                'puts noise on the updates, and algorithm.name "scaffold" reports variates beside them: choose another',
-            ),
-            (
-                self.rounds.selection != "uniform",
-                "counts on it that who takes part does not depend on anybody's data, and rounds.selection "
-                f'"{self.rounds.selection}" may choose by losses: set it to "uniform"',
-            ),
-            (
-                self.release.gate != "none",
-                f'protects the models alone, and release.gate "{self.release.gate}" chooses among them by figures of '
-                'devices without noise: set it to "none"',
-            ),
-        ):
-            if refused:
-                raise ValueError(f"{given} {reason}")
-        if privacy.delta >= 1.0 / self.fleet.devices:
-            raise ValueError(
-                f"privacy.delta must be below one over the number of devices, {1.0 / self.fleet.devices:.3g}, got "
-                f"{privacy.delta:.3g}: at that, giving away one device whole would pass for private; lower it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _enough_participations(self) -> Self:
-        privacy, cap = self.privacy, self.privacy.max_participations
-        if privacy.noisy and privacy.target_epsilon and privacy.accounting == "participations" and not cap:
-            raise ValueError(
-                "privacy.target_epsilon needs privacy.max_participations, how many models a device is in at most: "
-                "without it the noise would have to be enough for one that is in all; set it"
-            )
-        if cap and cap * self.fleet.devices < self.rounds.count * self.rounds.cohort:
-            raise ValueError(
-                f"privacy.max_participations {cap} of {self.fleet.devices} devices are {cap * self.fleet.devices} "
-                f"reports, and rounds.count {self.rounds.count} of rounds.cohort {self.rounds.cohort} need "
-                f"{self.rounds.count * self.rounds.cohort}: raise it, or lower one of them"
             )
         return self
 

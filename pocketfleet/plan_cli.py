@@ -97,10 +97,10 @@ def _run(deployment: "Deployment", directory: Any, *, processes: int, shown: boo
 
 def _tell(deployment: "Deployment", folder: Path, *, csv_file: Path | None, as_json: bool) -> None:
     """Make the plan of the finished runs, write it and print it."""
-    from pocketfleet.assembly import round_plan
     from pocketfleet.device_sim.comparison_tables import csv_text
     from pocketfleet.device_sim.deployment_plan import ASSUMPTIONS, make_plan
     from pocketfleet.device_sim.run import Run
+    from pocketfleet.round_parts import round_plan
     from pocketfleet.whole_file import write_whole
 
     count = deployment.experiment.rounds.count

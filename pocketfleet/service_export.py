@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pocketfleet.assembly import Parts, round_plan
+from pocketfleet.assembly import Parts
 from pocketfleet.device_sim.events import EventsHash
 from pocketfleet.device_sim.recorded_run import RecordedRun, recorded_run
 from pocketfleet.device_sim.recording import DECISIONS, decisions_table
@@ -15,11 +15,12 @@ from pocketfleet.device_sim.run_directory import EXPERIMENT, MODEL, SUMMARY
 from pocketfleet.device_sim.tables import EventTotals, last_metrics, personalisation
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
+from pocketfleet.privacy_parts import privacy_summary, with_noise_found
+from pocketfleet.round_parts import round_plan
 from pocketfleet.training.coordinator_by_plan import make_coordinator
 from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.server.blob_folder import BlobFolder
 from pocketfleet.training.server.recorded_log import RecordedLog, read_log
-from pocketfleet.update_parts import privacy_summary, with_noise_found
 from pocketfleet.whole_folder import whole_folder
 
 __all__ = ["export_service"]

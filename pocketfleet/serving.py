@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from pocketfleet.assembly import (
-    Parts,
-    batch_size,
-    given_path,
-    release_plan,
-    round_plan,
-    step_terms,
-)
+from pocketfleet.assembly import Parts, batch_size, given_path, step_terms
 from pocketfleet.bundling import make_bundle
 from pocketfleet.device_sim.cohort import Cohort, chunks, one_by_one_chunk
 from pocketfleet.errors import InputError
@@ -27,6 +20,8 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
+from pocketfleet.privacy_parts import check_private, privacy_plan, secure_plan, with_noise_found
+from pocketfleet.round_parts import release_plan, round_plan
 from pocketfleet.serving_file import forget_serving, tell_serving
 from pocketfleet.training.privacy.random_bits import secret_bits
 from pocketfleet.training.round import Int64s
@@ -39,15 +34,7 @@ from pocketfleet.training.server.routes import PREFIX
 from pocketfleet.training.server.service import Service
 from pocketfleet.training.server.service_log import ServiceLog
 from pocketfleet.training.server.service_plan import Limits, ServicePlan
-from pocketfleet.update_parts import (
-    aggregator_factory,
-    check_private,
-    codec_of,
-    download_of,
-    privacy_plan,
-    secure_plan,
-    with_noise_found,
-)
+from pocketfleet.update_parts import aggregator_factory, codec_of, download_of
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["serve", "service_plan"]

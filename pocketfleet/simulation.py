@@ -9,14 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pocketfleet.assembly import (
-    Parts,
-    given_path,
-    make_rounds,
-    release_plan,
-    schedule,
-    workload,
-)
+from pocketfleet.assembly import Parts, given_path, workload
 from pocketfleet.bundling import make_bundle
 from pocketfleet.device_sim.clock_only import ClockOnly
 from pocketfleet.device_sim.device_store import DeviceStore
@@ -49,18 +42,11 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
+from pocketfleet.privacy_parts import check_private, privacy_summary, private_run, secure_plan, with_noise_found
+from pocketfleet.round_parts import make_rounds, release_plan, schedule
 from pocketfleet.training.codec.error_feedback import first_residual
 from pocketfleet.training.update import tensors_to_bytes
-from pocketfleet.update_parts import (
-    aggregator_factory,
-    check_private,
-    codec_of,
-    download_of,
-    privacy_summary,
-    private_run,
-    secure_plan,
-    with_noise_found,
-)
+from pocketfleet.update_parts import aggregator_factory, codec_of, download_of
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["resume", "simulate"]

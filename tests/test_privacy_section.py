@@ -8,9 +8,9 @@ import torch
 
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
+from pocketfleet.privacy_parts import check_private, private_run, with_noise_found
 from pocketfleet.training.privacy.accountant import Accountant
 from pocketfleet.training.update import Update
-from pocketfleet.update_parts import check_private, private_run, with_noise_found
 
 PRIVATE: dict[str, Any] = {
     "mechanism": "central",

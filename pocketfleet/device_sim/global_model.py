@@ -140,6 +140,7 @@ class GlobalModel:
         aggregator, summing = self._make_aggregator(), None
         if group is not None and self._make_sum is not None:
             summing = self._make_sum(group, round_index, self.version)
+        knows = np.ones(len(accepted), np.bool_) if group is None else group.to_the_end
         rows = []
         for result in self._train(accepted):
             if summing is not None:
@@ -148,7 +149,7 @@ class GlobalModel:
             else:
                 aggregator.merge(result.part)
             kept = np.flatnonzero(result.finite)
-            self._keep(result, kept)
+            self._keep(result, kept[knows[result.cohort.place[kept]]])
             rows.append(_rows(result, kept, self._headline))
         trained = _joined(rows)
         non_finite = len(accepted) - len(trained["place"])

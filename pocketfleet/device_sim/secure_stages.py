@@ -71,6 +71,11 @@ class Group:
         """Whose vectors are in the sum, ``[n]``; nobody's where there is none."""
         return (self.answered > _MASKED) & (not self.no_sum)
 
+    @property
+    def to_the_end(self) -> Bools:
+        """Of those in the sum, who answered all stages: the others do not know that they are in it."""
+        return self.answered[self.in_sum] > _LAST
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecureStages:

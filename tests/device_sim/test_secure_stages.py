@@ -77,6 +77,8 @@ def test_one_that_has_left_wifi_is_lost_and_waited_for() -> None:
     assert lost["kind"].tolist() == ["receive"]
     assert lost["reason"].tolist() == ["metered"]
     assert lost["bytes"].tolist() == [0]
+    # Nothing was sent: no radio was awake.
+    assert lost["joules"].tolist() == [0.0]
     # The server does not know: the first stage takes its deadline, the others do not.
     first = events[(events["kind"] == "receive") & (events["device"] == 0)]
     began = (first["time_s"] - first["seconds"]).tolist()

@@ -10,6 +10,7 @@ import torch
 from pocketfleet import Bundle, Experiment, Run, simulate
 from pocketfleet.emulation import EmulationPlan, emulate
 from pocketfleet.errors import InputError
+from pocketfleet.privacy_parts import privacy_plan, secure_plan
 from pocketfleet.training.privacy.accountant import epsilon_of_rho
 from pocketfleet.training.privacy.distributed_mean import DistributedAccountant, noise_for_sums
 from pocketfleet.training.privacy.random_bits import keyed_bits
@@ -83,6 +84,53 @@ def test_one_that_is_not_finite_adds_noise_alone() -> None:
     pairs = zip((broken, like), bits, strict=True)
     found = [vector.encode(update, weight=1, shared_seed=1, bits=each) for update, each in pairs]
     assert found[0].tolist() == found[1].tolist()
+
+
+def summed(*settings: str) -> Experiment:
+    """Rounds of a hundred, of which sixty may do; a fifth may tell the server what they know."""
+    table = {"task": {"name": "boston"}, "training": {"learning_rate": 0.1}, "fleet": {"devices": 200}}
+    wanted = ["rounds.cohort=100", "rounds.count=1", "secure_aggregation.enabled=true", "privacy.max_norm=0.5"]
+    wanted += ["privacy.mechanism=distributed", "privacy.delta=1e-5", "privacy.noise_multiplier=1.0", *settings]
+    return Experiment.from_table(table).with_settings(*wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "honest"),
+    [
+        # Of a hundred a fifth are twenty, and all of them may be among the least sum's sixty.
+        ([], 40),
+        (["secure_aggregation.corrupt_ratio=0.4"], 20),
+        (["rounds.minimum_ratio=1.0"], 80),
+        (["rounds.cohort=20"], 8),
+        (["rounds.cohort=10"], 4),
+        # 0.55 of a hundred is 55, though the product is a little more.
+        (["rounds.minimum_ratio=0.55"], 35),
+    ],
+)
+def test_noise_counts_on_the_honest_who_are_sure_to_stay(settings: list[str], honest: int) -> None:
+    like = Update({"w": torch.zeros(3_000)}, {})
+    plan = secure_plan(summed(*settings), like)
+    assert plan is not None
+    assert plan.noise_stddev == pytest.approx(0.5 / np.sqrt(honest))
+    assert plan.vector.noise is not None
+    private = privacy_plan(summed(*settings), like, bits=keyed_bits(1))
+    assert private is not None
+    assert private.accountant.epsilon(rounds=1, participations=1) == epsilon_of_rho(
+        plan.vector.noise.rho(honest), delta=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["secure_aggregation.corrupt_ratio=0.6"], "which may be all of the 60 that rounds.minimum_ratio asks for"),
+        (["secure_aggregation.bits=32", "privacy.noise_multiplier=10.0"], "steps of the grid wide, at most .* lower"),
+        (["privacy.max_norm=1e9"], "steps of the grid wide, at most .* lower .*privacy.max_norm"),
+    ],
+)
+def test_noise_that_cannot_be_is_refused_before_anything_is_exported(settings: list[str], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        secure_plan(summed(*settings), Update({"w": torch.zeros(3_000)}, {}))
 
 
 def test_the_accountant_adds_up_the_sums_that_a_device_was_in() -> None:

@@ -176,8 +176,12 @@ def test_reports_say_nothing_of_the_work(emulated: Path) -> None:
     with sqlite3.connect(emulated / "state" / "service.sqlite") as database:
         columns = "num_examples, steps, examples_held, train_loss, metric_global, metric_personalised, bytes"
         rows = database.execute(f"SELECT {columns} FROM reports").fetchall()
+        notes = [note for (note,) in database.execute("SELECT note FROM decisions WHERE kind = 'check_in'").fetchall()]
     database.close()
     assert rows == [(1, 1, 1, 0.0, None, None, 64)] * (2 * COUNT)
+    # Nor does a check-in: what a phone says of itself is about its battery, its memory and its day.
+    assert len(notes) >= 2 * COUNT
+    assert all("examples" not in note and "battery_ratio" in note for note in notes)
 
 
 def test_a_sum_of_one_is_refused() -> None:
@@ -193,6 +197,7 @@ def test_a_sum_of_one_is_refused() -> None:
         ("codec={name='top_k', ratio=0.1}", "what each rounds or chooses for itself cannot"),
         ("codec={name='quantised', bits=8}", "what each rounds or chooses for itself cannot"),
         ("service.max_update_norm=1.0", "checked on single updates"),
+        ("release={gate='evaluation', evaluation_reports=2, canary_ratio=0.0}", "each device tells what it finds"),
         ("rounds={selection='oort', selection_window_s=60.0, cohort=2, minimum_ratio=1.0}", "learns from each phone's"),
     ],
 )

@@ -203,3 +203,32 @@ def test_messages_that_are_kept_give_the_sum_again(tmp_path) -> None:
     mean = PLAN.vector.decode(total, shared_seed=PLAN.codec_seed(2))
     assert found[0].mean is not None
     np.testing.assert_array_equal(mean.update.delta["w"], found[0].mean.delta["w"])
+
+
+def test_a_sum_outlives_a_disk_that_does_not_take_its_messages(tmp_path) -> None:
+    folder = tmp_path / "transcripts"
+    # In its place a file: no folder can be made there.
+    folder.write_text("in the way")
+    rounds = SecureRounds(PLAN, folder=folder)
+    phones = Phones(rounds, 4)
+    failed: list[OSError] = []
+
+    def summed() -> None:
+        try:
+            rounds.sum(3, 2, phones.members)
+        except OSError as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=summed)
+    thread.start()
+    while isinstance(rounds.needed(3, 10, "shares"), StageWait):
+        threading.Event().wait(0.01)
+    for stage in ("shares", "masked", "unmask"):
+        phones.send(stage, 0, 1, 2, 3)
+    thread.join(5.0)
+    assert len(failed) == 1
+    folder.unlink()
+    # The devices are gone by now.
+    found = rounds.sum(3, 2, phones.members)
+    assert found.num_updates == 4
+    assert recomputed_sum(Transcript.from_bytes((folder / "round-3.jsonl").read_bytes()))[1].tolist() == [0, 1, 2, 3]

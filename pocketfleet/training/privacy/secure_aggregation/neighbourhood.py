@@ -18,7 +18,7 @@ from scipy.stats import hypergeom
 from pocketfleet.errors import InputError
 from pocketfleet.training.draws import draw_key, permutation
 
-__all__ = ["Neighbourhood", "chosen_degree"]
+__all__ = ["Neighbourhood", "chosen_degree", "share_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +94,11 @@ class Neighbourhood:
         return len(np.unique(part[present])) == 1
 
 
+def share_of(members: int, ratio: float) -> int:
+    """So large a part of the members, rounded up; 0.3 of 10 are 3, though the product is a little more."""
+    return math.ceil(round(ratio * members, 9))
+
+
 @functools.lru_cache(maxsize=256)
 def chosen_degree(
     members: int,
@@ -141,8 +146,7 @@ def chosen_degree(
             f"corrupt_ratio must be 0 or more and below {1.0 - dropout_ratio:g} (1 - dropout_ratio), got "
             f"{corrupt_ratio}"
         )
-    # Rounded first: 0.3 * 10 is a little more than 3.
-    corrupt, gone = (math.ceil(round(ratio * members, 9)) for ratio in (corrupt_ratio, dropout_ratio))
+    corrupt, gone = (share_of(members, ratio) for ratio in (corrupt_ratio, dropout_ratio))
     rare, missed = 2.0 ** -(security_bits + 1) / members, 2.0**-correctness_bits / members
     others = members - 1
     for degree in range(2, others // 2 + 1, 2):
