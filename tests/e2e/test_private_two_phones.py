@@ -197,6 +197,8 @@ def test_a_sum_of_one_is_refused() -> None:
         ("codec={name='top_k', ratio=0.1}", "what each rounds or chooses for itself cannot"),
         ("codec={name='quantised', bits=8}", "what each rounds or chooses for itself cannot"),
         ("service.max_update_norm=1.0", "checked on single updates"),
+        ("service.max_num_examples=5", "checked on single reports"),
+        ("rounds.recording=log", "holds no updates to be replayed"),
         ("release={gate='evaluation', evaluation_reports=2, canary_ratio=0.0}", "each device tells what it finds"),
         ("rounds={selection='oort', selection_window_s=60.0, cohort=2, minimum_ratio=1.0}", "learns from each phone's"),
     ],
