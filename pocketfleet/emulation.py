@@ -10,8 +10,9 @@ Rules:
    thread; those of a spawned process would take seconds of a core each.
 3. When a round closes, devices that wait for it are told, as a push message would; so nobody sleeps until a deadline
    that never comes.
-4. All processes end with this one. A device that dies of a drawn crash is started again; one that ends otherwise before
-   the training does, or a service that does, ends the emulation.
+4. All processes end with this one, however it ends: they hold the other ends of its pipes. A device that dies of a
+   drawn crash is started again; one that ends otherwise before the training does, or a service that does, ends the
+   emulation.
 """
 
 import json
@@ -59,6 +60,7 @@ _DEVICE_END_S, _SERVICE_END_S = 5.0, 20.0
 _TIMES = ("horizon_s", "deadline_s", "interval_s", "pace_s", "selection_window_s")
 # What the device processes are forked from has loaded this, and with it torch.
 _PRELOADED = "pocketfleet.emulated_process"
+_SERVICE_MODULE = "pocketfleet.emulated_service"
 _STAGE_SECONDS = ("download_s", "train_s", "upload_s")
 
 Told = Callable[[str], None]
@@ -156,21 +158,24 @@ def _served(experiment: Experiment, plan: EmulationPlan, tell: Told) -> Iterator
     """``pocketfleet serve`` in a process, which is asked to end, and then made to."""
     served = plan.out / "served.toml"
     write_whole(served, _by_the_wall(experiment, plan.speed).to_toml())
-    command = [sys.executable, "-c", "from pocketfleet.cli import main; main()", "serve", str(served)]
+    command = [sys.executable, "-m", _SERVICE_MODULE, "serve", str(served)]
     command += ["--state", str(plan.out / _STATE), "--port", str(_free_port())]
     tell("exporting the model and starting the service")
     with (plan.out / _SERVICE_LOG).open("wb") as log:
         # A group of its own: Ctrl-C reaches this process alone, which decides.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    # Leaving the process' own block closes its input and waits for its end.
+    with process:
         try:
-            process.wait(_SERVICE_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_SERVICE_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _by_the_wall(experiment: Experiment, speed: float) -> Experiment:

@@ -4,12 +4,15 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pocketfleet import Bundle, Experiment, simulate
+from pocketfleet.device_sim.phone_clock import PhoneClock
 from pocketfleet.emulation import EmulationPlan, emulate
 from pocketfleet.errors import InputError, PocketfleetError
 from pocketfleet.training.server.administration import model_rows
@@ -107,6 +110,41 @@ def test_an_interruption_stops_everything(tmp_path: Path, boston_bundle: Bundle)
     assert multiprocessing.active_children() == []
     # The service takes it away when it ends.
     assert not (tmp_path / "out" / "state" / "serving.json").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pocketfleet import Experiment
+from pocketfleet.emulation import EmulationPlan, emulate
+
+def tell(line):
+    if line.startswith("round"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    emulate(Experiment.load(sys.argv[1]), EmulationPlan(out=Path(sys.argv[2]), speed=10.0), tell=tell)
+"""
+
+
+def test_nothing_outlives_a_killed_emulation(tmp_path: Path, boston_bundle: Bundle) -> None:
+    (tmp_path / "experiment.toml").write_text(experiment(boston_bundle, 2, 50).to_toml())
+    (tmp_path / "killed.py").write_text(KILLED)
+    ended = subprocess.run(
+        [sys.executable, "killed.py", "experiment.toml", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # The devices hold these pipes as well: they are read to the end when the last of them is gone.
+        capture_output=True,
+        timeout=120.0,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    clock, serving = PhoneClock(), tmp_path / "out" / "state" / "serving.json"
+    # The service takes it away when it ends.
+    while serving.exists():
+        assert clock.now_s() < 30.0, "the service goes on"
+        clock.wait_wall(0.1)
 
 
 def test_a_device_that_dies_ends_the_emulation(tmp_path: Path, boston_bundle: Bundle) -> None:
