@@ -6,14 +6,15 @@ service is asked to end as by SIGTERM.
 
 import os
 import signal
-import sys
 import threading
 
 from pocketfleet.cli import main
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    # Not by ``sys.stdin``, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

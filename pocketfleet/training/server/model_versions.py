@@ -4,7 +4,7 @@ Rules:
 
 1. A version is made of the accepted reports of its round and of the version before, in one order: the same bits
    whenever and by whichever process it is made, but for noise that protects devices, which is drawn anew: of what was
-   made so, one version alone is ever published. Until it is on the disk its round's files stay.
+   made so, the one whose row was written is all that devices ever get. Until then its round's files stay.
 2. Its weights, what is broadcast with them and the server's state are files by hash.
 3. A round whose updates would make weights that are no finite numbers teaches nothing: the next version has the weights
    of the last.
@@ -59,7 +59,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A version whose files are on the disk; it is one once ``publish`` has written its row."""
+    """A version whose files are on the disk; it is one once ``write`` has written its row."""
 
     model: ModelVersion
     row: Mapping[str, Any]
@@ -69,7 +69,7 @@ class Made:
 
 
 class ModelVersions:
-    """The newest version; one thread makes the next, the thread of decisions publishes it.
+    """The newest version; one thread makes the next, the thread of decisions writes it down.
 
     Args:
         plan: of the service.
@@ -112,7 +112,9 @@ class ModelVersions:
         if row is None:
             state = self._plan.algorithm.init(self._plan.weights)
             private = {} if self._plan.privacy is None else self._plan.privacy.mean.init()
-            self.publish(self._made(0, self._plan.weights, state, private, round_index=-1, now_s=now_s))
+            first = self._made(0, self._plan.weights, state, private, round_index=-1, now_s=now_s)
+            self.write(first)
+            self.adopt(first)
         else:
             self._newest = self._read(row)
         waiting = self._next_round()
@@ -254,16 +256,19 @@ class ModelVersions:
             "epsilon": epsilon if np.isfinite(epsilon) else None,
         }
 
-    def publish(self, made: Made) -> None:
-        """Write a version's row; its reports' files have done their work then.
+    def write(self, made: Made) -> None:
+        """Write a version's row: from then on it is the one of its round.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: it is not written; try again.
+            sqlalchemy.exc.SQLAlchemyError: it is not written; make it anew.
         """
         with self._leadership.begin() as connection:
             connection.execute(sa.insert(MODELS), dict(made.row))
             if made.privacy is not None:
                 connection.execute(sa.insert(PRIVACY), dict(made.privacy))
+
+    def adopt(self, made: Made) -> None:
+        """Let a version that is written be the newest; its reports' files have done their work."""
         self._newest = made.model
         if not self._plan.limits.keep_updates:
             for assignment, sha256 in made.reports:

@@ -316,9 +316,11 @@ class Upkeep:
         return made
 
     def _publish(self, parts: Leader, made: Made) -> None:
-        # First what a device gets of it: once it is the newest, others ask for that.
+        # Not before it is written: noise drawn anew after a failure, beside the first, would be weaker than either.
+        parts.versions.write(made)
+        # Once it is the newest, others ask for what a device gets of it.
         self.downloads.add(made.model)
-        parts.versions.publish(made)
+        parts.versions.adopt(made)
         parts.releases.made(made.model.version, now_s=parts.clock.now_s())
         self.metrics.version.set(made.model.version)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 import torch
-from tiny_service import Phone, Running, running, tiny_plan, update_bytes
+from tiny_service import BASE, Phone, Running, running, tiny_plan, update_bytes
 
 from pocketfleet.training.privacy.accountant import Accountant
 from pocketfleet.training.privacy.clipping import AdaptiveClipping
@@ -16,7 +16,7 @@ from pocketfleet.training.privacy.privacy_plan import PrivacyPlan
 from pocketfleet.training.privacy.private_mean import PrivateMean
 from pocketfleet.training.privacy.random_bits import secret_bits
 from pocketfleet.training.round import RoundPlan
-from pocketfleet.training.server.database import PRIVACY, open_database
+from pocketfleet.training.server.database import MODELS, PRIVACY, open_database
 from pocketfleet.training.server.live_figures import LiveReader
 from pocketfleet.training.server.service_plan import ServicePlan
 
@@ -131,3 +131,35 @@ def test_who_is_spent_is_told_so_and_the_figures_say_what_it_costs(tmp_path: Pat
             assert (figures.privacy.delta, figures.privacy.participations) == (1e-6, 1)
 
     of(talk())
+
+
+def test_of_noise_drawn_twice_devices_see_one_draw(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with running(private_plan(tmp_path / "plan", noise=0.4), tmp_path / "state") as run:
+            upkeep, offered = run.service.upkeep, []
+
+            def refuse_once(connection: object, cursor: object, statement: str, *_: object) -> None:
+                if statement.startswith("INSERT INTO models"):
+                    offered.append(1 in upkeep.downloads)
+                    if len(offered) == 1:
+                        raise sa.exc.OperationalError(statement, {}, OSError("the disk is full"))
+
+            sa.event.listen(upkeep.database, "before_cursor_execute", refuse_once)
+            phones = [await run.phone() for _ in range(2)]
+            await round_of(run, phones, update_bytes(0.0, 0.0, 0.0), update_bytes(0.0, 0.0, 0.0), version=1)
+            assert offered == [False, False]
+            weights = {path.name for path in (tmp_path / "state" / "files").rglob("*") if path.is_file()}
+            served = {name for name in weights if await can_get(phones[0], name)}
+            with upkeep.database.connect() as connection:
+                written = set(connection.execute(sa.select(MODELS.c.download_sha256)).scalars())
+            # Both draws have left files, of which devices get those of the versions alone.
+            assert written < weights
+            assert served - upkeep.downloads.program_hashes == written
+
+    of(talk())
+
+
+async def can_get(phone: Phone, sha256: str) -> bool:
+    answer = await phone.client.get(f"{BASE}/files/{sha256}", headers=phone.headers)
+    assert answer.status_code in {200, 404}
+    return answer.status_code == 200
