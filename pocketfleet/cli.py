@@ -265,7 +265,8 @@ def _print_run(run: "Run", picture: Path | None) -> None:
         "rounds": f"{summary['rounds']} {'would have ' if summary['timing_only'] else ''}made a model, "
         f"{summary['rounds_abandoned']} abandoned"
         + (f", {summary['rounds_without_sum']} of the models without a sum" if "rounds_without_sum" in summary else ""),
-        "phones": summary["devices"],
+        "phones": f"{summary['devices']}"
+        + (f", {summary['devices_spent']} in as many models as they may be" if "devices_spent" in summary else ""),
         "assignments": f"{summary['device_rounds']}: {summary['reports_accepted']} reports accepted, "
         f"{lost or 'none lost'}, {summary['in_flight']} still under way at the end",
         **_ineligible_fact(summary),
@@ -283,7 +284,11 @@ def _print_run(run: "Run", picture: Path | None) -> None:
     print_table([{"run": name, "": value} for name, value in facts.items()])
 
 
-_ENDINGS = {"rounds": "all rounds done", "horizon": "at rounds.horizon_s, the round under way not counted"}
+_ENDINGS = {
+    "rounds": "all rounds done",
+    "horizon": "at rounds.horizon_s, the round under way not counted",
+    "privacy_spent": "fewer phones than a round needs may still be in a model: privacy.max_participations",
+}
 
 
 # What a reader may take for a fault: asking more phones than are wanted is what rounds.over_selection is for.

@@ -328,6 +328,7 @@ def _finish(
         "rounds_abandoned": int((rounds["outcome"] == "abandoned").sum()),
         **_without_sum(experiment, rounds),
         "devices": len(parts.fleet),
+        **({"devices_spent": outcome.num_spent} if experiment.privacy.max_participations else {}),
         "device_rounds": totals.assigned,
         "device_steps": int(rounds["steps"].sum()),
         "reports_accepted": totals.accepted,

@@ -98,6 +98,16 @@ class BufferedRounds:
         """The newest version that was published."""
         return self._coordinator.model_version
 
+    @property
+    def num_spent(self) -> int:
+        """None: buffers are not bounded so."""
+        return 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Never, likewise."""
+        return False
+
     def learnt(self, closed: ClosedRound, device: Int64s, loss: Float64s) -> None:
         """A buffer takes whoever comes: nothing is learnt for a choice."""
         del closed, device, loss

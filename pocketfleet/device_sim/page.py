@@ -42,6 +42,11 @@ _PATTERNS = (
     "</defs></svg>"
 )
 # Nothing may be loaded, from anywhere; the browser enforces it.
+_ENDINGS = {
+    "rounds": "with its last round",
+    "horizon": "at its horizon",
+    "privacy_spent": "when fewer phones than a round needs could still be in a model",
+}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -108,8 +113,7 @@ def _kind(run: Run) -> str:
             f"{summary['service']['version']}. Downloads, stages of an attempt and energy are not known to a service."
         )
     how = f"{summary['program']} on the phone" + (", by the clock alone" if summary["timing_only"] else "")
-    end = "its last round" if summary["ended"] == "rounds" else "its horizon"
-    return f"A simulated run of pocketfleet, {how}; it ended at {end}."
+    return f"A simulated run of pocketfleet, {how}; it ended {_ENDINGS[summary['ended']]}."
 
 
 def _learning(run: Run) -> str:

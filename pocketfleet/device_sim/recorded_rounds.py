@@ -98,6 +98,16 @@ class RecordedRounds:
         """The newest version that was published."""
         return self._coordinator.model_version
 
+    @property
+    def num_spent(self) -> int:
+        """None: a recording ends by itself."""
+        return 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Never, likewise."""
+        return False
+
     def versions_in_use(self) -> set[int]:
         """Of assignments whose reports may still count: of a buffer."""
         if isinstance(self._plan, RoundPlan):

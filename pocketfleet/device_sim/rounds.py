@@ -51,6 +51,16 @@ class Rounds(Protocol):
         """The newest version that was published."""
         ...
 
+    @property
+    def num_spent(self) -> int:
+        """How many devices are in as many models as one may be; 0 where that is not bounded."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many devices are, that no further version can be made."""
+        ...
+
     def watch(self, watch: Watch) -> None:
         """Have the coordinator's time counted apart; after ``restore``."""
         ...

@@ -93,13 +93,22 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a simulation ended; ``reason`` is ``rounds`` or ``horizon``."""
+    """How a simulation ended.
+
+    Attributes:
+        reason: ``rounds``, ``horizon``, or ``privacy_spent``: too few devices may still be in a model.
+        virtual_s, wall_s: how long it took.
+        metrics_initial: of the first model, by name.
+        in_flight: attempts under way.
+        num_spent: devices that are in as many models as one may be.
+    """
 
     reason: str
     virtual_s: float
     wall_s: float
     metrics_initial: dict[str, float]
     in_flight: int
+    num_spent: int
 
 
 class Simulator:
@@ -136,21 +145,30 @@ class Simulator:
         self._wall_start_s = time.perf_counter()
 
     def run(self) -> Outcome:
-        """Go on until enough model versions are published or the horizon is reached."""
+        """Go on until enough model versions are published, nobody is left for another, or the horizon is reached."""
         if self._checkpoint < 0:
             self._metrics_initial = self._model.evaluate(round_index=0)
             self._save()
-        while self._rounds.model_version < self._schedule.count and not self._ended_at_horizon:
+        while not self._reason():
             self._play_round()
         self._finish_releases()
         self._save()
         return Outcome(
-            reason="horizon" if self._ended_at_horizon else "rounds",
+            reason=self._reason(),
             virtual_s=self._now_s,
             wall_s=self._wall_s(),
             metrics_initial=self._metrics_initial,
             in_flight=len(self._rounds.under_way),
+            num_spent=self._rounds.num_spent,
         )
+
+    def _reason(self) -> str:
+        """Why to end; empty: there is more to play."""
+        if self._ended_at_horizon:
+            return "horizon"
+        if self._rounds.model_version >= self._schedule.count:
+            return "rounds"
+        return "privacy_spent" if self._rounds.exhausted else ""
 
     def _finish_releases(self) -> None:
         """The versions on trial come to their ends, but for a horizon."""

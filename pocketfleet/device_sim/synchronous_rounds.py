@@ -68,6 +68,16 @@ class SynchronousRounds:
         """The newest version that was published."""
         return self._coordinator.model_version
 
+    @property
+    def num_spent(self) -> int:
+        """See the coordinator's rule 15."""
+        return self._coordinator.admission.num_spent
+
+    @property
+    def exhausted(self) -> bool:
+        """Likewise."""
+        return self._coordinator.exhausted
+
     def versions_in_use(self) -> set[int]:
         """None: what comes late is not used."""
         return set()

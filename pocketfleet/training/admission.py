@@ -41,6 +41,21 @@ class Admission:
         spent: Bools = self._participations[device] >= self.max_participations
         return spent
 
+    @property
+    def num_spent(self) -> int:
+        """How many devices are in as many models as they may be."""
+        return int((self._participations >= self.max_participations).sum())
+
+    def exhausted(self, minimum: int) -> bool:
+        """Whether fewer than ``minimum`` devices may still be in a model, ever."""
+        if not self.max_participations:
+            return False
+        able = self._participations < self.max_participations
+        if not self.cap:
+            return int(able.sum()) < minimum
+        admissible = min(self._free, int((~self._admitted).sum()))
+        return int((able & self._admitted).sum()) + admissible < minimum
+
     def admit(self, device: Int64s) -> None:
         """Admit distinct devices that are allowed."""
         if self.cap:

@@ -154,6 +154,11 @@ class Coordinator:
         return self._opens_s
 
     @property
+    def exhausted(self) -> bool:
+        """Whether rule 15 leaves fewer devices than a round needs: no further one succeeds."""
+        return self.admission.exhausted(self._minimum)
+
+    @property
     def open_slots(self) -> int:
         """How many more devices that are not in the open round yet it would assign, once ``opens_s`` has come."""
         # Live and accepted together are the assignments that were not withdrawn.

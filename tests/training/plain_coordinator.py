@@ -60,6 +60,16 @@ class PlainCoordinator:
     def slots(self) -> int:
         return self.selected - len(self.open.live) - len(self.open.accepted) - len(self.open.chosen)
 
+    def exhausted(self, population: int) -> bool:  # rule 15, and 14
+        if not self.plan.max_participations:
+            return False
+        able = [device for device in range(population) if self.models.get(device, 0) < self.plan.max_participations]
+        if self.plan.population_cap:
+            strangers = [device for device in able if device not in self.admitted]
+            refused = max(0, len(strangers) - (self.plan.population_cap - len(self.admitted)))
+            return len(able) - refused < self.minimum
+        return len(able) < self.minimum
+
     def check_in(self, device: int, now_s: float) -> tuple[int, str, float | None, int, int]:
         self.advance(now_s)
         if now_s < self.opens_s():  # rule 12

@@ -541,6 +541,12 @@ def test_a_device_is_in_so_many_models_and_no_more() -> None:  # rule 15
             "PRIVACY_SPENT",
         ]
         assert one.next_deadline_s() == 23.0
+        # Four of six are left; once two more are in a model there are two, and then none for a round of two.
+        one.report_many([4, 5], [3, 3], [14.0, 14.0])
+        assert (one.admission.num_spent, one.exhausted) == (4, False)
+        check_in(one, 4, 5, at=15.0)
+        one.report_many([6, 7], [3, 3], [16.0, 16.0])
+        assert (one.admission.num_spent, one.exhausted) == (6, True)
 
 
 def test_a_window_needs_a_selection() -> None:
@@ -729,7 +735,8 @@ def play(oracle: PlainCoordinator, batches: list[Batch]) -> Iterator[Played]:
                 played.answers.append(list(oracle.closings))
         window_ends_s = math.inf if oracle.open.window_ends_s is None else oracle.open.window_ends_s
         times = (oracle.opens_s(), oracle.deadline_s(), window_ends_s, now_s)
-        played.stand = (oracle.open.index, oracle.open.model_version, oracle.slots(), *times)
+        spent = oracle.exhausted(POPULATION)
+        played.stand = (oracle.open.index, oracle.open.model_version, oracle.slots(), spent, *times)
         yield played
 
 
@@ -767,6 +774,7 @@ def standing(coordinator: Coordinator) -> tuple[Any, ...]:
         coordinator.round,
         coordinator.model_version,
         coordinator.open_slots,
+        coordinator.exhausted,
         coordinator.opens_s,
         coordinator.next_deadline_s(),
         coordinator.window_ends_s,
