@@ -5,7 +5,7 @@ Rules:
 1. A plan's days stand for ``rounds.horizon_s``: to tell one hour from another, days must be whole. So a run goes on
    when ``rounds.count`` models are made; when that was is read off.
 2. Rounds of a second would go on for a week's 600,000: ``MOST_ROUNDS``, or ``rounds.count`` if that is more, end a run
-   too, and its plan is of the days until then.
+   too, and its plan is of the days until then. So do as many as ``privacy.max_participations`` leaves phones for.
 3. With a target the phones train, and ``rounds.count`` ends the run as it does any other.
 """
 
@@ -21,6 +21,7 @@ from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
 from pocketfleet.export.session import EagerSession
 from pocketfleet.sweep_plan import PlannedRun, plan_runs
+from pocketfleet.update_parts import report_bytes
 
 __all__ = ["Deployment", "plan_deployment"]
 
@@ -35,9 +36,13 @@ _OWN = {"rounds.horizon_s": "--days", "engine.timing_only": "--target", "seed": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What is planned: the experiment as given, a run a seed, and the target with its direction."""
+    """What is planned: the experiment as given, a run a seed, and the target with its direction.
+
+    ``update_bytes`` are those of a report's body.
+    """
 
     experiment: Experiment
+    update_bytes: int
     runs: tuple[PlannedRun, ...]
     target: Target | None
 
@@ -65,19 +70,26 @@ def plan_deployment(
         if key in _OWN:
             raise InputError(f"plan settles {key} itself: leave out --set {key}, and use {_OWN[key]}")
     experiment = Experiment.load(source, settings)
-    directed = target.against(_untrained_metrics(experiment)) if target else None
+    parts = Parts.of(experiment, given_path(experiment))
+    directed = target.against(_untrained_metrics(parts)) if target else None
     numbers = tuple(str(experiment.seed + number) for number in range(seeds))
     own = [f"rounds.horizon_s={days * 86_400.0!r}", f"engine.timing_only={'false' if target else 'true'}"]
     if not target:
         # By the clock alone there is nothing to evaluate.
         own += ["release={}"]
-        own += [f"rounds.count={max(experiment.rounds.count, MOST_ROUNDS)}"]
+        own += [f"rounds.count={max(experiment.rounds.count, _most_rounds(experiment))}"]
     runs = plan_runs(source, [Variation(key="seed", values=numbers)], [*settings, *own], out)
-    return Deployment(experiment=experiment, runs=runs, target=directed)
+    update_bytes = report_bytes(experiment, parts.traffic.report)
+    return Deployment(experiment=experiment, update_bytes=update_bytes, runs=runs, target=directed)
 
 
-def _untrained_metrics(experiment: Experiment) -> dict[str, float]:
-    parts = Parts.of(experiment, given_path(experiment))
+def _most_rounds(experiment: Experiment) -> int:
+    """Rule 2: no more than phones may be in."""
+    cap = experiment.privacy.max_participations
+    return min(MOST_ROUNDS, cap * experiment.fleet.devices // experiment.rounds.cohort) if cap else MOST_ROUNDS
+
+
+def _untrained_metrics(parts: Parts) -> dict[str, float]:
     session = EagerSession(parts.task, parts.model, parts.settings)
     values = mean_evaluation(session, parts.weights, parts.data.test, batch_size=_EVALUATION_BATCH)
     return {f"test_{name}": value for name, value in values.items()}

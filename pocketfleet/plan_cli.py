@@ -108,6 +108,7 @@ def _tell(deployment: "Deployment", folder: Path, *, csv_file: Path | None, as_j
         [Run(run.path) for run in deployment.runs],
         round_plan=round_plan(deployment.experiment),
         count=count,
+        update_bytes=deployment.update_bytes,
         target=deployment.target,
     )
     figures = [dataclasses.asdict(figure) for figure in made.figures]

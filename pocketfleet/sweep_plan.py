@@ -15,12 +15,16 @@ from pocketfleet.device_sim.run_directory import EXPERIMENT, SUMMARY
 from pocketfleet.device_sim.sweep import Variation, bundle_group, combinations, folder_name
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment, parsed_settings
+from pocketfleet.privacy_parts import check_private, with_noise_found
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["PlannedRun", "plan_runs"]
 
 # What may differ between a run and its plan: where its programs came from, and how the host computes.
-_LENIENT = ("task.bundle", "engine.backend", "engine.address", "engine.processes", "engine.checkpoint_share")
+_LENIENT = (
+    *("task.bundle", "engine.backend", "engine.address", "engine.processes", "engine.checkpoint_share"),
+    *("engine.compile", "engine.plan_reason"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,7 @@ class PlannedRun:
     Attributes:
         name: of its folder; see ``device_sim.sweep.folder_name``.
         values: the varied keys' values, as TOML text.
-        experiment: what runs.
+        experiment: what runs, its noise found.
         path: its run directory.
     """
 
@@ -75,7 +79,9 @@ class PlannedRun:
         if not self.started:
             return
         found, planned = self._found(), self.experiment.model_dump(exclude_none=True)
-        differing = [key for key in changed_keys([flattened(found), flattened(planned)]) if key not in _LENIENT]
+        # A way that was left to the run is the one that its probe found.
+        lenient = (*_LENIENT, "engine.plan") if self.experiment.engine.plan == "auto" else _LENIENT
+        differing = [key for key in changed_keys([flattened(found), flattened(planned)]) if key not in lenient]
         if differing:
             raise InputError(
                 f"--resume: {self.path} was run with another {', '.join(differing)}: repeat the command that began the "
@@ -137,7 +143,9 @@ def _checked(source: str, values: Mapping[str, str], settings: Sequence[str], *,
     """The experiment of a combination; what it names has been made once, and let go."""
     try:
         experiment = Experiment.load(source, [*settings, *(f"{key}={value}" for key, value in values.items())])
-        Parts.of(experiment, given_path(experiment))
+        report = Parts.of(experiment, given_path(experiment)).traffic.report
+        experiment = with_noise_found(experiment, report)
+        check_private(experiment, report)
     except InputError as exc:
         raise InputError(f"with {told}: {exc}") from exc
     return experiment

@@ -59,6 +59,11 @@ _SUBJECTS: Mapping[str, Sequence[tuple[str, str, Callable[[float], str]]]] = {
         ("metric_last", "last", _amount),
         ("metric_mean_of_last_five", "mean of last five", _amount),
     ),
+    "What it gives away": (
+        ("epsilon", "epsilon", _amount),
+        ("clip_norm", "clip norm", _amount),
+        ("rounds_without_sum", "no sum", _count),
+    ),
 }
 
 

@@ -5,7 +5,7 @@ Rules:
 1. Everything is computed from the tables that a run leaves; its events are read in pieces.
 2. Of several seeds a figure is the median, ``low`` and ``high`` the range; unknown for one is unknown. Hours are
    pooled.
-3. What is stored: every model of a month, the largest round's accepted updates until they are added up, the bundle.
+3. What is stored: every model of a month, the largest round's accepted reports until they are added up, the bundle.
 4. Each figure names what it rests on most, ``ASSUMPTIONS`` says how sure that is.
 """
 
@@ -96,7 +96,12 @@ class DeploymentPlan:
 
 
 def make_plan(
-    runs: Sequence[Run], *, round_plan: RoundPlan | BufferedPlan, count: int, target: Target | None = None
+    runs: Sequence[Run],
+    *,
+    round_plan: RoundPlan | BufferedPlan,
+    count: int,
+    update_bytes: int,
+    target: Target | None = None,
 ) -> DeploymentPlan:
     """Put the runs of one experiment, a seed each, into a plan.
 
@@ -104,6 +109,7 @@ def make_plan(
         runs: that ended, at least one.
         round_plan: their own.
         count: models wanted, 1 or more; the runs may have made more.
+        update_bytes: of a report's body.
         target: with a direction; the runs must have trained for it to be met.
 
     Raises:
@@ -112,7 +118,9 @@ def make_plan(
     hours, found = HoursOfDay(), []
     for run in runs:
         try:
-            found.append(_figures(run, hours, round_plan=round_plan, count=count, target=target))
+            found.append(
+                _figures(run, hours, round_plan=round_plan, count=count, update_bytes=update_bytes, target=target)
+            )
         except (OSError, KeyError, pa.ArrowException) as exc:
             raise InputError(
                 f"the run in {run.path} cannot be planned with ({type(exc).__name__}: {exc}): make it anew with --force"
@@ -129,7 +137,13 @@ def _days(run: Run) -> float:
 
 
 def _figures(
-    run: Run, hours: HoursOfDay, *, round_plan: RoundPlan | BufferedPlan, count: int, target: Target | None
+    run: Run,
+    hours: HoursOfDay,
+    *,
+    round_plan: RoundPlan | BufferedPlan,
+    count: int,
+    update_bytes: int,
+    target: Target | None,
 ) -> dict[str, float | None]:
     days, rounds, devices = _days(run), run.rounds, run.devices
     if isinstance(round_plan, RoundPlan):
@@ -148,7 +162,7 @@ def _figures(
         "round_p50_s": float(np.percentile(seconds, 50)) if len(seconds) else None,
         "round_p95_s": float(np.percentile(seconds, 95)) if len(seconds) else None,
         **load.figures(),
-        **_stored(run, days=days),
+        **_stored(run, days=days, update_bytes=update_bytes),
         **days_to_rounds(rounds, count, days=days),
         **(days_to_target(rounds, target, days=days) if target else {}),
     }
@@ -160,7 +174,7 @@ def _pieces(run: Run) -> Iterator[pd.DataFrame]:
             yield batch.to_pandas()
 
 
-def _stored(run: Run, *, days: float) -> dict[str, float | None]:
+def _stored(run: Run, *, days: float, update_bytes: int) -> dict[str, float | None]:
     """Gigabytes on the server after a month; see rule 3."""
     bundle = Bundle.load(run.path / "bundle")
     weights = bundle.weights()
@@ -170,7 +184,7 @@ def _stored(run: Run, *, days: float) -> dict[str, float | None]:
     bundle_bytes = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
     parts = {
         "stored_models_gb_per_month": models * model_bytes / _GIGA,
-        "stored_updates_gb": updates * model_bytes / _GIGA,
+        "stored_updates_gb": updates * update_bytes / _GIGA,
         "stored_bundle_gb": bundle_bytes / _GIGA,
     }
     return {**parts, "stored_gb_after_a_month": sum(parts.values())}

@@ -6,7 +6,8 @@ Rules:
    assignment to its end, of rounds that made a model and of abandoned ones alike; the 90th percentile is interpolated.
 2. Shares are of all assignments: accepted, lost by each reason, and under way when the run ended add up to 1.
 3. What an accepted report cost is what the whole run spent, divided by the accepted reports: lost work is paid for too.
-4. Megabytes are 10**6 bytes. ``None`` stands for what is not known: nothing trained, nothing accepted, no round closed.
+4. Megabytes are 10**6 bytes. ``None`` stands for what is not known: nothing trained, nothing accepted, no round closed,
+   nothing promised of privacy.
 5. A difference is in percent of the first run's figure, ``None`` where that is 0 or either is not known.
 """
 
@@ -57,6 +58,7 @@ def run_figures(run: Run) -> Row:
             **_of_reports(run.summary),
             **_of_costs(run.summary),
             **_of_learning(run.summary),
+            **_of_protection(run.summary),
         }
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as exc:
         raise InputError(
@@ -104,6 +106,15 @@ def _of_learning(summary: Mapping[str, Any]) -> Row:
         "metric": name,
         "metric_last": summary["metrics"]["last"].get(name),
         "metric_mean_of_last_five": summary["metrics"]["mean_of_last_five"].get(name),
+    }
+
+
+def _of_protection(summary: Mapping[str, Any]) -> Row:
+    private = summary.get("privacy", {})
+    return {
+        "epsilon": private.get("epsilon"),
+        "clip_norm": private.get("clip_norm"),
+        "rounds_without_sum": summary.get("rounds_without_sum"),
     }
 
 

@@ -2,8 +2,9 @@
 
 Rules:
 
-1. A transfer's bytes are spread evenly over its seconds, latency and outages included; the parts that fall into a
-   second add up. No byte is lost or made: a rate is the sum of what passed in a second.
+1. Transfers are those of models, of reports, and of the messages by which a sum is made. A transfer's bytes are spread
+   evenly over its seconds, latency and outages included; the parts that fall into a second add up. No byte is lost or
+   made: a rate is the sum of what passed in a second.
 2. A check-in is an assignment or a turn-away. Assignments are in the events. Without a pace the turned away came in the
    second in which their round opened; with one they came evenly between the round's last free slot and its end, which
    the table of rounds does not tell nearer. A phone that finds itself ineligible asks nobody.
@@ -14,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pocketfleet.device_sim.tables import DOWN_KINDS, UP_KINDS
+
 __all__ = ["ServerLoad", "SpreadBytes"]
 
+# A direction's kinds of events.
+_TRANSFERS = {"download": DOWN_KINDS, "upload": UP_KINDS}
 Floats = npt.NDArray[np.float64]
 
 
@@ -59,7 +64,7 @@ class ServerLoad:
         length = int(seconds) + 1
         self._seconds, self._paced, self._slots = seconds, paced, slots
         self.check_ins, self._reports = np.zeros(length), np.zeros(length)
-        self._spread = {"download": SpreadBytes(length), "upload": SpreadBytes(length)}
+        self._spread = {name: SpreadBytes(length) for name in _TRANSFERS}
         self._assigned: dict[int, int] = {}  # by round, so far
         self._full_s: dict[int, float] = {}  # by round, when its last free slot was taken
 
@@ -69,7 +74,7 @@ class ServerLoad:
         for word, counts in (("assign", self.check_ins), ("report", self._reports)):
             np.add.at(counts, time_s[(kind == word).to_numpy()].astype(np.int64), 1.0)
         for word, spread in self._spread.items():
-            rows = (kind == word).to_numpy()
+            rows = kind.isin(_TRANSFERS[word]).to_numpy()
             columns = {name: events[name].to_numpy(np.float64)[rows] for name in ("seconds", "bytes")}
             spread.add(end_s=time_s[rows], seconds=columns["seconds"], moved_bytes=columns["bytes"])
         assigned = (kind == "assign").to_numpy()

@@ -14,6 +14,8 @@ from pocketfleet.device_sim.fleet import Fleet
 from pocketfleet.device_sim.ledger import Ledger, ineligible_column
 
 __all__ = [
+    "DOWN_KINDS",
+    "UP_KINDS",
     "EventTotals",
     "ExampleCounts",
     "device_table",
@@ -74,7 +76,7 @@ RELEASE_COLUMNS = {
     "released": "float64",
 }
 # Kinds of events whose bytes came down, and went up.
-_DOWN, _UP = ("download", "evaluate", "receive"), ("upload", "shares", "masked", "unmask")
+DOWN_KINDS, UP_KINDS = ("download", "evaluate", "receive"), ("upload", "shares", "masked", "unmask")
 # Evaluations whose mean a summary gives beside the last one.
 _LAST_EVALUATIONS = 5
 
@@ -142,7 +144,7 @@ class EventTotals:
         self.assigned += int((kind == "assign").sum())
         accepted = (kind == "report") & (reason == "accepted")
         self.accepted += int(accepted.sum())
-        for name, of_kinds in (("downlink_bytes", _DOWN), ("uplink_bytes", _UP)):
+        for name, of_kinds in (("downlink_bytes", DOWN_KINDS), ("uplink_bytes", UP_KINDS)):
             chosen = kind.isin(of_kinds).to_numpy()
             setattr(self, name, getattr(self, name) + int(events["bytes"].to_numpy()[chosen].sum()))
             np.add.at(self._of_round[name], place[chosen], events["bytes"].to_numpy()[chosen])

@@ -155,6 +155,40 @@ def test_what_cannot_be_planned(pocketfleet, boston_bundle: Bundle, more: list[s
     assert not Path("runs").exists()
 
 
+def test_a_plan_counts_what_sums_and_codecs_move(pocketfleet, boston_bundle: Bundle) -> None:
+    asked = arguments(boston_bundle, "--days", "0.25", "--json", "--set", "training.steps=20")
+    always = ["--set", "fleet.availability=always", "--set", "rounds.deadline_s=600.0"]
+    secure = ["--set", "secure_aggregation.enabled=true"]
+    codec = ["--set", 'codec={name="top_k+quantised", ratio=0.01, bits=8}']
+    stored = {}
+    for name, more in (("secure", secure), ("codec", codec), ("plain", [])):
+        called = pocketfleet(*asked, *always, *more, "--out", name)
+        assert called.code == 0, called.err
+        found = {row["name"]: row["value"] for row in json.loads(called.out)["figures"]}
+        summary = json.loads(Path(name, "seed=1", "summary.json").read_text())
+        seconds = summary["virtual_seconds"]
+        for way, moved in (("download", "downlink_bytes"), ("upload", "uplink_bytes")):
+            assert found[f"{way}_gbit_per_s_mean"] == pytest.approx(8 * summary[moved] / 1e9 / seconds)
+        reports = pd.read_parquet(f"{name}/seed=1/rounds.parquet")["accepted"].max()
+        stored[name] = found["stored_updates_gb"] * 1e9 / reports
+    # A report's body: two public keys, a hundredth of the values in 8 bits and their places, all of them in 32.
+    assert stored["secure"] == pytest.approx(2 * 32)
+    assert stored["codec"] < stored["plain"] / 20
+
+
+def test_a_plan_makes_no_more_models_than_phones_may_be_in(pocketfleet, boston_bundle: Bundle) -> None:
+    private = ["mechanism=central", "max_norm=0.5", "delta=1e-5", "max_participations=2", "target_epsilon=8.0"]
+    more = [word for one in private for word in ("--set", f"privacy.{one}")]
+    asked = arguments(boston_bundle, "--days", "2", "--json", "--set", "training.steps=20", "--set", "rounds.count=5")
+    called = pocketfleet(*asked, "--set", "fleet.availability=always", *more, "--out", "p")
+    assert called.code == 0, called.err
+    summary = json.loads(Path("p/seed=1/summary.json").read_text())
+    # 60 phones in two models each are enough for 15 of 8.
+    assert 5 < summary["rounds"] <= 15
+    again = pocketfleet(*asked, "--set", "fleet.availability=always", *more, "--out", "p", "--resume")
+    assert (again.code, again.out) == (0, called.out), again.err
+
+
 def test_a_plan_by_the_clock_alone_has_no_gate(boston_bundle: Bundle, tmp_path: Path) -> None:
     settings = [f"task.bundle='{boston_bundle.path}'", "release.gate=evaluation", "release.evaluation_reports=5"]
     planned = plan_deployment("boston-fleet", settings, days=1.0, seeds=1, target=None, out=tmp_path / "plan")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -202,6 +203,30 @@ def test_a_sweep_that_was_ended_goes_on(boston_bundle: Bundle, tmp_path: Path, h
     assert (midst / "experiment.toml").read_bytes() == begun
     alone = simulate(Experiment.load(midst / "experiment.toml"), tmp_path / "alone")
     assert alone.summary["events_sha256"] == Run(midst).summary["events_sha256"]
+
+
+def test_a_trained_private_sweep_goes_on_and_tells_what_it_gives_away(pocketfleet, boston_bundle: Bundle) -> None:
+    # The run writes down the noise that it found, and how it was computed.
+    private = ["mechanism=central", "max_norm=0.5", "delta=1e-5", "max_participations=1"]
+    given = settings(boston_bundle, *(f"privacy.{one}" for one in private), "rounds.count=2")
+    arguments = ["sweep", "boston-fleet", *given, "--vary", "privacy.target_epsilon=1.0,8.0", "--out", "s", "--json"]
+    called = pocketfleet(*arguments)
+    assert called.code == 0, called.err
+    rows = json.loads(called.out)
+    epsilons = [row["epsilon"] for row in rows]
+    assert epsilons == [Run(Path("s") / row["run"]).summary["privacy"]["epsilon"] for row in rows]
+    assert [0.9 < epsilon / target <= 1.0 for epsilon, target in zip(epsilons, (1.0, 8.0), strict=True)] == [True] * 2
+    again = pocketfleet(*arguments, "--resume")
+    assert (again.code, json.loads(again.out)) == (0, rows), again.err
+    # What was not left to the run must be the same.
+    way = Experiment.load(Path("s") / rows[0]["run"] / "experiment.toml").engine.plan
+    other = {"each": "batched"}.get(way, "each")
+    for key, value in (("privacy.delta", "1e-6"), ("engine.plan", other)):
+        again = pocketfleet(*arguments, "--resume", "--set", f"{key}={value}")
+        assert again.code == 2
+        assert re.search(rf"was run with another .*{key}[,:]", again.err)
+    printed = pocketfleet("compare", *(f"s/{row['run']}" for row in rows)).out
+    assert "What it gives away" in printed
 
 
 @pytest.mark.parametrize("batches", [(8,), pytest.param((4, 8), marks=pytest.mark.long)])
