@@ -13,6 +13,8 @@ Rules:
 4. All processes end with this one, however it ends: they hold the other ends of its pipes. A device that dies of a
    drawn crash is started again; one that ends otherwise before the training does, or a service that does, ends the
    emulation.
+5. So do rounds one after the other of which every update was not finite: the weights stay as they are, and so would
+   what comes of them.
 """
 
 import json
@@ -31,6 +33,8 @@ from typing import Any
 
 from pocketfleet.assembly import make_fleet
 from pocketfleet.device_sim.device_folder import DeviceFolder
+from pocketfleet.device_sim.device_parts import NOT_FINITE
+from pocketfleet.device_sim.divergence import diverged
 from pocketfleet.device_sim.enrolment import enrolled
 from pocketfleet.device_sim.fault_plan import CRASHED
 from pocketfleet.device_sim.fleet import Fleet
@@ -56,6 +60,8 @@ _LEAST_DEADLINE_S = 30.0
 _LOOK_S = 0.2
 # How long processes have to end by themselves.
 _DEVICE_END_S, _SERVICE_END_S = 5.0, 20.0
+# Rounds in a row without a finite update after which there is no hope: one may have had phones of odd data alone.
+_HOPELESS_ROUNDS = 3
 # The experiment's times that the service keeps.
 _TIMES = ("horizon_s", "deadline_s", "interval_s", "pace_s", "selection_window_s")
 # What the device processes are forked from has loaded this, and with it torch.
@@ -116,7 +122,7 @@ def emulate(experiment: Experiment, plan: EmulationPlan, *, tell: Told) -> dict[
         tell(f"the service is at {url}; {len(orders)} devices start")
         watcher = ServiceClient(url, clock=PhoneClock(), credential=_credential(orders[0]))
         with _devices(orders) as devices, watcher as client:
-            _watch(devices, service, client, tell)
+            _watch(experiment, devices, service, client, tell)
         summary = _summary(experiment, plan, devices)
     write_whole(plan.out / _SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
@@ -285,21 +291,48 @@ def _started(order: DeviceOrder) -> _Running:
     return _Running(order=order, process=process, pipe=ours)
 
 
-def _watch(devices: list[_Running], service: "subprocess.Popen[bytes]", client: ServiceClient, tell: Told) -> None:
-    """Until all devices have ended: see rules 3 and 4."""
+def _watch(
+    experiment: Experiment,
+    devices: list[_Running],
+    service: "subprocess.Popen[bytes]",
+    client: ServiceClient,
+    tell: Told,
+) -> None:
+    """Until all devices have ended: see rules 3 to 5."""
     clock, seen = PhoneClock(), (-1, -1)
     while any(one.process.exitcode is None or one.process.exitcode == CRASHED for one in devices):
         _check_service(service, devices[0].order.folder.parent.parent)
         for place, one in enumerate(devices):
             devices[place] = _looked_after(one, tell)
-        with suppress(PocketfleetError):
-            status = client.status(tries=1)
-            now = (status.round, status.model_version)
-            if now != seen:
-                seen = now
-                tell(f"round {status.round}, version {status.model_version}")
-                _ring(devices)
+        now = _reached(client) or seen
+        if now != seen:
+            seen = now
+            tell(f"round {now[0]}, version {now[1]}")
+            _check_finite(devices, now[0], experiment)
+            _ring(devices)
         clock.wait_wall(_LOOK_S)
+
+
+def _reached(client: ServiceClient) -> tuple[int, int] | None:
+    """The open round and the newest version, if the service tells just now."""
+    with suppress(PocketfleetError):
+        status = client.status(tries=1)
+        return status.round, status.model_version
+    return None
+
+
+def _check_finite(devices: list[_Running], open_round: int, experiment: Experiment) -> None:
+    """Rule 5.
+
+    Raises:
+        TrainingDivergedError: nothing comes of it any more.
+    """
+    last = range(open_round - _HOPELESS_ROUNDS, open_round)
+    lines = [line for one in devices for line in DeviceFolder(one.order.folder).rounds() if line["round"] in last]
+    if {line["round"] for line in lines} == {*last} and {line["outcome"] for line in lines} == {NOT_FINITE}:
+        rounds = f"rounds {last[0]} to {last[-1]}"
+        private = experiment.privacy.noisy
+        raise diverged(rounds, "all updates of all devices", private=private, resumable=False)
 
 
 def _ring(devices: list[_Running]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pocketfleet import Bundle, Experiment, simulate
 from pocketfleet.device_sim.phone_clock import PhoneClock
 from pocketfleet.emulation import EmulationPlan, emulate
-from pocketfleet.errors import InputError, PocketfleetError
+from pocketfleet.errors import InputError, PocketfleetError, TrainingDivergedError
 from pocketfleet.training.server.administration import model_rows
 
 # A full battery: nobody waits for a charger.
@@ -110,6 +110,20 @@ def test_an_interruption_stops_everything(tmp_path: Path, boston_bundle: Bundle)
     assert multiprocessing.active_children() == []
     # The service takes it away when it ends.
     assert not (tmp_path / "out" / "state" / "serving.json").exists()
+
+
+def test_training_without_finite_updates_ends(tmp_path: Path, boston_bundle: Bundle) -> None:
+    table = experiment(boston_bundle, 2, 50, deadline_s=4.0).model_dump(exclude_none=True)
+    table["training"]["learning_rate"] = 1e30
+    message = (
+        r"training diverged in rounds 0 to 2: all updates of all devices not finite; start anew with a lower "
+        r"training.learning_rate"
+    )
+    with pytest.raises(TrainingDivergedError, match=message):
+        emulate(Experiment.from_table(table), EmulationPlan(out=tmp_path / "out"), tell=silent)
+    lines = [json.loads(line) for line in (tmp_path / "out/devices/0/rounds.jsonl").read_text().splitlines()]
+    # The same weights would give no others: nobody tries again and again, but for news in its midst.
+    assert len(lines) <= 2 * len({line["round"] for line in lines}) == 6
 
 
 KILLED = """

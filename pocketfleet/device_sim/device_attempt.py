@@ -23,7 +23,7 @@ from pocketfleet.device_sim.attempt import Drop, Stage
 from pocketfleet.device_sim.client import ClientResult, mean_evaluation
 from pocketfleet.device_sim.device_data import HeldExamples
 from pocketfleet.device_sim.device_folder import FinishedReport, WorkUnderWay
-from pocketfleet.device_sim.device_parts import DeviceParts, Dropped
+from pocketfleet.device_sim.device_parts import NOT_FINITE, DeviceParts, Dropped
 from pocketfleet.device_sim.device_work import DeviceWork, assembled_bundle, needed_files
 from pocketfleet.device_sim.eligibility import Reason, Rule
 from pocketfleet.device_sim.emulated_phone import Attempt, Task
@@ -303,7 +303,7 @@ class AttemptRunner:
         clock.wait_until(ends_s)
         line["train_s"] = clock.now_s() - began_s
         if not result.finite:
-            raise Dropped("not_finite")
+            raise Dropped(NOT_FINITE)
         return result
 
     def _finish(
@@ -312,7 +312,7 @@ class AttemptRunner:
         self.participation = taking_part = ready.participation(result, num_examples=attempt.num_examples)
         sent = ready.report(result) if taking_part is None else (taking_part.keys, result.device_state)
         if sent is None:
-            raise Dropped("not_finite")
+            raise Dropped(NOT_FINITE)
         facts = ready.facts(
             result,
             steps=attempt.steps,

@@ -14,7 +14,7 @@ from pocketfleet.errors import PocketfleetError
 from pocketfleet.export.session import Runtime
 from pocketfleet.export.signature import Signature
 
-__all__ = ["DeviceParts", "Dropped"]
+__all__ = ["NOT_FINITE", "DeviceParts", "Dropped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,10 @@ class DeviceParts:
     faults: FaultPlan
     own_code: bool
     tell: Callable[[str], None]
+
+
+# The word of training that gave no finite numbers.
+NOT_FINITE = "not_finite"
 
 
 class Dropped(PocketfleetError):  # noqa: N818 - phones drop out; nothing is wrong

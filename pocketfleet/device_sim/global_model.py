@@ -13,6 +13,7 @@ from pocketfleet.device_sim.chunk_result import ChunkResult
 from pocketfleet.device_sim.client import mean_evaluation
 from pocketfleet.device_sim.cohort import Cohort, chunks
 from pocketfleet.device_sim.device_store import DeviceStore
+from pocketfleet.device_sim.divergence import diverged
 from pocketfleet.device_sim.flight import Flights
 from pocketfleet.device_sim.ledger import Ledger
 from pocketfleet.device_sim.secure_stages import Group
@@ -154,7 +155,7 @@ class GlobalModel:
         trained = _joined(rows)
         non_finite = len(accepted) - len(trained["place"])
         if non_finite == len(accepted):
-            raise TrainingDivergedError(_divergence(round_index, f"all {non_finite} updates"))
+            raise self._diverged(round_index, f"all {non_finite} updates")
         found = summing.result() if summing is not None else None
         mean, reported = found.update if found is not None else aggregator.result(), len(trained["place"])
         if self._privacy is not None:
@@ -164,7 +165,7 @@ class GlobalModel:
             self.weights, mean, self.server_state, participation=reported / self._population
         )
         if not all(bool(torch.isfinite(value).all()) for value in weights.trainable.values()):
-            raise TrainingDivergedError(_divergence(round_index, "the new model's weights"))
+            raise self._diverged(round_index, "the new model's weights")
         self._publish(weights, server_state)
         flights = accepted[trained["place"]]
         self._record(flights, trained, round_index=round_index, ledger=ledger)
@@ -249,8 +250,11 @@ class GlobalModel:
         with one_torch_thread():
             values = mean_evaluation(self._session, self.weights, self._test, batch_size=_EVALUATION_BATCH)
         if not math.isfinite(values.get("loss", 0.0)):
-            raise TrainingDivergedError(_divergence(round_index, "the model's test loss"))
+            raise self._diverged(round_index, "the model's test loss")
         return {f"test_{name}": value for name, value in values.items()}
+
+    def _diverged(self, round_index: int, what: str) -> TrainingDivergedError:
+        return diverged(f"round {round_index}", what, private=self._privacy is not None, resumable=True)
 
     def state(self) -> Tensors:
         """Tensors for a checkpoint."""
@@ -321,10 +325,3 @@ def _joined(rows: Sequence[Columns]) -> Columns:
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     order = np.argsort(columns["place"])
     return {name: values[order] for name, values in columns.items()}
-
-
-def _divergence(round_index: int, what: str) -> str:
-    return (
-        f"training diverged in round {round_index}: {what} not finite. Go on from the last checkpoint with a lower "
-        "rate, such as --resume RUN --set training.learning_rate=0.001, or start anew with training.max_norm above 0"
-    )

@@ -9,7 +9,7 @@ import torch
 from pocketfleet import Experiment, Run, resume, simulate
 from pocketfleet.assembly import Parts
 from pocketfleet.device_sim.page import page
-from pocketfleet.errors import InputError
+from pocketfleet.errors import InputError, TrainingDivergedError
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.training.privacy.accountant import Accountant
 from pocketfleet.training.privacy.random_bits import keyed_bits, normals
@@ -75,6 +75,26 @@ def test_no_device_is_in_more_models_than_it_may_be(whole: Run) -> None:
     assert whole.rounds["refused"].sum() > 0
     # Always there and all at once: whoever is spent is told so, once.
     assert int(whole.rounds["refused"].sum()) <= 16
+
+
+def test_noise_that_ends_training_is_named(boston_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingDivergedError, match=r"the noise is too much for the model, or the rate: .*privacy\.max_norm"
+    ):
+        simulate(experiment(boston_bundle, "privacy.noise_multiplier=1e30"), tmp_path / "run")
+
+
+def test_a_run_ends_when_too_few_may_still_be_in_a_model(boston_bundle: Bundle, tmp_path: Path) -> None:
+    # Three phones, in two models each, are enough for three models of two; but the same two come first twice.
+    small = ("fleet.devices=3", "rounds.cohort=2", "rounds.count=3", "privacy.max_participations=2")
+    small += ("rounds.over_selection=1.0", "rounds.minimum_ratio=1.0", "rounds.interval_s=0.0")
+    run = simulate(experiment(boston_bundle, *NOISY, *small, "engine.timing_only=true"), tmp_path / "run")
+    assert (run.summary["ended"], run.summary["rounds"], run.summary["rounds_abandoned"]) == ("privacy_spent", 2, 0)
+    times = run.events[run.events["reason"] == "accepted"]["device"].value_counts()
+    assert run.summary["devices_spent"] == int((times == 2).sum()) == 2
+    assert "it ended when fewer phones than a round needs could still be in a model" in page(run)
+    # It stays at that.
+    assert resume(run.path).summary == run.summary
 
 
 def test_tables_summary_and_page_say_what_it_costs(whole: Run) -> None:
