@@ -6,8 +6,6 @@ Rules:
    was told to, or when there are news.
 2. An attempt that ends without a report is a drop-out as in the simulator: the device backs off. It drops out as well
    where memory is refused, where training gives no finite numbers, and where the service cannot be reached in time.
-   One without finite numbers comes again when there are news, or after the round's deadline: the same weights would
-   give no others.
 3. After a crash it goes on from its folder. Finished work is sent again, the same bytes. Unfinished work begins anew
    while the service still waits for it. Work that was to go into a secure sum is lost: its secrets were in memory.
 4. Under secure aggregation a report that was taken is followed by the stages of the sum; what the device keeps takes
@@ -20,7 +18,7 @@ from typing import Any
 from pocketfleet.device_sim.attempt import Stage
 from pocketfleet.device_sim.device_attempt import AttemptRunner
 from pocketfleet.device_sim.device_folder import FinishedReport, PhoneFacts, WorkUnderWay
-from pocketfleet.device_sim.device_parts import NOT_FINITE, DeviceParts, Dropped
+from pocketfleet.device_sim.device_parts import DeviceParts, Dropped
 from pocketfleet.device_sim.eligibility import Reason
 from pocketfleet.device_sim.emulated_phone import Attempt
 from pocketfleet.device_sim.fault_plan import Moment
@@ -195,7 +193,6 @@ class EmulatedDevice:
     def _attempt(self, work: WorkUnderWay) -> None:
         """One attempt, whatever becomes of it."""
         clock, phone, folder = self._parts.clock, self._parts.phone, self._parts.folder
-        news = clock.news
         clock.wait_until(phone.free_s)
         look = phone.look(clock.now_s())
         folder.keep_phone_state(phone.state())
@@ -215,16 +212,16 @@ class EmulatedDevice:
             self._send(report.model_copy(update={"line": line}), attempt, trained_s=trained_s)
         except Dropped as exc:
             self._drop(line, exc)
-            if str(exc) == NOT_FINITE:
-                clock.wait_wall(max(work.deadline_wall_s - wall_s(), 0.0), news=news)
         folder.keep_phone_state(phone.state())
 
     def _drop(self, line: dict[str, Any], why: Dropped) -> None:
         """Rule 2."""
         clock, phone, folder = self._parts.clock, self._parts.phone, self._parts.folder
         self._parts.tell(f"round {line['round']}: dropped out, {why}")
-        if phone.free_s <= clock.now_s():
-            # The simulator's physics know nothing of this reason.
+        # Of what the simulator's physics know nothing of.
+        if phone.ends_well:
+            phone.ended_badly(clock.now_s())
+        elif phone.free_s <= clock.now_s():
             phone.dropped(clock.now_s())
         folder.note(line | {"outcome": str(why)})
         folder.give_up()

@@ -136,6 +136,7 @@ class EmulatedPhone:
         self.rule = rule
         self._device = np.array([unit.device])
         self._task: Task | None = None
+        self._failures_before = 0  # the attempt that was settled last
         self._memory = FreeMemory(
             seed=unit.seed, typical_bytes=unit.fleet.free_memory_bytes, moments=unit.memory_moments
         )
@@ -249,6 +250,7 @@ class EmulatedPhone:
         (flight,) = self._population.start(
             look, round_index=round_index, model_version=model_version, deadline_s=deadline_s
         )
+        self._failures_before = int(flight["before_failures"])
         first, present = int(flight["first_example"]), int(flight["num_present"])
         return Attempt(
             start_s=float(flight["start_s"]),
@@ -284,8 +286,18 @@ class EmulatedPhone:
         """The link for a request beside the work."""
         return LinkPlan.of_request(self._link(at_s))
 
+    @property
+    def ends_well(self) -> bool:
+        """Whether the latest attempt does, by what was settled when it started."""
+        return int(self._population.ledger.column["failures"][self.unit.device]) == 0
+
+    def ended_badly(self, at_s: float) -> None:
+        """The latest attempt, which was to end well, did not."""
+        self._population.ledger.column["failures"][self.unit.device] = self._failures_before
+        self.dropped(at_s)
+
     def dropped(self, at_s: float) -> None:
-        """The attempt that was to end well did not: the device backs off as after any drop-out."""
+        """What was to end well did not: the device backs off as after any drop-out."""
         column, device = self._population.ledger.column, self.unit.device
         column["failures"][device] += 1
         column["free_s"][device] = at_s + float(back_off_s(column["failures"][self._device])[0])

@@ -277,13 +277,10 @@ def test_a_credential_that_is_void_is_told(tmp_path: Path) -> None:
 def test_training_that_gives_no_numbers_is_a_drop_out(tmp_path: Path, boston_bundle: Bundle) -> None:
     with SmallService() as service:
         wrong = {"hyper": {"learning_rate": 1e30}, "epochs": 3}
-        service.assignments.append(work_of(service, boston_bundle, deadline_in_s=3.0, **wrong))
+        service.assignments.append(work_of(service, boston_bundle, **wrong))
         kit = Kit(tmp_path, service)
-        began_s = time.monotonic()
         assert kit.run().reports == 0
         assert [line["outcome"] for line in kit.folder.rounds()] == ["not_finite"]
-        # The same weights would give no others: it was not there again before the round's deadline.
-        assert time.monotonic() - began_s >= 2.5
 
 
 def test_a_deadline_ends_training(tmp_path: Path, boston_bundle: Bundle) -> None:
