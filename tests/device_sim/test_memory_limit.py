@@ -1,40 +1,44 @@
-import gc
-import resource
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
 
 from pocketfleet import Bundle
-from pocketfleet.device_sim.memory_limit import is_out_of_memory, memory_limit
-from pocketfleet.device_sim.process_memory import data_bytes
+from pocketfleet.device_sim.memory_limit import is_out_of_memory
 from pocketfleet.errors import InputError
 
 MEGABYTES = 10**6
 
 
+# In a process of its own, of which nothing is given back meanwhile.
+_ALONE = """
+import resource
+import numpy as np
+import pytest
+import torch
+from pocketfleet.device_sim.memory_limit import is_out_of_memory, memory_limit
+from pocketfleet.device_sim.process_memory import data_bytes
+
+MEGABYTES = 10**6
+before = resource.getrlimit(resource.RLIMIT_DATA)
+with memory_limit(60 * MEGABYTES, above_bytes=data_bytes()):
+    assert np.ones(10 * MEGABYTES // 8).sum() > 0.0
+    with pytest.raises(MemoryError) as refused:
+        np.ones(100 * MEGABYTES // 8)
+    assert is_out_of_memory(refused.value)
+    with pytest.raises(RuntimeError) as torchs:
+        torch.ones(100 * MEGABYTES // 4)
+    assert is_out_of_memory(torchs.value)
+assert resource.getrlimit(resource.RLIMIT_DATA) == before
+assert len(np.ones(100 * MEGABYTES // 8)) > 0
+# It counts from what the process held once.
+with pytest.raises(MemoryError), memory_limit(10 * MEGABYTES, above_bytes=data_bytes() - 100 * MEGABYTES):
+    np.ones(200 * MEGABYTES // 8)
+"""
+
+
 def test_more_than_the_phone_has_free_is_refused_and_the_limit_goes() -> None:
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    # What earlier tests left in circles must not be given back inside.
-    gc.collect()
-    with memory_limit(60 * MEGABYTES, above_bytes=data_bytes()):
-        assert np.ones(10 * MEGABYTES // 8).sum() > 0.0
-        with pytest.raises(MemoryError) as refused:
-            np.ones(100 * MEGABYTES // 8)
-        assert is_out_of_memory(refused.value)
-        with pytest.raises(RuntimeError) as torchs:
-            torch.ones(100 * MEGABYTES // 4)
-        assert is_out_of_memory(torchs.value)
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
-    assert len(np.ones(100 * MEGABYTES // 8)) > 0
-
-
-def test_it_counts_from_what_the_process_held_once() -> None:
-    gc.collect()
-    with pytest.raises(MemoryError), memory_limit(10 * MEGABYTES, above_bytes=data_bytes() - 100 * MEGABYTES):
-        np.ones(200 * MEGABYTES // 8)
+    subprocess.run([sys.executable, "-c", _ALONE], check=True)
 
 
 _RUN = """
