@@ -22,7 +22,6 @@ from pocketfleet.training.round import RoundPlan
 from pocketfleet.training.update import Update
 
 __all__ = [
-    "check_private",
     "privacy_plan",
     "privacy_summary",
     "private_run",
@@ -104,23 +103,35 @@ def secure_group_of(plan: SecurePlan) -> Callable[[int, int], SecureGroup]:
 
 
 def with_noise_found(experiment: Experiment, report: Update) -> Experiment:
-    """The experiment with ``privacy.noise_multiplier`` in the place of a ``privacy.target_epsilon``, for such a report.
+    """The experiment with ``privacy.noise_multiplier`` in the place of a ``privacy.target_epsilon``.
 
     So that a run that is continued for more rounds keeps its noise, whatever they cost. A target of inf stays.
+
+    Args:
+        experiment: what is to run.
+        report: any update of it, for its names and shapes.
+
+    Raises:
+        InputError: something would be reported that no noise is added to, or the noise cannot be divided.
     """
     privacy = experiment.privacy
-    if not privacy.noisy or not privacy.target_epsilon:
-        return experiment
+    if privacy.noisy and privacy.target_epsilon:
+        noise = {"noise_multiplier": _noise(experiment, report), "target_epsilon": 0.0}
+        experiment = experiment.model_copy(update={"privacy": privacy.model_copy(update=noise)})
+    _check_whole(experiment, report)
+    return experiment
+
+
+def _noise(experiment: Experiment, report: Update) -> float:
+    privacy = experiment.privacy
     if privacy.mechanism == "distributed":
-        noise = noise_for_sums(
+        return noise_for_sums(
             privacy.target_epsilon,
             participations=privacy.max_participations,
             delta=privacy.delta,
             rho_of=lambda noise: _rho(experiment, report, noise),
         )
-        found = privacy.model_copy(update={"noise_multiplier": noise, "target_epsilon": 0.0})
-        return experiment.model_copy(update={"privacy": found})
-    noise = noise_for(
+    return noise_for(
         privacy.target_epsilon,
         delta=privacy.delta,
         accounting=privacy.accounting,
@@ -128,20 +139,10 @@ def with_noise_found(experiment: Experiment, report: Update) -> Experiment:
         participations=privacy.max_participations,
         sampling_ratio=experiment.rounds.cohort / experiment.fleet.devices,
     )
-    found = privacy.model_copy(update={"noise_multiplier": noise, "target_epsilon": 0.0})
-    return experiment.model_copy(update={"privacy": found})
 
 
-def check_private(experiment: Experiment, report: Update) -> None:
-    """Whether what devices report is protected whole.
-
-    Args:
-        experiment: whose noise is found.
-        report: any update, for its names.
-
-    Raises:
-        InputError: something would be reported that no noise is added to, or the noise cannot be divided.
-    """
+def _check_whole(experiment: Experiment, report: Update) -> None:
+    """Whether all that devices report is protected."""
     privacy, plan = experiment.privacy, privacy_plan(experiment, report, bits=keyed_bits(0))
     if plan is None:
         return

@@ -20,7 +20,7 @@ from pocketfleet.experiment import Experiment
 from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.manifest import FROZEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from pocketfleet.export.staging import clear_stale, staged
-from pocketfleet.privacy_parts import check_private, privacy_plan, secure_plan, with_noise_found
+from pocketfleet.privacy_parts import privacy_plan, secure_plan, with_noise_found
 from pocketfleet.round_parts import release_plan, round_plan
 from pocketfleet.serving_file import forget_serving, tell_serving
 from pocketfleet.training.privacy.random_bits import secret_bits
@@ -76,7 +76,6 @@ def service_plan(experiment: Experiment, bundle: Bundle, parts: Parts) -> Servic
             f"privacy.delta must be below one over service.max_devices, {1.0 / experiment.service.max_devices:.3g}, "
             f"got {privacy.delta:.3g}: lower one of them"
         )
-    check_private(experiment, parts.traffic.report)
     return ServicePlan(
         population=experiment.service.population,
         fingerprint=_fingerprint(experiment, bundle),

@@ -42,7 +42,7 @@ from pocketfleet.export.bundle import Bundle
 from pocketfleet.export.session import EagerSession
 from pocketfleet.export.staging import clear_stale, staged
 from pocketfleet.input_files import INPUTS, check_unchanged, input_hashes
-from pocketfleet.privacy_parts import check_private, privacy_summary, private_run, secure_plan, with_noise_found
+from pocketfleet.privacy_parts import privacy_summary, private_run, secure_plan, with_noise_found
 from pocketfleet.round_parts import make_rounds, release_plan, schedule
 from pocketfleet.training.codec.error_feedback import first_residual
 from pocketfleet.training.update import tensors_to_bytes
@@ -97,7 +97,6 @@ def simulate(
     check_engine(experiment)
     parts = Parts.of(experiment, given_path(experiment))
     experiment = with_noise_found(experiment, parts.traffic.report)
-    check_private(experiment, parts.traffic.report)
     RunDirectory.check_free(path, force=force)
     with _staged(path) as staging:
         if parts.given_bundle is None:

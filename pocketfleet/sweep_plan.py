@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pocketfleet.assembly import Parts, given_path
-from pocketfleet.device_sim.run_comparison import changed_keys, flattened
+from pocketfleet.device_sim.run_comparison import CHOSEN_BY_THE_ENGINE, changed_keys, flattened
 from pocketfleet.device_sim.run_directory import EXPERIMENT, SUMMARY
 from pocketfleet.device_sim.sweep import Variation, bundle_group, combinations, folder_name
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment, parsed_settings
-from pocketfleet.privacy_parts import check_private, with_noise_found
+from pocketfleet.privacy_parts import with_noise_found
 from pocketfleet.whole_file import write_whole
 
 __all__ = ["PlannedRun", "plan_runs"]
 
 # What may differ between a run and its plan: where its programs came from, and how the host computes.
-_LENIENT = (
-    *("task.bundle", "engine.backend", "engine.address", "engine.processes", "engine.checkpoint_share"),
-    *("engine.compile", "engine.plan_reason"),
-)
+_LENIENT = {*CHOSEN_BY_THE_ENGINE, "task.bundle", "engine.backend", "engine.address", "engine.checkpoint_share"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +76,8 @@ class PlannedRun:
         if not self.started:
             return
         found, planned = self._found(), self.experiment.model_dump(exclude_none=True)
-        # A way that was left to the run is the one that its probe found.
-        lenient = (*_LENIENT, "engine.plan") if self.experiment.engine.plan == "auto" else _LENIENT
+        # A way that was asked for, not left to the run's probe, is kept to.
+        lenient = _LENIENT if self.experiment.engine.plan == "auto" else _LENIENT - {"engine.plan"}
         differing = [key for key in changed_keys([flattened(found), flattened(planned)]) if key not in lenient]
         if differing:
             raise InputError(
@@ -143,9 +140,7 @@ def _checked(source: str, values: Mapping[str, str], settings: Sequence[str], *,
     """The experiment of a combination; what it names has been made once, and let go."""
     try:
         experiment = Experiment.load(source, [*settings, *(f"{key}={value}" for key, value in values.items())])
-        report = Parts.of(experiment, given_path(experiment)).traffic.report
-        experiment = with_noise_found(experiment, report)
-        check_private(experiment, report)
+        experiment = with_noise_found(experiment, Parts.of(experiment, given_path(experiment)).traffic.report)
     except InputError as exc:
         raise InputError(f"with {told}: {exc}") from exc
     return experiment

@@ -8,7 +8,7 @@ import torch
 
 from pocketfleet.errors import InputError
 from pocketfleet.experiment import Experiment
-from pocketfleet.privacy_parts import check_private, private_run, with_noise_found
+from pocketfleet.privacy_parts import private_run, with_noise_found
 from pocketfleet.training.privacy.accountant import Accountant
 from pocketfleet.training.update import Update
 
@@ -95,19 +95,19 @@ def test_the_noise_is_found_and_takes_the_place_of_the_target() -> None:
 
 def test_reports_hold_nothing_without_noise() -> None:
     weights = {"w": torch.zeros(2)}
-    check_private(experiment(), Update(weights, {}))
+    with_noise_found(experiment(), Update(weights, {}))
     with pytest.raises(InputError, match=r"devices would report batch-norm statistics beside them: bn.mean; choose"):
-        check_private(experiment(), Update(weights, {"bn.mean": torch.zeros(1)}))
+        with_noise_found(experiment(), Update(weights, {"bn.mean": torch.zeros(1)}))
     with pytest.raises(InputError, match=r"devices would report what the algorithm adds beside them: more; choose"):
-        check_private(experiment(), Update(weights, {}, {"more": torch.zeros(1)}))
+        with_noise_found(experiment(), Update(weights, {}, {"more": torch.zeros(1)}))
 
 
 def test_an_adaptive_bound_needs_noise_on_the_count() -> None:
     # A twentieth of ten devices is 0.5: room for multipliers below one.
-    check_private(experiment(**ADAPTIVE), Update({}, {}))
+    with_noise_found(experiment(**ADAPTIVE), Update({}, {}))
     with pytest.raises(InputError, match=r"privacy.count_stddev must be above half the noise multiplier, 0.6, got 0.5"):
-        check_private(experiment(**ADAPTIVE | {"noise_multiplier": 1.2}), Update({}, {}))
-    check_private(experiment(**ADAPTIVE | {"noise_multiplier": 1.2, "count_stddev": 0.7}), Update({}, {}))
+        with_noise_found(experiment(**ADAPTIVE | {"noise_multiplier": 1.2}), Update({}, {}))
+    with_noise_found(experiment(**ADAPTIVE | {"noise_multiplier": 1.2, "count_stddev": 0.7}), Update({}, {}))
 
 
 def test_without_a_mechanism_there_is_nothing() -> None:

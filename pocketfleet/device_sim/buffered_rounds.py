@@ -28,7 +28,7 @@ from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.look import Look
 from pocketfleet.device_sim.open_round import LOOK_EVERY_S
 from pocketfleet.device_sim.population import Population
-from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.buffered_coordinator import BufferedCoordinator
 from pocketfleet.training.draws import draw_key, walk, walk_length
@@ -74,7 +74,7 @@ class _Filled:
     taken: Int64s
 
 
-class BufferedRounds:
+class BufferedRounds(Rounds):
     """Rounds that close when their buffer is full."""
 
     def __init__(self, plan: BufferedPlan, population: Population, log: EventLog) -> None:
@@ -97,16 +97,6 @@ class BufferedRounds:
     def model_version(self) -> int:
         """The newest version that was published."""
         return self._coordinator.model_version
-
-    @property
-    def num_spent(self) -> int:
-        """None: buffers are not bounded so."""
-        return 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Never, likewise."""
-        return False
 
     def learnt(self, closed: ClosedRound, device: Int64s, loss: Float64s) -> None:
         """A buffer takes whoever comes: nothing is learnt for a choice."""

@@ -121,7 +121,7 @@ class EmulatedDevice:
             self._parts.service.evaluation(work.evaluation_id, found, until_s=until_s)
         except (Dropped, Unreachable) as exc:
             self._parts.tell(f"version {work.tried.version}: not evaluated, {exc}")
-            self._parts.phone.dropped(clock.now_s())
+            self._parts.phone.dropped(clock.now_s(), failures=self._parts.phone.failures)
         except Refused as exc:
             if exc.status not in _NOT_COUNTED:
                 raise
@@ -202,7 +202,7 @@ class EmulatedDevice:
             "version": work.assignment.model_version,
             "start_s": float(look.at_s[0]),
         }
-        down_bytes = self._parts.link.down_bytes
+        down_bytes, failures = self._parts.link.down_bytes, phone.failures
         try:
             attempt = self._runner.run(work, look, line)
             report = folder.report()
@@ -211,18 +211,14 @@ class EmulatedDevice:
             trained_s = line["start_s"] + line["download_s"] + line["prepare_s"] + line["train_s"]
             self._send(report.model_copy(update={"line": line}), attempt, trained_s=trained_s)
         except Dropped as exc:
-            self._drop(line, exc)
+            self._drop(line, exc, failures=failures)
         folder.keep_phone_state(phone.state())
 
-    def _drop(self, line: dict[str, Any], why: Dropped) -> None:
-        """Rule 2."""
+    def _drop(self, line: dict[str, Any], why: Dropped, *, failures: int) -> None:
+        """Rule 2, of an attempt that began after so many ``failures``."""
         clock, phone, folder = self._parts.clock, self._parts.phone, self._parts.folder
         self._parts.tell(f"round {line['round']}: dropped out, {why}")
-        # Of what the simulator's physics know nothing of.
-        if phone.ends_well:
-            phone.ended_badly(clock.now_s())
-        elif phone.free_s <= clock.now_s():
-            phone.dropped(clock.now_s())
+        phone.dropped(clock.now_s(), failures=failures)
         folder.note(line | {"outcome": str(why)})
         folder.give_up()
 
@@ -251,7 +247,7 @@ class EmulatedDevice:
         except Unreachable as exc:
             why = Dropped(attempt.drop.word if attempt is not None and cut else "deadline")
             if attempt is None:
-                self._drop(report.line, why)
+                self._drop(report.line, why, failures=phone.failures)
                 return
             raise why from exc
         except Refused as exc:

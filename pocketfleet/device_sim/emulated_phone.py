@@ -136,7 +136,6 @@ class EmulatedPhone:
         self.rule = rule
         self._device = np.array([unit.device])
         self._task: Task | None = None
-        self._failures_before = 0  # the attempt that was settled last
         self._memory = FreeMemory(
             seed=unit.seed, typical_bytes=unit.fleet.free_memory_bytes, moments=unit.memory_moments
         )
@@ -250,7 +249,6 @@ class EmulatedPhone:
         (flight,) = self._population.start(
             look, round_index=round_index, model_version=model_version, deadline_s=deadline_s
         )
-        self._failures_before = int(flight["before_failures"])
         first, present = int(flight["first_example"]), int(flight["num_present"])
         return Attempt(
             start_s=float(flight["start_s"]),
@@ -287,20 +285,22 @@ class EmulatedPhone:
         return LinkPlan.of_request(self._link(at_s))
 
     @property
-    def ends_well(self) -> bool:
-        """Whether the latest attempt does, by what was settled when it started."""
-        return int(self._population.ledger.column["failures"][self.unit.device]) == 0
+    def failures(self) -> int:
+        """Drops since its last report; the latest attempt counts by what was settled when it started."""
+        return int(self._population.ledger.column["failures"][self.unit.device])
 
-    def ended_badly(self, at_s: float) -> None:
-        """The latest attempt, which was to end well, did not."""
-        self._population.ledger.column["failures"][self.unit.device] = self._failures_before
-        self.dropped(at_s)
+    def dropped(self, at_s: float, *, failures: int) -> None:
+        """Something is over without a report: the device backs off, if it does not yet by what was settled.
 
-    def dropped(self, at_s: float) -> None:
-        """What was to end well did not: the device backs off as after any drop-out."""
+        Args:
+            at_s: when.
+            failures: before it began.
+        """
         column, device = self._population.ledger.column, self.unit.device
-        column["failures"][device] += 1
-        column["free_s"][device] = at_s + float(back_off_s(column["failures"][self._device])[0])
+        settled = self.failures == failures + 1 and self.free_s > at_s
+        column["failures"][device] = failures + 1
+        if not settled:
+            column["free_s"][device] = at_s + float(back_off_s(column["failures"][self._device])[0])
 
     def has_bundle(self, has: bool) -> None:
         """Whether programs and frozen weights are on the device, by its disk."""

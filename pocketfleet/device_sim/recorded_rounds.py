@@ -25,7 +25,7 @@ from pocketfleet.device_sim.events import REASONS, EventLog
 from pocketfleet.device_sim.flight import FLIGHT, Flights, no_flights
 from pocketfleet.device_sim.population import Population
 from pocketfleet.device_sim.recording import Recording, Story
-from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.coordinator_by_plan import make_coordinator, restore_coordinator
 from pocketfleet.training.draws import draw_key
@@ -51,7 +51,7 @@ _COMING = np.dtype([("time_s", "f8"), ("order", "f8"), ("assignment", "i8"), ("n
 _TURNED_AWAY = (CheckInCode.ROUND_FULL, CheckInCode.ALREADY_REPORTED, CheckInCode.NOT_YET)
 
 
-class RecordedRounds:
+class RecordedRounds(Rounds):
     """Plays a log.
 
     Args:
@@ -97,16 +97,6 @@ class RecordedRounds:
     def model_version(self) -> int:
         """The newest version that was published."""
         return self._coordinator.model_version
-
-    @property
-    def num_spent(self) -> int:
-        """None: a recording ends by itself."""
-        return 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Never, likewise."""
-        return False
 
     def versions_in_use(self) -> set[int]:
         """Of assignments whose reports may still count: of a buffer."""

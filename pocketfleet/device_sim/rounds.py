@@ -42,7 +42,7 @@ class ClosedRound:
 
 
 class Rounds(Protocol):
-    """Rounds of one policy on the virtual clock: ``SynchronousRounds`` or ``BufferedRounds``."""
+    """Rounds of one policy on the virtual clock: synchronous, buffered, or as they were recorded."""
 
     under_way: Flights
 
@@ -54,12 +54,12 @@ class Rounds(Protocol):
     @property
     def num_spent(self) -> int:
         """How many devices are in as many models as one may be; 0 where that is not bounded."""
-        ...
+        return 0
 
     @property
     def exhausted(self) -> bool:
         """Whether so many devices are, that no further version can be made."""
-        ...
+        return False
 
     def watch(self, watch: Watch) -> None:
         """Have the coordinator's time counted apart; after ``restore``."""

@@ -24,6 +24,7 @@ from pocketfleet.device_sim.run_directory import EXPERIMENT
 from pocketfleet.errors import InputError
 
 __all__ = [
+    "CHOSEN_BY_THE_ENGINE",
     "DIFFERENCE",
     "LOST",
     "Row",
@@ -39,7 +40,7 @@ __all__ = [
 Row = dict[str, Any]
 
 # What a probe of the machine settles, and measured: it differs from run to run of the same experiment.
-_CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason", "engine.processes", "engine.compile")
+CHOSEN_BY_THE_ENGINE = ("engine.plan", "engine.plan_reason", "engine.processes", "engine.compile")
 # How the column of a reason's share of lost assignments begins.
 LOST = "lost_ratio_"
 # How the column of a figure's difference to the first run ends.
@@ -163,7 +164,7 @@ def compared_keys(runs: Sequence[Run]) -> list[str]:
         InputError: one of them is damaged.
     """
     found = changed_keys([flat_experiment(run) for run in runs])
-    return [key for key in found if key not in _CHOSEN_BY_THE_ENGINE]
+    return [key for key in found if key not in CHOSEN_BY_THE_ENGINE]
 
 
 def comparison_rows(runs: Sequence[Run]) -> list[Row]:

@@ -26,7 +26,7 @@ from pocketfleet.device_sim.events import EventLog
 from pocketfleet.device_sim.flight import Flights, no_flights
 from pocketfleet.device_sim.open_round import OpenRound
 from pocketfleet.device_sim.population import Population
-from pocketfleet.device_sim.rounds import ClosedRound, of_prefix
+from pocketfleet.device_sim.rounds import ClosedRound, Rounds, of_prefix
 from pocketfleet.device_sim.secure_stages import SecureStages
 from pocketfleet.device_sim.stage_clock import Watch
 from pocketfleet.training.coordinator import Coordinator
@@ -36,7 +36,7 @@ from pocketfleet.training.selection import Feedback, Selection, Uniform
 __all__ = ["SynchronousRounds"]
 
 
-class SynchronousRounds:
+class SynchronousRounds(Rounds):
     """Rounds that close with the cohort's last report or at their deadline."""
 
     def __init__(

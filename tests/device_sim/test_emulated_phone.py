@@ -115,10 +115,33 @@ def test_work_that_is_to_be_discarded_is_not_reported() -> None:
 
 def test_who_drops_out_backs_off_twice_as_long_each_time() -> None:
     made = phone()
-    made.dropped(100.0)
-    assert made.free_s == 130.0
-    made.dropped(200.0)
-    assert made.free_s == 260.0
+    made.dropped(100.0, failures=0)
+    assert (made.free_s, made.failures) == (130.0, 1)
+    made.dropped(200.0, failures=1)
+    assert (made.free_s, made.failures) == (260.0, 2)
+
+
+def test_one_that_was_to_report_and_did_not_backs_off_as_if_that_had_been_settled() -> None:
+    made = phone(battery_ratio=0.9)
+    made.dropped(0.0, failures=0)
+    attempt = made.start(made.look(30.0), round_index=0, model_version=0, deadline_s=600.0)
+    assert (attempt.drop, made.failures) == (Drop.NONE, 0)
+    # It is free again when its upload would have ended, were it not for the drop.
+    dropped_s = made.free_s - 1.0
+    made.dropped(dropped_s, failures=1)
+    assert (made.free_s, made.failures) == (dropped_s + 60.0, 2)
+
+
+def test_a_drop_that_was_settled_counts_once() -> None:
+    made = phone(battery_ratio=0.9)
+    attempt = made.start(made.look(30.0), round_index=0, model_version=0, deadline_s=30.01)
+    assert (attempt.drop, made.failures) == (Drop.DEADLINE, 1)
+    free_s = made.free_s
+    made.dropped(free_s - 1.0, failures=0)
+    assert (made.free_s, made.failures) == (free_s, 1)
+    # One whose host is slower backs off from when it was told.
+    made.dropped(free_s + 5.0, failures=0)
+    assert (made.free_s, made.failures) == (free_s + 35.0, 1)
 
 
 def test_a_phone_goes_on_from_its_state() -> None:
